@@ -1,0 +1,177 @@
+"""Multi-scale multi-head neighborhood attention (seed 001, section 4.1). All maps are channels-last ``(B, *spatial, C)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyetoy_mm.layers.conv import CONVS
+from eyetoy_mm.layers.resize import repeat_to, rescale
+from eyetoy_mm.ops import neighborhood_attention
+from eyetoy_mm.params import ConvParams, HeadParams, NeighborhoodAttentionParams
+
+
+class SharedScaleNA(nn.Module):
+    """One head group: tokenizer convolution -> ``qkv_proj`` -> neighborhood attention.
+
+    Args:
+        attn_params: Window of the group.
+        num_heads: Heads of the group.
+        in_channels: Channels of the input.
+        intermediate_channels: Dimension of one head.
+        conv_params: The tokenizer; a stride ``s`` merges ``s`` tokens per axis into one.
+        dropout: Dropout of the tokens.
+
+    Raises:
+        ValueError: A window, stride, head count or head dimension below 1, or a tokenizer for other channels.
+    """
+
+    ndim: int
+
+    def __init__(
+        self,
+        attn_params: NeighborhoodAttentionParams,
+        num_heads: int,
+        in_channels: int,
+        intermediate_channels: int,
+        conv_params: ConvParams,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        _at_least_one(
+            attention_window=attn_params.attention_window,
+            dilation=attn_params.dilation,
+            num_heads=num_heads,
+            intermediate_channels=intermediate_channels,
+            stride=conv_params.stride,
+            kernel_size=conv_params.kernel_size,
+        )
+        if attn_params.attention_stride != 1:
+            raise ValueError(
+                f"attention_stride must be 1 (a window for every token), got {attn_params.attention_stride}; "
+                "for windows with gaps set dilation, for fewer tokens the stride of conv_params"
+            )
+        if conv_params.in_channels != in_channels:
+            raise ValueError(f"the tokenizer takes in_channels={conv_params.in_channels}, the group {in_channels=}")
+        self.attn_params = attn_params
+        self.num_heads = num_heads
+        self.stride = conv_params.stride
+        self.tokenizer = CONVS[self.ndim](**conv_params.__dict__)
+        self.dropout = nn.Dropout(dropout)
+        projection = ConvParams(1, in_channels=conv_params.out_channels, out_channels=3 * num_heads * intermediate_channels)
+        self.qkv_proj = CONVS[self.ndim](**projection.__dict__)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, *spatial, C)`` -> ``(B, *ceil(spatial / stride), num_heads * head_dim)``."""
+        qkv = self.qkv_proj(self.dropout(self.tokenizer(self._pad(x))))
+        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        window, dilation = self.attn_params.attention_window, self.attn_params.dilation
+        return neighborhood_attention(query, key, value, window, dilation).flatten(-2)
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """Zeros at the far end of each axis, so that the tokens of a ragged border cover every position."""
+        conv = self.tokenizer
+        if self.stride == 1:
+            return x
+        pads: list[int] = []
+        for axis in range(self.ndim):
+            length = x.shape[1 + axis]
+            near = 0 if isinstance(conv.padding, str) else conv.padding[axis]
+            reach = (-(-length // self.stride) - 1) * self.stride + conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
+            pads[:0] = (0, max(0, reach - length - 2 * near))  # F.pad counts from the last axis
+        return F.pad(x, [0, 0, *pads]) if any(pads) else x
+
+
+class SharedScaleNA1D(SharedScaleNA):
+    """Head group on sequences ``(B, L, C)``."""
+
+    ndim = 1
+
+
+class SharedScaleNA2D(SharedScaleNA):
+    """Head group on images ``(B, H, W, C)``."""
+
+    ndim = 2
+
+
+class SharedScaleNA3D(SharedScaleNA):
+    """Head group on volumes ``(B, D, H, W, C)``."""
+
+    ndim = 3
+
+
+class MultiScaleMultiHeadNA(nn.Module):
+    """Head groups at several scales in parallel, brought back to the input grid, concatenated, rescaled, projected.
+
+    Args:
+        head_params: One entry per group.
+        intermediate_channels: Dimension of one head, for the record: each group has its own.
+        out_channels: Channels of the output.
+        final_conv_params: The projection; its channels must be the heads' and ``out_channels``.
+        scale_factor: Factor on the map's size, 1 to keep it.
+
+    Raises:
+        ValueError: No group, a scale factor that is not positive, or a projection for other channels.
+    """
+
+    ndim: int
+    head_type: type[SharedScaleNA]
+
+    def __init__(
+        self,
+        head_params: Sequence[HeadParams],
+        intermediate_channels: int,
+        out_channels: int,
+        final_conv_params: ConvParams,
+        scale_factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not head_params:
+            raise ValueError("head_params must have at least one head group, got none")
+        if not scale_factor > 0:
+            raise ValueError(f"scale_factor must be positive, got {scale_factor}")
+        channels = sum(head.num_heads * head.intermediate_channels for head in head_params)
+        if (final_conv_params.in_channels, final_conv_params.out_channels) != (channels, out_channels):
+            raise ValueError(
+                f"final_conv_params must map the heads' {channels} channels to {out_channels=}, "
+                f"got {final_conv_params.in_channels} to {final_conv_params.out_channels}"
+            )
+        self.scale_factor = scale_factor
+        self.heads = nn.ModuleList(self.head_type(**head.__dict__) for head in head_params)
+        self.out_proj = CONVS[self.ndim](**final_conv_params.__dict__)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, *spatial, C_in)`` -> ``(B, *ceil(spatial * scale_factor), out_channels)``."""
+        size = tuple(x.shape[1:-1])
+        groups = [repeat_to(head(x), size, head.stride) for head in self.heads]
+        return self.out_proj(rescale(torch.cat(groups, dim=-1), self.scale_factor))
+
+
+class MultiScaleMultiHeadNA1D(MultiScaleMultiHeadNA):
+    """Multi-scale attention on sequences ``(B, L, C)``."""
+
+    ndim = 1
+    head_type = SharedScaleNA1D
+
+
+class MultiScaleMultiHeadNA2D(MultiScaleMultiHeadNA):
+    """Multi-scale attention on images ``(B, H, W, C)``."""
+
+    ndim = 2
+    head_type = SharedScaleNA2D
+
+
+class MultiScaleMultiHeadNA3D(MultiScaleMultiHeadNA):
+    """Multi-scale attention on volumes ``(B, D, H, W, C)``."""
+
+    ndim = 3
+    head_type = SharedScaleNA3D
+
+
+def _at_least_one(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

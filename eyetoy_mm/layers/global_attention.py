@@ -1,0 +1,126 @@
+"""Global attention through register and context tokens (seed 001, section 4.2): linear in the number of positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from eyetoy_mm.layers.mlp import FeedForward
+from eyetoy_mm.ops import token_attention
+
+
+class GlobalAttentionTransformer(nn.Module):
+    """One global layer over the context token, the register tokens and a map of any rank.
+
+    The tokens attend to everything, a position of the map to itself and the tokens. As the paper draws it, the residual of
+    the attention leaves from LayerNorm1's output.
+
+    Args:
+        d_model: Channels.
+        num_heads: Attention heads; must divide ``d_model``.
+        num_register_tokens: Number of register tokens.
+        dropout: Dropout of both branches.
+        use_input_context_token: Whether the context token comes from the layer before; else this layer owns it.
+        use_input_register_tokens: The same for the register tokens.
+
+    Raises:
+        ValueError: Heads that do not divide the channels, or a negative number of registers.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        num_register_tokens: int = 4,
+        dropout: float = 0.1,
+        use_input_context_token: bool = False,
+        use_input_register_tokens: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or d_model % num_heads:
+            raise ValueError(f"num_heads must divide the channels, got {d_model=} and {num_heads=}")
+        if num_register_tokens < 0:
+            raise ValueError(f"num_register_tokens must be at least 0, got {num_register_tokens}")
+        self.num_heads = num_heads
+        self.num_register_tokens = num_register_tokens
+        self.context_token = None if use_input_context_token else nn.Parameter(torch.randn(1, 1, d_model))
+        self.register_tokens = (
+            None if use_input_register_tokens else nn.Parameter(torch.randn(1, num_register_tokens, d_model))
+        )
+        self.layernorm1 = nn.LayerNorm(d_model)
+        self.qkv_proj = nn.Linear(d_model, 3 * d_model)
+        self.layernorm2 = nn.LayerNorm(d_model)
+        self.ffn = FeedForward(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, context_token: Tensor | None = None, register_tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Refine a map and the tokens.
+
+        Args:
+            x: ``(B, *spatial, d_model)``.
+            context_token: ``(B, 1, d_model)``; needed exactly when this layer does not own one.
+            register_tokens: ``(B, num_register_tokens, d_model)``; likewise.
+
+        Returns:
+            The map, the context token and the register tokens, shaped as they came.
+        """
+        context_token = self._token("context_token", context_token, x.shape[0])
+        register_tokens = self._token("register_tokens", register_tokens, x.shape[0])
+        tokens = torch.cat([context_token, register_tokens], dim=1)
+        sequence = self.layernorm1(torch.cat([tokens, x.flatten(1, -2)], dim=1))  # (B, 1 + R + N, C)
+
+        query, key, value = self.qkv_proj(sequence).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        attended = token_attention(query, key, value, num_tokens=tokens.shape[1]).flatten(-2)
+        sequence = sequence + self.dropout(attended)
+        sequence = sequence + self.dropout(self.ffn(self.layernorm2(sequence)))
+
+        context_token, register_tokens, flat = sequence.tensor_split((1, 1 + self.num_register_tokens), dim=1)
+        return flat.reshape(x.shape), context_token, register_tokens
+
+    def _token(self, name: str, given: Tensor | None, batch: int) -> Tensor:
+        own = getattr(self, name)
+        if (own is None) == (given is None):
+            raise ValueError(f"{name} must {'be given: this layer owns none' if own is None else 'not be given'}")
+        return own.expand(batch, -1, -1) if given is None else given
+
+
+class GlobalAttentionStack(nn.Module):
+    """Global layers; the first owns the tokens, each passes them on to the next.
+
+    Args:
+        d_model: Channels.
+        num_heads: Attention heads of each layer.
+        num_layers: Number of layers, at least 1.
+        num_register_tokens: Number of register tokens.
+        dropout: Dropout of both branches of each layer.
+
+    Raises:
+        ValueError: No layers, or what :class:`GlobalAttentionTransformer` refuses.
+    """
+
+    def __init__(
+        self, d_model: int, num_heads: int, num_layers: int, num_register_tokens: int = 4, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers must be at least 1, got {num_layers}")
+        self.layers = nn.ModuleList(
+            GlobalAttentionTransformer(
+                d_model,
+                num_heads,
+                num_register_tokens,
+                dropout,
+                use_input_context_token=index > 0,
+                use_input_register_tokens=index > 0,
+            )
+            for index in range(num_layers)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, *spatial, d_model)`` -> the refined map, and the context token ``(B, 1, d_model)``."""
+        context_token = register_tokens = None
+        for layer in self.layers:
+            x, context_token, register_tokens = layer(x, context_token, register_tokens)
+        return x, context_token

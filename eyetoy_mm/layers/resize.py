@@ -1,0 +1,33 @@
+"""Resizing of channels-last maps ``(B, *spatial, C)``."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from eyetoy_mm.layers.conv import to_channels_first, to_channels_last
+
+_LINEAR_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def rescale(x: Tensor, scale_factor: float) -> Tensor:
+    """Rescale linearly in every spatial axis to ``ceil(length * scale_factor)``, so that no map vanishes.
+
+    An even axis and a factor of 0.5 give the mean of each pair of neighbors.
+    """
+    if scale_factor == 1:
+        return x
+    size = [math.ceil(length * scale_factor) for length in x.shape[1:-1]]
+    mode = _LINEAR_MODES[x.dim() - 2]
+    return to_channels_last(F.interpolate(to_channels_first(x), size=size, mode=mode, align_corners=False))
+
+
+def repeat_to(x: Tensor, size: tuple[int, ...], factor: int) -> Tensor:
+    """Nearest interpolation by a whole ``factor``, cropped to ``size``: position ``i`` takes token ``i // factor``."""
+    if factor == 1:
+        return x
+    for axis, length in enumerate(size, start=1):
+        x = x.repeat_interleave(factor, dim=axis).narrow(axis, 0, length)
+    return x

@@ -1,0 +1,6 @@
+"""Pure functions on tensors: neighborhood attention, and the attention of the global tokens. Layout (B, *spatial, heads, dim)."""
+
+from eyetoy_mm.ops.attention import BACKENDS, available_backends, neighborhood_attention
+from eyetoy_mm.ops.token_attention import token_attention, token_attention_mask
+
+__all__ = ["BACKENDS", "available_backends", "neighborhood_attention", "token_attention", "token_attention_mask"]

@@ -1,0 +1,118 @@
+"""The operator: checks its input, picks a back end, calls it."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from torch import Tensor
+
+from eyetoy_mm.ops import backend_natten, backend_reference, backend_torch
+from eyetoy_mm.ops.neighborhood import Neighborhood
+
+# In order of preference. Each module has `refusal(...)`, the reason why it cannot run a case or None, and `attend(...)`.
+# `reference` is for tests and is never picked.
+BACKENDS: dict[str, ModuleType] = {
+    "natten": backend_natten,
+    "torch": backend_torch,
+    "reference": backend_reference,
+}
+
+
+def neighborhood_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    kernel_size: int | tuple[int, ...],
+    dilation: int | tuple[int, ...] = 1,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Attend from every position of a sequence, image or volume to the window of positions around it.
+
+    The window of a position near a border is shifted inward, never padded; see :mod:`eyetoy_mm.ops.neighborhood`. A window
+    larger than an axis is clamped to it. Source: Hassani et al., "Neighborhood Attention Transformer" (CVPR 2023), eq. 1-3,
+    and "Dilated Neighborhood Attention Transformer" (2022), eq. 1-2.
+
+    Args:
+        query: ``(B, *spatial, heads, head_dim)`` with one to three spatial axes.
+        key: Same shape as ``query``.
+        value: Same shape as ``query``.
+        kernel_size: Window size in positions, one for all axes or one per axis; at least 1, odd or even.
+        dilation: Distance between the positions of a window, one for all axes or one per axis.
+        bias: Optional learnable relative position bias ``(heads, 2 * kernel_size - 1 per axis)`` added to the scaled scores;
+            the index along an axis is ``(key - query) / dilation + kernel_size - 1``.
+        scale: Factor on ``query @ key``; ``head_dim ** -0.5`` when None.
+        backend: A name from :data:`BACKENDS`, or None for the best one that can run the case.
+
+    Returns:
+        Tensor of the shape and dtype of ``query``.
+
+    Raises:
+        ValueError: A shape, kernel size, dilation or back end name that makes no sense.
+        RuntimeError: The named back end cannot run this case; the message has its reason.
+    """
+    neighborhood = _check(query, key, value, kernel_size, dilation, bias)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if query.numel() == 0:
+        return query * value  # empty, and still part of the graph
+    return _choose(backend, query, neighborhood, bias).attend(query, key, value, neighborhood, bias, scale)
+
+
+def available_backends(
+    query: Tensor,
+    kernel_size: int | tuple[int, ...],
+    dilation: int | tuple[int, ...] = 1,
+    bias: Tensor | None = None,
+) -> dict[str, str | None]:
+    """Ask which back ends can run a case: for each name None (it can) or the reason why not, in order of preference."""
+    neighborhood = _check(query, query, query, kernel_size, dilation, bias)
+    return {name: backend.refusal(query, neighborhood, bias) for name, backend in BACKENDS.items()}
+
+
+def _choose(name: str | None, query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> ModuleType:
+    if name is None:
+        return next(b for b in BACKENDS.values() if b.refusal(query, neighborhood, bias) is None)
+    if name not in BACKENDS:
+        raise ValueError(f"unknown back end {name!r}; choose one of {', '.join(BACKENDS)} or None")
+    reason = BACKENDS[name].refusal(query, neighborhood, bias)
+    if reason is not None:
+        raise RuntimeError(f"back end {name!r} cannot run this neighborhood attention: {reason}")
+    return BACKENDS[name]
+
+
+def _check(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    kernel_size: int | tuple[int, ...],
+    dilation: int | tuple[int, ...],
+    bias: Tensor | None,
+) -> Neighborhood:
+    ndim = query.dim() - 3
+    if not 1 <= ndim <= 3:
+        raise ValueError(
+            f"query must be (B, *spatial, heads, head_dim) with 1 to 3 spatial axes, got {tuple(query.shape)}"
+        )
+    if key.shape != query.shape or value.shape != query.shape:
+        raise ValueError(
+            "query, key and value must have one shape, got "
+            f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
+        )
+    if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
+        raise ValueError(
+            f"query, key and value must have one floating dtype, got {query.dtype}, {key.dtype} and {value.dtype}"
+        )
+    sizes = {"kernel_size": _per_axis("kernel_size", kernel_size, ndim), "dilation": _per_axis("dilation", dilation, ndim)}
+    if bias is not None:
+        expected = (query.shape[-2], *(2 * k - 1 for k in sizes["kernel_size"]))
+        if tuple(bias.shape) != expected:
+            raise ValueError(f"bias must be (heads, 2 * kernel_size - 1 per axis) = {expected}, got {tuple(bias.shape)}")
+    return Neighborhood.of(tuple(query.shape[1:-2]), **sizes)
+
+
+def _per_axis(name: str, sizes: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    sizes = (sizes,) * ndim if isinstance(sizes, int) else tuple(sizes)
+    if len(sizes) != ndim or any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise ValueError(f"{name} must be an int >= 1, or one for each of the {ndim} spatial axes, got {sizes}")
+    return sizes

@@ -1,0 +1,192 @@
+"""The numbers of a model: small frozen dataclasses of plain data, builders for common patterns, and named defaults.
+
+Field names are those of the EyeToy seeds. A module is built from its dataclass by ``Module(**params.__dict__)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ConvParams:
+    """A convolution, as ``torch.nn.ConvNd`` takes it; ``padding`` is a number, ``"same"`` or ``"valid"``."""
+
+    kernel_size: int
+    stride: int = 1
+    padding: int | str = "same"
+    dilation: int = 1
+    groups: int = 1
+    bias: bool = True
+    in_channels: int = 0
+    out_channels: int = 0
+
+
+@dataclass(frozen=True)
+class NeighborhoodAttentionParams:
+    """A neighborhood: its size in tokens per axis, and the distance between two of its tokens.
+
+    ``attention_stride`` is the step at which windows move, NATTEN's ``stride``; only 1, a window for every token, exists.
+    """
+
+    attention_window: int
+    attention_stride: int = 1
+    dilation: int = 1
+
+
+@dataclass(frozen=True)
+class HeadParams:
+    """A group of heads that share one scale: one tokenizer, one window.
+
+    ``intermediate_channels`` is the dimension of one head; ``dropout`` acts on the tokens.
+    """
+
+    attn_params: NeighborhoodAttentionParams
+    num_heads: int
+    in_channels: int
+    intermediate_channels: int
+    conv_params: ConvParams
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class MultiHeadAttentionParams:
+    """Head groups in parallel, and the projection that mixes them; ``scale_factor`` rescales the map in between."""
+
+    head_params: Sequence[HeadParams]
+    intermediate_channels: int
+    out_channels: int
+    final_conv_params: ConvParams
+    scale_factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class TransformerParams:
+    """An MSNAT block. ``scale_factor`` 0.5 makes it downsample inside; ``drop_path`` is stochastic depth."""
+
+    in_channels: int
+    out_channels: int
+    attention_params: MultiHeadAttentionParams
+    scale_factor: float = 1.0
+    dropout: float = 0.2
+    drop_path: float = 0.0
+
+
+@dataclass(frozen=True)
+class GlobalAttentionTransformerParams:
+    """The stack of global layers, which share one set of register tokens and one context token."""
+
+    d_model: int
+    num_heads: int
+    num_layers: int
+    num_register_tokens: int = 4
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class EncoderParams:
+    """A whole encoder; ``global_attention_params`` None leaves the global stack out."""
+
+    initial_conv_params: ConvParams
+    transformer_params: Sequence[TransformerParams]
+    global_attention_params: GlobalAttentionTransformerParams | None
+    input_channels: int
+    output_channels: int
+
+
+def msnat_params(
+    in_channels: int,
+    out_channels: int,
+    windows: Sequence[int],
+    merging: Sequence[int],
+    num_heads: int,
+    scale_factor: float = 1.0,
+    dropout: float = 0.2,
+    drop_path: float = 0.0,
+    conv_groups: int = 32,
+) -> TransformerParams:
+    """An MSNAT block with one head group per entry of ``windows`` / ``merging``.
+
+    Group ``i`` merges ``merging[i]`` tokens per axis by a convolution of that kernel and stride, grouped (``conv_groups``
+    where they divide the channels, else depthwise), and attends in windows of ``windows[i]`` merged tokens.
+
+    Args:
+        in_channels: Channels of the block's input.
+        out_channels: Channels of its output; they are shared evenly by the heads of all groups.
+        windows: Attention window of each group, in merged tokens.
+        merging: Token merging factor of each group.
+        num_heads: Heads of each group.
+        scale_factor: 0.5 halves the map inside the block.
+        dropout: Dropout of the tokens and of both branches.
+        drop_path: Stochastic depth rate.
+        conv_groups: Groups of the tokenizer convolutions.
+
+    Raises:
+        ValueError: Lists of different lengths, or channels that the heads or the tokenizers' groups do not divide.
+    """
+    if len(windows) != len(merging) or not windows:
+        raise ValueError(f"windows and merging need one entry per head group, got {windows=} and {merging=}")
+    heads = len(windows) * num_heads
+    if out_channels % heads:
+        raise ValueError(f"{out_channels=} does not divide by {len(windows)} groups x {num_heads=} = {heads} heads")
+    groups = conv_groups if in_channels % conv_groups == 0 else in_channels
+    if out_channels % groups:
+        raise ValueError(f"{out_channels=} does not divide by the tokenizers' {groups} groups ({in_channels=})")
+    head_params = tuple(
+        HeadParams(
+            attn_params=NeighborhoodAttentionParams(attention_window=window),
+            num_heads=num_heads,
+            in_channels=in_channels,
+            intermediate_channels=out_channels // heads,
+            conv_params=ConvParams(
+                kernel_size=factor,
+                stride=factor,
+                padding="same" if factor == 1 else "valid",
+                groups=groups,
+                in_channels=in_channels,
+                out_channels=out_channels,
+            ),
+            dropout=dropout,
+        )
+        for window, factor in zip(windows, merging, strict=True)
+    )
+    return TransformerParams(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        attention_params=MultiHeadAttentionParams(
+            head_params=head_params,
+            intermediate_channels=out_channels // heads,
+            out_channels=out_channels,
+            final_conv_params=ConvParams(kernel_size=1, in_channels=out_channels, out_channels=out_channels),
+            scale_factor=scale_factor,
+        ),
+        scale_factor=scale_factor,
+        dropout=dropout,
+        drop_path=drop_path,
+    )
+
+
+# Early layers look far at four scales, late ones near (seed 000, "Example early layer configuration").
+EARLY_WINDOWS, EARLY_MERGING = (17, 13, 11, 9), (1, 2, 4, 8)
+LATE_WINDOWS, LATE_MERGING = (7, 5, 3, 3), (1, 2, 3, 4)
+
+DEFAULT_IMG_ENCODER_PARAMS = EncoderParams(
+    initial_conv_params=ConvParams(kernel_size=3, in_channels=3, out_channels=64),
+    transformer_params=(
+        msnat_params(64, 128, EARLY_WINDOWS, EARLY_MERGING, num_heads=2, scale_factor=0.5),
+        msnat_params(128, 128, EARLY_WINDOWS, EARLY_MERGING, num_heads=2),
+        msnat_params(128, 256, EARLY_WINDOWS, EARLY_MERGING, num_heads=2, scale_factor=0.5),
+        msnat_params(256, 256, EARLY_WINDOWS, EARLY_MERGING, num_heads=2),
+        msnat_params(256, 512, LATE_WINDOWS, LATE_MERGING, num_heads=2, scale_factor=0.5),
+        msnat_params(512, 512, LATE_WINDOWS, LATE_MERGING, num_heads=2),
+        msnat_params(512, 1024, LATE_WINDOWS, LATE_MERGING, num_heads=2, scale_factor=0.5),
+        msnat_params(1024, 1024, (7,), (1,), num_heads=8),
+    ),
+    global_attention_params=GlobalAttentionTransformerParams(
+        d_model=1024, num_heads=8, num_layers=4, num_register_tokens=32, dropout=0.2
+    ),
+    input_channels=3,
+    output_channels=1024,
+)
+"""The seeds' image encoder, with the windows of their README (17/13/11/9)."""

@@ -1,0 +1,154 @@
+"""Every back end against the reference, and the reference against literal neighborhoods and dense attention."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eyetoy_mm.ops import available_backends, neighborhood_attention
+from eyetoy_mm.ops.neighborhood import Axis
+
+CASES = [  # spatial, kernel_size, dilation
+    ((1,), 3, 1),
+    ((9,), 4, 1),
+    ((17,), 5, 3),
+    ((1, 1), 7, 1),
+    ((8, 4), 3, 1),
+    ((4, 8), 4, 1),
+    ((5, 7), (3, 9), 1),
+    ((19, 21), 7, 1),
+    ((13, 11), 3, (4, 2)),
+    ((6, 6), 5, 3),
+    ((2, 9), 2, 5),
+    ((3, 4, 5), 3, 1),
+    ((5, 3, 6), (2, 3, 4), (2, 1, 1)),
+]
+
+
+def qkv(spatial, heads=2, dim=8, batch=2, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, *spatial, heads, dim)
+    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for _ in range(3)]
+
+
+def test_windows_shift_at_borders_and_even_kernels_lean_left():
+    assert [list(Axis(6, 3).keys(i)) for i in range(6)] == [
+        [0, 1, 2], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [3, 4, 5],
+    ]  # fmt: skip
+    assert [list(Axis(6, 4).keys(i)) for i in range(6)] == [
+        [0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5], [2, 3, 4, 5],
+    ]  # fmt: skip
+
+
+def test_windows_with_dilation_stay_in_their_group_and_clamp_to_it():
+    assert [list(Axis(7, 2, 3).keys(i)) for i in range(7)] == [[0, 3], [1, 4], [2, 5], [0, 3], [1, 4], [2, 5], [3, 6]]
+    assert [list(Axis(7, 3, 3).keys(i)) for i in range(7)] == [
+        [0, 3, 6], [1, 4], [2, 5], [0, 3, 6], [1, 4], [2, 5], [0, 3, 6],
+    ]  # fmt: skip
+    assert [list(Axis(2, 3, 4).keys(i)) for i in range(2)] == [[0], [1]]
+
+
+def test_reference_is_dense_attention_under_a_literal_mask():
+    q, k, v = qkv((2, 3), heads=1)
+    mask = torch.zeros(6, 6, dtype=torch.bool)
+    for (r, c), (rr, cc) in itertools.product(itertools.product(range(2), range(3)), repeat=2):
+        # kernel 2 in 2 rows: all rows; kernel 2 in 3 columns: [0, 1], [0, 1], [1, 2]
+        mask[3 * r + c, 3 * rr + cc] = cc in ([0, 1], [0, 1], [1, 2])[c]
+    dense = [x.flatten(1, 2).transpose(1, 2) for x in (q, k, v)]
+    expected = torch.nn.functional.scaled_dot_product_attention(*dense, attn_mask=mask).transpose(1, 2)
+    torch.testing.assert_close(neighborhood_attention(q, k, v, 2, backend="reference").flatten(1, 2), expected)
+
+
+@pytest.mark.parametrize(("spatial", "kernel_size", "dilation"), CASES)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_torch_equals_reference_in_value_and_gradient(spatial, kernel_size, dilation, with_bias):
+    inputs = qkv(spatial)
+    if with_bias:
+        kernel = (kernel_size,) * len(spatial) if isinstance(kernel_size, int) else kernel_size
+        inputs.append(torch.randn(2, *(2 * k - 1 for k in kernel), dtype=torch.float64).requires_grad_())
+    q, k, v, *bias = inputs
+    bias = bias[0] if bias else None
+    weight = torch.randn_like(q)
+    results = []
+    for backend in ("torch", "reference"):
+        output = neighborhood_attention(q, k, v, kernel_size, dilation, bias, scale=0.3, backend=backend)
+        results.append([output, *torch.autograd.grad((output * weight).sum(), inputs)])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    axes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=2),
+    seed=st.integers(0, 99),
+)
+def test_torch_equals_reference_anywhere(axes, seed):
+    spatial, kernel_size, dilation = zip(*axes, strict=True)
+    q, k, v = qkv(spatial, seed=seed, dim=3)
+    actual, expected = (
+        neighborhood_attention(q, k, v, kernel_size, dilation, backend=b) for b in ("torch", "reference")
+    )
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_low_precision_is_near_double(dtype):
+    q, k, v = qkv((12, 10), dtype=torch.float64)
+    expected = neighborhood_attention(q, k, v, 5, backend="reference")
+    actual = neighborhood_attention(q.to(dtype), k.to(dtype), v.to(dtype), 5)
+    assert actual.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(actual.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_equals_natten():
+    natten = pytest.importorskip("natten", reason="natten is not installed")
+    for spatial, kernel_size, dilation in [((9, 14), 4, 1), ((9, 14), (3, 5), (3, 2)), ((8, 8), 7, 1)]:
+        q, k, v = (x.detach() for x in qkv(spatial, dim=8, dtype=torch.float32))
+        expected = natten.na2d(q, k, v, kernel_size=kernel_size, dilation=dilation)
+        torch.testing.assert_close(neighborhood_attention(q, k, v, kernel_size, dilation), expected)
+
+
+def test_far_keys_have_no_influence():
+    q, k, v = qkv((9, 9))
+    before = neighborhood_attention(q, k, v, 3)[:, 4, 4]
+    k2, v2 = k.detach().clone(), v.detach().clone()
+    k2[:, 0], v2[:, 0], k2[:, :, 6], v2[:, :, 6] = 1e4, 1e4, -1e4, 1e4
+    torch.testing.assert_close(neighborhood_attention(q, k2, v2, 3)[:, 4, 4], before, rtol=0, atol=0)
+
+
+def test_backends_say_why_not():
+    q, k, v = qkv((4, 4))
+    answer = available_backends(q, 3)
+    assert list(answer) == ["natten", "torch", "reference"]
+    assert answer["torch"] is None and "CUDA" in answer["natten"]
+    with pytest.raises(RuntimeError, match=r"'natten' cannot run .* CUDA"):
+        neighborhood_attention(q, k, v, 3, backend="natten")
+    with pytest.raises(ValueError, match="unknown back end 'triton'"):
+        neighborhood_attention(q, k, v, 3, backend="triton")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 0}, r"kernel_size must be an int >= 1.*\(0, 0\)"),
+        ({"kernel_size": (3, 3, 3)}, r"kernel_size .* 2 spatial axes"),
+        ({"kernel_size": 3, "dilation": 0}, "dilation must be an int >= 1"),
+        ({"kernel_size": 3, "bias": torch.zeros(2, 5, 4)}, r"\(2, 5, 5\), got \(2, 5, 4\)"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        neighborhood_attention(*qkv((4, 4)), **arguments)
+
+
+def test_bad_shapes_are_named():
+    q, k, v = qkv((4, 4))
+    with pytest.raises(ValueError, match="one shape"):
+        neighborhood_attention(q, k[:, :2], v, 3)
+    with pytest.raises(ValueError, match="one floating dtype"):
+        neighborhood_attention(q, k.float(), v, 3)
+    with pytest.raises(ValueError, match="1 to 3 spatial axes"):
+        neighborhood_attention(q[0, 0], k[0, 0], v[0, 0], 3)
