@@ -1,0 +1,24 @@
+"""Makes the released OpenMMLab packages run on today's PyTorch.
+
+Each trap has its own file, which says what breaks, where, and when the file can be deleted:
+
+* `mmcv_ops`: mmcv-lite has no compiled ops, and without them mmdet.models and mmseg.models do not import;
+* `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
+* `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
+* `mmseg_text_packages`: mmseg needs two packages that it does not declare.
+
+Importing this package, and `activate`, import neither torch nor any OpenMMLab package: the traps are defused by import
+hooks, in the moment in which a package that has one is imported.
+"""
+
+from eyetoy_mm.compat import checkpoint_loading, mmcv_ops, mmseg_text_packages, pkg_resources_shim
+
+__all__ = ["activate"]
+
+_TRAPS = (mmcv_ops, checkpoint_loading, pkg_resources_shim, mmseg_text_packages)
+
+
+def activate() -> None:
+    """Defuses every trap that is there; `import eyetoy_mm` calls it, and calling it again changes nothing."""
+    for trap in _TRAPS:
+        trap.apply()

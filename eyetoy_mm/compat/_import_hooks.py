@@ -1,0 +1,103 @@
+"""The two import hooks that the traps are built on.
+
+Hooks rather than imports: `import eyetoy_mm.encoder` must neither need an OpenMMLab package nor pay for importing one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+ImportWrapper = Callable[[Callable[[ModuleType], None], ModuleType], None]
+
+
+class _StandInFinder:
+    """Finds stand-in modules for names that no other finder knows; a real module of that name always wins."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Path] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self.files or find_real_spec(fullname, path) is not None:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self.files[fullname])
+
+
+class _WrappingFinder:
+    """Runs a wrapper around the execution of a module; the module itself is found by the other finders."""
+
+    def __init__(self) -> None:
+        self.wrappers: dict[str, ImportWrapper] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        wrapper = self.wrappers.get(fullname)
+        spec = None if wrapper is None else find_real_spec(fullname, path, target)
+        if spec is None or spec.loader is None or wrapper is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            wrapper(execute, module)
+
+        # Each spec has a loader of its own, so that this changes the import of this one module only.
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+_STAND_INS = _StandInFinder()
+_WRAPPERS = _WrappingFinder()
+
+
+def find_real_spec(
+    fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+) -> ModuleSpec | None:
+    """Finds a module as the import system would without our hooks, and without importing its parent.
+
+    Args:
+        fullname: Dotted name of the module.
+        path: `__path__` of the parent package, or None for a top-level module.
+        target: The module that is being reloaded, if any.
+    """
+    for finder in list(sys.meta_path):
+        # Compared by module and name: an earlier copy of this file (a reload) has other objects of the same kind.
+        if type(finder).__module__ == __name__:
+            continue
+        find_spec = getattr(finder, "find_spec", None)
+        spec = None if find_spec is None else find_spec(fullname, path, target)
+        if spec is not None:
+            return spec
+    return None
+
+
+def stand_in_for(fullname: str, file: Path) -> None:
+    """Lets `fullname` be imported from `file` where nothing else provides a module of that name."""
+    _STAND_INS.files[fullname] = file
+    if _STAND_INS not in sys.meta_path:
+        sys.meta_path.append(_STAND_INS)  # type: ignore[arg-type]
+
+
+def wrap_import(fullname: str, wrapper: ImportWrapper) -> None:
+    """Has `wrapper(execute, module)` called instead of `execute(module)` when `fullname` is imported."""
+    _WRAPPERS.wrappers[fullname] = wrapper
+    if _WRAPPERS not in sys.meta_path:
+        sys.meta_path.insert(0, _WRAPPERS)  # type: ignore[arg-type]
+
+
+def after_import(fullname: str, callback: Callable[[ModuleType], None]) -> None:
+    """Calls `callback(module)` once `fullname` is imported; now, if it already is."""
+
+    def wrapper(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+        execute(module)
+        callback(module)
+
+    wrap_import(fullname, wrapper)
+    if fullname in sys.modules:
+        callback(sys.modules[fullname])

@@ -1,0 +1,172 @@
+"""Configs made ready to run: loaded, adapted to the machine, their data and checkpoints checked before anything starts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from eyetoy_mm.engine.errors import UserError
+
+_INSTALL = "pip install 'eyetoy-mm[lite]' (or [full] where mmcv's compiled operators are wanted)"
+
+
+def load_config(
+    path: str | Path,
+    *,
+    options: dict | None = None,
+    work_dir: str | None = None,
+    data_root: str | None = None,
+    launcher: str = "none",
+    amp: bool = False,
+) -> Config:
+    """Read a config file and apply what was given on the command line.
+
+    Args:
+        path: The config file.
+        options: Dotted keys and their values, as ``--cfg-options`` gives them; they win over everything else.
+        work_dir: Where logs and checkpoints go; ``work_dirs/<config name>`` when neither given nor in the file.
+        data_root: Folder that replaces every dataset's ``data_root``.
+        launcher: How processes were started: none, pytorch, slurm or mpi.
+        amp: Train in mixed precision.
+
+    Returns:
+        The config, adapted to this machine (see :func:`adapt_to_machine`).
+
+    Raises:
+        UserError: The file is missing or does not parse, or it needs a package that is not installed.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no config file {path}")
+    try:
+        config = Config.fromfile(path)
+    except (ModuleNotFoundError, ImportError) as error:
+        raise UserError(f"{path} needs a package that is missing: {error}; {_INSTALL}") from error
+    except Exception as error:  # whatever a Python file can raise
+        raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
+    scope = config.get("default_scope", "mmengine")
+    if find_spec(scope) is None:
+        raise UserError(f"{path} is for {scope}, which is not installed; {_INSTALL}")
+    if work_dir is not None:
+        config.work_dir = work_dir
+    elif config.get("work_dir") is None:
+        config.work_dir = str(Path("work_dirs") / Path(path).stem)
+    config.launcher = launcher
+    if amp and "optim_wrapper" in config:
+        config.optim_wrapper.type = "AmpOptimWrapper"
+        config.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if data_root is not None:
+        for _, dataset in _datasets(config, ("train", "val", "test")):
+            _repoint(dataset, data_root)
+        _repoint_annotations(config, data_root)
+    if options:
+        config.merge_from_dict(options)
+    adapt_to_machine(config)
+    return config
+
+
+def adapt_to_machine(config: Config) -> None:
+    """Replace what this run cannot use, and say so: SyncBN in a single process, mixed precision without an accelerator."""
+    if config.get("launcher", "none") == "none" and _replace_types(config.get("model"), {"SyncBN": "BN"}):
+        print_log("One process: SyncBN is replaced by BN, which computes the same there.", "current", logging.INFO)
+    wrapper = config.get("optim_wrapper")
+    if wrapper is not None and wrapper.get("type") == "AmpOptimWrapper" and not torch.accelerator.is_available():
+        wrapper.type = "OptimWrapper"
+        for key in ("loss_scale", "dtype", "use_fsdp"):
+            wrapper.pop(key, None)
+        print_log("No accelerator: training in float32 instead of mixed precision.", "current", logging.WARNING)
+
+
+def check_data(config: Config, *splits: str) -> None:
+    """Check that the files and folders of the datasets exist.
+
+    Args:
+        config: The config.
+        splits: Which of ``train``, ``val`` and ``test`` will be used.
+
+    Raises:
+        UserError: One message with everything that is missing, where it was looked for, and how to point elsewhere.
+    """
+    missing: dict[str, list[str]] = {}
+    for split, dataset in _datasets(config, splits):
+        for path in _dataset_paths(dataset):
+            if not path.exists():
+                missing.setdefault(str(path), []).append(split)
+    if missing:
+        lines = "\n".join(f"  {path}  ({', '.join(dict.fromkeys(splits))})" for path, splits in missing.items())
+        roots = ", ".join(dict.fromkeys(str(d["data_root"]) for _, d in _datasets(config, splits) if d.get("data_root")))
+        raise UserError(
+            f"the dataset is not there. Missing, from the current folder {Path.cwd()}:\n{lines}\n"
+            f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root DIR"
+        )
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Check that a checkpoint exists; what is in it is checked when it is loaded.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if path is not None and "://" not in path and not Path(path).is_file():
+        raise UserError(f"there is no checkpoint {path}")
+
+
+def _datasets(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+    """Each plain dataset of each split, taken out of wrappers (RepeatDataset, ConcatDataset, ...)."""
+    for split in splits:
+        loader = config.get(f"{split}_dataloader")
+        pending = [loader["dataset"]] if loader else []
+        while pending:
+            dataset = pending.pop(0)
+            inner = dataset.get("dataset", dataset.get("datasets"))
+            if inner is None:
+                yield split, dataset
+            else:
+                pending.extend(inner if isinstance(inner, list | tuple) else [inner])
+
+
+def _dataset_paths(dataset: dict) -> Iterator[Path]:
+    root = Path(dataset.get("data_root") or "")
+    prefixes = dataset.get("data_prefix") or {}
+    for value in prefixes.values() if isinstance(prefixes, dict) else [prefixes]:
+        if value is not None and "://" not in str(value):
+            yield root / str(value)
+    if dataset.get("ann_file"):
+        yield root / dataset["ann_file"]
+
+
+def _repoint(dataset: dict, data_root: str) -> None:
+    """Let a dataset's paths start at ``data_root``, also those that repeat the old root."""
+    old = dataset.get("data_root")
+    dataset["data_root"] = data_root
+    if old and dataset.get("ann_file", "").startswith(old):
+        dataset["ann_file"] = dataset["ann_file"].removeprefix(old).lstrip("/")
+
+
+def _repoint_annotations(config: Config, data_root: str) -> None:
+    """COCO's evaluators name the annotation file by its whole path."""
+    for split in ("val", "test"):
+        loader, evaluators = config.get(f"{split}_dataloader"), config.get(f"{split}_evaluator")
+        if not loader or not evaluators:
+            continue
+        for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+            if evaluator.get("ann_file") and loader.dataset.get("ann_file"):
+                evaluator["ann_file"] = str(Path(data_root) / loader.dataset.ann_file)
+
+
+def _replace_types(node: object, names: dict[str, str]) -> int:
+    """Rename ``type`` values anywhere below ``node``; return how many."""
+    count = 0
+    if isinstance(node, dict):
+        if node.get("type") in names:
+            node["type"] = names[node["type"]]
+            count += 1
+        count += sum(_replace_types(value, names) for value in node.values())
+    elif isinstance(node, list | tuple):
+        count += sum(_replace_types(value, names) for value in node)
+    return count

@@ -1,0 +1,36 @@
+"""Mistakes of the user, told in one message instead of a traceback."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says what is wrong and what to do."""
+
+
+# Errors of the toolboxes that are really the user's, by their message: mmcv's image loader has no class of its own.
+_UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
+
+
+def report_user_errors(main: Callable[[], None]) -> Callable[[], None]:
+    """Decorate a tool's ``main``: a :class:`UserError` ends it with exit code 1 and its message on stderr."""
+
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            main()
+        except (UserError, CheckpointError) as error:
+            sys.exit(f"error: {error}")
+        except AssertionError as error:
+            found = _UNREADABLE_IMAGE.search(str(error))
+            if found is None:
+                raise
+            sys.exit(f"error: {found['path']} is not an image that OpenCV can read; replace it or take it off the dataset")
+
+    return run
