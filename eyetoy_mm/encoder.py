@@ -58,7 +58,9 @@ class Encoder(nn.Module):
         self.positional_embedding = self.embedding_type(initial_conv_params.out_channels)
         self.transformer_stack = self.stack_type(transformer_params)
         self.d_model = transformer_params[-1].out_channels
-        _must_agree("initial_conv_params.in_channels", initial_conv_params.in_channels, "input_channels", input_channels)
+        _must_agree(
+            "initial_conv_params.in_channels", initial_conv_params.in_channels, "input_channels", input_channels
+        )
         _must_agree(
             "transformer_params[0].in_channels",
             transformer_params[0].in_channels,
@@ -68,7 +70,9 @@ class Encoder(nn.Module):
         _must_agree("output_channels", output_channels, "transformer_params[-1].out_channels", self.d_model)
         self.global_attention = None
         if global_attention_params is not None:
-            _must_agree("global_attention_params.d_model", global_attention_params.d_model, "output_channels", self.d_model)
+            _must_agree(
+                "global_attention_params.d_model", global_attention_params.d_model, "output_channels", self.d_model
+            )
             self.global_attention = GlobalAttentionStack(**global_attention_params.__dict__)
         self.reset_parameters()
 
@@ -87,16 +91,17 @@ class Encoder(nn.Module):
             x: ``(B, C_in, *spatial)``.
 
         Yields:
-            ``(B, *spatial, C)`` maps; the last is refined by the global stack and comes with ``(B, 1, C)``, others with None.
+            ``(B, *spatial, C)`` maps; the last is refined by the global stack and comes with ``(B, 1, C)``, others
+            with None.
         """
-        x = self.initial_proj(to_channels_last(x))
-        x = x + self.pe_scale * self.positional_embedding(x)
+        stem = self.initial_proj(to_channels_last(x))
+        stem = stem + self.pe_scale * self.positional_embedding(stem)
         last = len(self.transformer_stack.stages) - 1
-        for stage, x in enumerate(self.transformer_stack.forward_stages(x)):
+        for stage, features in enumerate(self.transformer_stack.forward_stages(stem)):
             if stage == last and self.global_attention is not None:
-                yield self.global_attention(x)
+                yield self.global_attention(features)
             else:
-                yield x, None
+                yield features, None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode.
@@ -105,8 +110,8 @@ class Encoder(nn.Module):
             x: ``(B, input_channels, *spatial)``.
 
         Returns:
-            The features ``(B, output_channels, *spatial / total stride)`` and the context token ``(B, 1, output_channels)``,
-            None without a global stack.
+            The features ``(B, output_channels, *spatial / total stride)`` and the context token ``(B, 1,
+            output_channels)``, None without a global stack.
         """
         *_, (features, context_token) = self.forward_stages(x)
         return to_channels_first(features), context_token

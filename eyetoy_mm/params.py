@@ -5,6 +5,7 @@ Field names are those of the EyeToy seeds. A module is built from its dataclass 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class ConvParams:
 class NeighborhoodAttentionParams:
     """A neighborhood: its size in tokens per axis, and the distance between two of its tokens.
 
-    ``attention_stride`` is the step at which windows move, NATTEN's ``stride``; only 1, a window for every token, exists.
+    ``attention_stride`` is the step at which windows move, NATTEN's ``stride``; only 1, a window for every token,
+    exists.
     """
 
     attention_window: int
@@ -108,8 +110,9 @@ def msnat_params(
 ) -> TransformerParams:
     """An MSNAT block with one head group per entry of ``windows`` / ``merging``.
 
-    Group ``i`` merges ``merging[i]`` tokens per axis by a convolution of that kernel and stride, grouped (``conv_groups``
-    where they divide the channels, else depthwise), and attends in windows of ``windows[i]`` merged tokens.
+    Group ``i`` merges ``merging[i]`` tokens per axis by a convolution of that kernel and stride, and attends in
+    windows of ``windows[i]`` merged tokens. The convolution has ``conv_groups`` groups where they divide the channels,
+    else as many as the channels allow (depthwise where the input's divide the output's).
 
     Args:
         in_channels: Channels of the block's input.
@@ -123,16 +126,15 @@ def msnat_params(
         conv_groups: Groups of the tokenizer convolutions.
 
     Raises:
-        ValueError: Lists of different lengths, or channels that the heads or the tokenizers' groups do not divide.
+        ValueError: Lists of different lengths, or channels that the heads do not divide.
     """
     if len(windows) != len(merging) or not windows:
         raise ValueError(f"windows and merging need one entry per head group, got {windows=} and {merging=}")
     heads = len(windows) * num_heads
     if out_channels % heads:
         raise ValueError(f"{out_channels=} does not divide by {len(windows)} groups x {num_heads=} = {heads} heads")
-    groups = conv_groups if in_channels % conv_groups == 0 else in_channels
-    if out_channels % groups:
-        raise ValueError(f"{out_channels=} does not divide by the tokenizers' {groups} groups ({in_channels=})")
+    fits = in_channels % conv_groups == 0 and out_channels % conv_groups == 0
+    groups = conv_groups if fits else math.gcd(in_channels, out_channels)
     head_params = tuple(
         HeadParams(
             attn_params=NeighborhoodAttentionParams(attention_window=window),

@@ -1,7 +1,7 @@
 """Train a model of mmseg, mmdet or mmpretrain from a config file.
 
-    python tools/train.py configs/upernet_eyetoy_ade20k.py
-    torchrun --nproc_per_node 8 tools/train.py configs/upernet_eyetoy_ade20k.py --launcher pytorch
+python tools/train.py configs/upernet_eyetoy_ade20k.py
+torchrun --nproc_per_node 8 tools/train.py configs/upernet_eyetoy_ade20k.py --launcher pytorch
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from eyetoy_mm.engine.config import check_checkpoint, check_data, load_config
+from eyetoy_mm.engine.checkpoint import check_exists
+from eyetoy_mm.engine.config import check_data, load_config
 from eyetoy_mm.engine.errors import report_user_errors
 
 
@@ -55,7 +56,7 @@ def main() -> None:
     if args.resume is not None:
         config.resume = True
         config.load_from = None if args.resume == "auto" else args.resume
-    check_checkpoint(config.get("load_from"))
+    check_exists(config.get("load_from"))
     check_data(config, "train", "val")
     Runner.from_cfg(config).train()
 

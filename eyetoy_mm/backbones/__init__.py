@@ -1,5 +1,6 @@
-"""The part of the model that knows mmengine: registered backbones that mmseg, mmdet and mmpretrain build from configs."""
+"""The part of the model that knows mmengine: registered backbones for mmseg, mmdet and mmpretrain."""
 
+import eyetoy_mm.registry  # noqa: F401 - first: it says what is missing where mmengine is
 from eyetoy_mm.backbones.eyetoy import EyeToy
 
 __all__ = ["EyeToy"]

@@ -1,4 +1,4 @@
-"""EyeToy as an OpenMMLab backbone: multi-scale maps for detection and segmentation, a context token for classification."""
+"""EyeToy as an OpenMMLab backbone: multi-scale maps for dense prediction, a context token for classifiers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from eyetoy_mm.params import (
     ConvParams,
     EncoderParams,
     GlobalAttentionTransformerParams,
+    TransformerParams,
     msnat_params,
 )
 from eyetoy_mm.registry import MODELS
@@ -64,12 +65,13 @@ class EyeToy(BaseModule):
     """The EyeToy encoder with a map at the end of each stage, at strides 4, 8, 16 and 32 for the named sizes.
 
     Args:
-        arch: A name from :data:`ARCHS`, or a mapping with the fields of :class:`Arch`, where ``type`` may name the size that
-            gives the rest: ``dict(type='tiny', register_tokens=8)``.
+        arch: A name from :data:`ARCHS`, or a mapping with the fields of :class:`Arch`, where ``type`` may name the
+            size that gives the rest: ``dict(type='tiny', register_tokens=8)``.
         in_channels: Channels of the image.
-        out_indices: Stages whose maps are returned, in ascending order; negative ones count from the last. Stages after the
-            last of them are not built, and the global stack belongs to the last stage.
-        out_type: ``"featmap"`` for the maps, ``"context_token"`` for the context token alone, which needs the last stage.
+        out_indices: Stages whose maps are returned, in ascending order; negative ones count from the last. Stages
+            after the last of them are not built, and the global stack belongs to the last stage.
+        out_type: ``"featmap"`` for the maps, ``"context_token"`` for the context token alone, which needs the last
+            stage.
         frozen_stages: -1 freezes nothing, 0 the stem, ``n`` the stem and the first ``n`` stages; frozen parts stay in
             evaluation mode.
         dropout: Dropout of tokens and branches.
@@ -78,8 +80,8 @@ class EyeToy(BaseModule):
         init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
 
     Raises:
-        ValueError: An unknown size or out type, an index or number of stages that the size does not have, or numbers that
-            do not divide.
+        ValueError: An unknown size or out type, an index or number of stages that the size does not have, or numbers
+            that do not divide.
     """
 
     def __init__(
@@ -124,7 +126,8 @@ class EyeToy(BaseModule):
             x: Images ``(B, in_channels, H, W)`` of any size.
 
         Returns:
-            One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index; or the context token ``(B, C)`` alone.
+            One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index; or the context token ``(B, C)``
+            alone.
         """
         outputs = []
         for stage, (features, context_token) in enumerate(self.encoder.forward_stages(x)):
@@ -166,8 +169,8 @@ class EyeToy(BaseModule):
             prefix: What stands before the backbone's own names, e.g. ``"backbone."``.
 
         Returns:
-            The depth (0 for the stem, 1 for the first block, ...) and the number of depths, with one for what follows the
-            backbone.
+            The depth (0 for the stem, 1 for the first block, ...) and the number of depths, with one for what follows
+            the backbone.
         """
         num_blocks = len(self.encoder.transformer_stack.blocks)
         num_global = len(self.encoder.global_attention.layers) if self.encoder.global_attention is not None else 0
@@ -189,12 +192,12 @@ def encoder_params(
 ) -> EncoderParams:
     """The encoder of a size, cut after ``num_stages`` stages.
 
-    The stem is one overlapping convolution whose map has ``ceil(size / stem_stride)`` positions per axis. The first block of
-    every stage but the first halves the map.
+    The stem is one overlapping convolution whose map has ``ceil(size / stem_stride)`` positions per axis. The first
+    block of every stage but the first halves the map.
     """
     num_stages = len(arch.depths) if num_stages is None else num_stages
     num_blocks = sum(arch.depths)
-    blocks = []
+    blocks: list[TransformerParams] = []
     channels = arch.embed_dims[0]
     for stage in range(num_stages):
         for block in range(arch.depths[stage]):
@@ -228,8 +231,8 @@ def encoder_params(
 
 
 def _resolve(arch: str | Mapping) -> Arch:
-    name, changes = (arch, {}) if isinstance(arch, str) else (arch.get("type"), dict(arch))
-    changes.pop("type", None)
+    changes = {"type": arch} if isinstance(arch, str) else dict(arch)
+    name = changes.pop("type", None)
     if name is not None and name not in ARCHS:
         raise ValueError(f"unknown arch {name!r}; choose one of {', '.join(ARCHS)}, or give the numbers as a dict")
     known = [field.name for field in fields(Arch)]
@@ -239,7 +242,7 @@ def _resolve(arch: str | Mapping) -> Arch:
     base = {} if name is None else dict(ARCHS[name].__dict__)
     missing = [key for key in ("embed_dims", "depths", "num_heads") if key not in base | changes]
     if missing:
-        raise ValueError(f"arch without a type needs {', '.join(missing)}, got {dict(arch)}")
+        raise ValueError(f"arch without a type needs {', '.join(missing)}, got {changes}")
     resolved = Arch(**{key: _tuples(value) for key, value in (base | changes).items()})
     lengths = {key: len(getattr(resolved, key)) for key in ("embed_dims", "depths", "num_heads", "windows", "merging")}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():

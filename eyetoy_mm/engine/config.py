@@ -1,4 +1,4 @@
-"""Configs made ready to run: loaded, adapted to the machine, their data and checkpoints checked before anything starts."""
+"""Configs made ready to run: loaded, adapted to the machine, their data checked before anything starts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def load_config(
 
 
 def adapt_to_machine(config: Config) -> None:
-    """Replace what this run cannot use, and say so: SyncBN in a single process, mixed precision without an accelerator."""
+    """Replace what this run cannot use, and say so: SyncBN in one process, mixed precision without an accelerator."""
     if config.get("launcher", "none") == "none" and _replace_types(config.get("model"), {"SyncBN": "BN"}):
         print_log("One process: SyncBN is replaced by BN, which computes the same there.", "current", logging.INFO)
     wrapper = config.get("optim_wrapper")
@@ -99,21 +99,13 @@ def check_data(config: Config, *splits: str) -> None:
                 missing.setdefault(str(path), []).append(split)
     if missing:
         lines = "\n".join(f"  {path}  ({', '.join(dict.fromkeys(splits))})" for path, splits in missing.items())
-        roots = ", ".join(dict.fromkeys(str(d["data_root"]) for _, d in _datasets(config, splits) if d.get("data_root")))
+        roots = ", ".join(
+            dict.fromkeys(str(d["data_root"]) for _, d in _datasets(config, splits) if d.get("data_root"))
+        )
         raise UserError(
             f"the dataset is not there. Missing, from the current folder {Path.cwd()}:\n{lines}\n"
             f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root DIR"
         )
-
-
-def check_checkpoint(path: str | None) -> None:
-    """Check that a checkpoint exists; what is in it is checked when it is loaded.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    if path is not None and "://" not in path and not Path(path).is_file():
-        raise UserError(f"there is no checkpoint {path}")
 
 
 def _datasets(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:

@@ -31,6 +31,8 @@ def report_user_errors(main: Callable[[], None]) -> Callable[[], None]:
             found = _UNREADABLE_IMAGE.search(str(error))
             if found is None:
                 raise
-            sys.exit(f"error: {found['path']} is not an image that OpenCV can read; replace it or take it off the dataset")
+            sys.exit(
+                f"error: {found['path']} is not an image that OpenCV can read; replace it or take it off the dataset"
+            )
 
     return run

@@ -49,6 +49,6 @@ class CheckSegLabelsHook(Hook):
             if wrong.numel():
                 raise UserError(
                     f"{sample.metainfo.get('seg_map_path')} has label {int(wrong[0])} after loading, but the model has "
-                    f"num_classes={num_classes} (labels 0 to {num_classes - 1}, {self.ignore_index} to ignore). Check the "
-                    "masks, num_classes, and reduce_zero_label, which takes 1 from every label"
+                    f"num_classes={num_classes} (labels 0 to {num_classes - 1}, {self.ignore_index} to ignore). Check "
+                    "the masks, num_classes, and reduce_zero_label, which takes 1 from every label"
                 )

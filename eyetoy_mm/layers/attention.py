@@ -1,4 +1,4 @@
-"""Multi-scale multi-head neighborhood attention (seed 001, section 4.1). All maps are channels-last ``(B, *spatial, C)``."""
+"""Multi-scale multi-head neighborhood attention (seed 001, section 4.1), on channels-last maps ``(B, *spatial, C)``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class SharedScaleNA(nn.Module):
     """
 
     ndim: int
+    tokenizer: nn.Conv1d | nn.Conv2d | nn.Conv3d
 
     def __init__(
         self,
@@ -61,7 +62,9 @@ class SharedScaleNA(nn.Module):
         self.stride = conv_params.stride
         self.tokenizer = CONVS[self.ndim](**conv_params.__dict__)
         self.dropout = nn.Dropout(dropout)
-        projection = ConvParams(1, in_channels=conv_params.out_channels, out_channels=3 * num_heads * intermediate_channels)
+        projection = ConvParams(
+            1, in_channels=conv_params.out_channels, out_channels=3 * num_heads * intermediate_channels
+        )
         self.qkv_proj = CONVS[self.ndim](**projection.__dict__)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +83,9 @@ class SharedScaleNA(nn.Module):
         for axis in range(self.ndim):
             length = x.shape[1 + axis]
             near = 0 if isinstance(conv.padding, str) else conv.padding[axis]
-            reach = (-(-length // self.stride) - 1) * self.stride + conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
+            reach = (
+                (-(-length // self.stride) - 1) * self.stride + conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
+            )
             pads[:0] = (0, max(0, reach - length - 2 * near))  # F.pad counts from the last axis
         return F.pad(x, [0, 0, *pads]) if any(pads) else x
 
@@ -140,13 +145,14 @@ class MultiScaleMultiHeadNA(nn.Module):
                 f"got {final_conv_params.in_channels} to {final_conv_params.out_channels}"
             )
         self.scale_factor = scale_factor
+        self.strides = [head.conv_params.stride for head in head_params]
         self.heads = nn.ModuleList(self.head_type(**head.__dict__) for head in head_params)
         self.out_proj = CONVS[self.ndim](**final_conv_params.__dict__)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C_in)`` -> ``(B, *ceil(spatial * scale_factor), out_channels)``."""
         size = tuple(x.shape[1:-1])
-        groups = [repeat_to(head(x), size, head.stride) for head in self.heads]
+        groups = [repeat_to(head(x), size, stride) for head, stride in zip(self.heads, self.strides)]
         return self.out_proj(rescale(torch.cat(groups, dim=-1), self.scale_factor))
 
 

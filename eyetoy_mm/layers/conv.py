@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 
 def to_channels_first(x: Tensor) -> Tensor:
@@ -16,8 +17,8 @@ def to_channels_last(x: Tensor) -> Tensor:
     return x.movedim(1, -1)
 
 
-class _ChannelsLastConv:
-    """Mixin for ``nn.ConvNd``: takes and returns channels-last tensors, and runs 1x1 convolutions as matrix products."""
+class _ChannelsLastConv(_ConvNd):
+    """Mixin for ``nn.ConvNd``: channels-last in and out, and 1x1 convolutions run as matrix products."""
 
     def __init__(self, **params) -> None:
         if params["padding"] == "same" and params["stride"] != 1:
@@ -44,5 +45,5 @@ class Conv3D(_ChannelsLastConv, nn.Conv3d):
     """:class:`torch.nn.Conv3d` on ``(B, D, H, W, C)``."""
 
 
-CONVS: dict[int, type[nn.Module]] = {1: Conv1D, 2: Conv2D, 3: Conv3D}
+CONVS: dict[int, type[Conv1D | Conv2D | Conv3D]] = {1: Conv1D, 2: Conv2D, 3: Conv3D}
 """The convolution for each number of spatial dimensions."""

@@ -19,10 +19,12 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)`` -> the same shape; what is kept is scaled so that the mean stays."""
         if not self.training or self.rate == 0:
             return x
         keep = x.new_empty(x.shape[0], *(1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
         return x * keep / (1 - self.rate)
 
     def extra_repr(self) -> str:
+        """The rate, in the printed model."""
         return f"{self.rate}"

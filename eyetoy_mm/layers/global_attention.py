@@ -12,8 +12,8 @@ from eyetoy_mm.ops import token_attention
 class GlobalAttentionTransformer(nn.Module):
     """One global layer over the context token, the register tokens and a map of any rank.
 
-    The tokens attend to everything, a position of the map to itself and the tokens. As the paper draws it, the residual of
-    the attention leaves from LayerNorm1's output.
+    The tokens attend to everything, a position of the map to itself and the tokens. As the paper draws it, the
+    residual of the attention leaves from LayerNorm1's output.
 
     Args:
         d_model: Channels.
@@ -120,7 +120,7 @@ class GlobalAttentionStack(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, *spatial, d_model)`` -> the refined map, and the context token ``(B, 1, d_model)``."""
-        context_token = register_tokens = None
-        for layer in self.layers:
+        x, context_token, register_tokens = self.layers[0](x)
+        for layer in self.layers[1:]:
             x, context_token, register_tokens = layer(x, context_token, register_tokens)
         return x, context_token

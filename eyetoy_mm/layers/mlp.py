@@ -15,4 +15,5 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(ratio * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(..., channels)`` -> ``(..., channels)``."""
         return self.fc2(self.act(self.fc1(x)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -20,7 +21,9 @@ from eyetoy_mm.params import MultiHeadAttentionParams, TransformerParams
 
 
 class MSNATTransformer(nn.Module):
-    """The block, which may downsample inside itself::
+    """The block, which may downsample inside itself.
+
+    ::
 
         x = Shortcut(Rescale(x)) + Dropout(MultiScaleMultiHeadNA(LayerNorm1(x)))
         x = x + Dropout(FFN(LayerNorm2(x)))
@@ -106,7 +109,7 @@ class TransformerStack(nn.Module):
         super().__init__()
         if not transformer_params:
             raise ValueError("transformer_params must have at least one block, got none")
-        for index, (before, after) in enumerate(zip(transformer_params, transformer_params[1:], strict=False), start=1):
+        for index, (before, after) in enumerate(pairwise(transformer_params), start=1):
             if before.out_channels != after.in_channels:
                 raise ValueError(
                     f"block {index} takes in_channels={after.in_channels}, "
@@ -131,9 +134,8 @@ class TransformerStack(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C_in)`` -> the map at the end of the last stage."""
-        for x in self.forward_stages(x):  # noqa: B007 - the last map is the result
-            pass
-        return x
+        *_, last = self.forward_stages(x)
+        return last
 
 
 class TransformerStack1D(TransformerStack):

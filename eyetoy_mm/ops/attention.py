@@ -9,8 +9,8 @@ from torch import Tensor
 from eyetoy_mm.ops import backend_natten, backend_reference, backend_torch
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
-# In order of preference. Each module has `refusal(...)`, the reason why it cannot run a case or None, and `attend(...)`.
-# `reference` is for tests and is never picked.
+# In order of preference. Each module has `refusal(...)`, the reason why it cannot run a case or None, and
+# `attend(...)`. `reference` is for tests and is never picked.
 BACKENDS: dict[str, ModuleType] = {
     "natten": backend_natten,
     "torch": backend_torch,
@@ -30,9 +30,9 @@ def neighborhood_attention(
 ) -> Tensor:
     """Attend from every position of a sequence, image or volume to the window of positions around it.
 
-    The window of a position near a border is shifted inward, never padded; see :mod:`eyetoy_mm.ops.neighborhood`. A window
-    larger than an axis is clamped to it. Source: Hassani et al., "Neighborhood Attention Transformer" (CVPR 2023), eq. 1-3,
-    and "Dilated Neighborhood Attention Transformer" (2022), eq. 1-2.
+    The window of a position near a border is shifted inward, never padded; see :mod:`eyetoy_mm.ops.neighborhood`. A
+    window larger than an axis is clamped to it. Source: Hassani et al., "Neighborhood Attention Transformer" (CVPR
+    2023), eq. 1-3, and "Dilated Neighborhood Attention Transformer" (2022), eq. 1-2.
 
     Args:
         query: ``(B, *spatial, heads, head_dim)`` with one to three spatial axes.
@@ -40,8 +40,8 @@ def neighborhood_attention(
         value: Same shape as ``query``.
         kernel_size: Window size in positions, one for all axes or one per axis; at least 1, odd or even.
         dilation: Distance between the positions of a window, one for all axes or one per axis.
-        bias: Optional learnable relative position bias ``(heads, 2 * kernel_size - 1 per axis)`` added to the scaled scores;
-            the index along an axis is ``(key - query) / dilation + kernel_size - 1``.
+        bias: Optional learnable relative position bias ``(heads, 2 * kernel_size - 1 per axis)`` added to the scaled
+            scores; the index along an axis is ``(key - query) / dilation + kernel_size - 1``.
         scale: Factor on ``query @ key``; ``head_dim ** -0.5`` when None.
         backend: A name from :data:`BACKENDS`, or None for the best one that can run the case.
 
@@ -103,11 +103,16 @@ def _check(
         raise ValueError(
             f"query, key and value must have one floating dtype, got {query.dtype}, {key.dtype} and {value.dtype}"
         )
-    sizes = {"kernel_size": _per_axis("kernel_size", kernel_size, ndim), "dilation": _per_axis("dilation", dilation, ndim)}
+    sizes = {
+        "kernel_size": _per_axis("kernel_size", kernel_size, ndim),
+        "dilation": _per_axis("dilation", dilation, ndim),
+    }
     if bias is not None:
         expected = (query.shape[-2], *(2 * k - 1 for k in sizes["kernel_size"]))
         if tuple(bias.shape) != expected:
-            raise ValueError(f"bias must be (heads, 2 * kernel_size - 1 per axis) = {expected}, got {tuple(bias.shape)}")
+            raise ValueError(
+                f"bias must be (heads, 2 * kernel_size - 1 per axis) = {expected}, got {tuple(bias.shape)}"
+            )
     return Neighborhood.of(tuple(query.shape[1:-2]), **sizes)
 
 

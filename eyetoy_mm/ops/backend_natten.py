@@ -40,7 +40,8 @@ def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> s
         if axis.kernel_size < 2:
             return f"it needs a kernel_size of at least 2, got {axis.kernel_size}"
         if axis.kernel_size * axis.dilation > axis.length:
-            return f"it needs kernel_size * dilation <= axis length, got {axis.kernel_size} * {axis.dilation} > {axis.length}"
+            sizes = f"{axis.kernel_size} * {axis.dilation} > {axis.length}"
+            return f"it needs kernel_size * dilation <= axis length, got {sizes}"
     return _unusable()
 
 
@@ -49,6 +50,4 @@ def attend(
 ) -> Tensor:
     """Call ``na1d`` / ``na2d`` / ``na3d``."""
     na = getattr(importlib.import_module("natten"), f"na{len(neighborhood.axes)}d")
-    return na(
-        query, key, value, kernel_size=neighborhood.kernel_size, dilation=neighborhood.dilation, scale=scale
-    )
+    return na(query, key, value, kernel_size=neighborhood.kernel_size, dilation=neighborhood.dilation, scale=scale)

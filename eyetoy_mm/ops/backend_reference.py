@@ -1,4 +1,4 @@
-"""The ``reference`` back end: gathers the keys of every position. Slow and memory-hungry, meant to be read and tested against.
+"""The ``reference`` back end: gathers the keys of every position. Slow, to be read and to be tested against.
 
 Written in plain differentiable operators, so gradients of any order are exact.
 """
@@ -25,10 +25,10 @@ def attend(
     tables = [key_table(axis) for axis in neighborhood.axes]
     rows = []
     for position in itertools.product(*(range(length) for length in neighborhood.spatial)):
-        q = query[(slice(None), *position)]  # (B, heads, dim)
+        q = _at(query, position)  # (B, heads, dim)
         neighbors = list(itertools.product(*(table[i] for table, i in zip(tables, position, strict=True))))
-        k = torch.stack([key[(slice(None), *neighbor)] for neighbor in neighbors], dim=2)  # (B, heads, keys, dim)
-        v = torch.stack([value[(slice(None), *neighbor)] for neighbor in neighbors], dim=2)
+        k = torch.stack([_at(key, neighbor) for neighbor in neighbors], dim=2)  # (B, heads, keys, dim)
+        v = torch.stack([_at(value, neighbor) for neighbor in neighbors], dim=2)
         scores = torch.einsum("bhd,bhkd->bhk", q * scale, k)
         if bias is not None:
             scores = scores + torch.stack([bias[_bias_index(neighborhood, position, n)] for n in neighbors], dim=-1)
@@ -39,3 +39,10 @@ def attend(
 def _bias_index(neighborhood: Neighborhood, position: tuple[int, ...], neighbor: tuple[int, ...]) -> tuple:
     offsets = zip(neighborhood.axes, position, neighbor, strict=True)
     return (slice(None), *(axis.bias_index(i, j) for axis, i, j in offsets))
+
+
+def _at(x: Tensor, position: tuple[int, ...]) -> Tensor:
+    """``x[:, i, j, ...]``."""
+    for index in position:
+        x = x[:, index]
+    return x

@@ -1,7 +1,7 @@
 """The ``torch`` back end: plain PyTorch on any device, exact and trainable.
 
-Works through the map in slabs of rows of its first axis: the queries of a slab attend to the rows that their windows reach,
-under a mask that leaves exactly the neighborhood. No tensor grows with the square of the number of rows.
+Works through the map in slabs of rows of its first axis: the queries of a slab attend to the rows that their windows
+reach, under a mask that leaves exactly the neighborhood. No tensor grows with the square of the number of rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def attend(
 ) -> Tensor:
     """Masked attention, one slab of rows after the other."""
     # (B, *spatial, heads, dim) -> (B, heads, rows, the other axes as one, dim)
-    q, k, v = (x.movedim(-2, 1).flatten(3, -2) if x.dim() > 4 else x.movedim(-2, 1)[:, :, :, None] for x in (query, key, value))
+    q, k, v = (
+        x.movedim(-2, 1).flatten(3, -2) if x.dim() > 4 else x.movedim(-2, 1)[:, :, :, None] for x in (query, key, value)
+    )
     rows = neighborhood.axes[0].length
     step = rows if neighborhood.axes[0].is_global else _SLAB_ROWS
     outputs = []

@@ -6,9 +6,10 @@ Along one axis of length ``L`` with kernel size ``k`` and dilation ``d``:
 * the window of ``i`` holds ``k_g = min(k, L_g)`` positions of that group, starting at in-group index
   ``start = clamp(i // d - k // 2, 0, L_g - k_g)``; its keys are ``g + d * (start + 0 .. k_g - 1)``.
 
-So a border shifts the window and never pads it, and an even ``k`` reaches ``k // 2`` to the left and ``k // 2 - 1`` to the
-right. This is NATTEN's definition (checked against 0.21.7), except that NATTEN raises where ``k * d`` exceeds the axis, while
-here the window is clamped to the whole group. In several dimensions a neighborhood is the product over the axes.
+So a border shifts the window and never pads it, and an even ``k`` reaches ``k // 2`` to the left and ``k // 2 - 1`` to
+the right. This is NATTEN's definition (checked against 0.21.7), except that NATTEN raises where ``k * d`` exceeds the
+axis, while here the window is clamped to the whole group. In several dimensions a neighborhood is the product over the
+axes.
 """
 
 from __future__ import annotations

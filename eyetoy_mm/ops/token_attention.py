@@ -1,7 +1,8 @@
 """Attention of the global mechanism: a few tokens see everything, a spatial position sees itself and the tokens.
 
-For ``R`` tokens and ``N`` positions this is ``O(N * R)`` in time and memory; there is no ``N x N`` tensor. It equals attention
-over the ``R + N`` sequence under :func:`token_attention_mask`, which is the definition (seed 001, section 4.2).
+For ``R`` tokens and ``N`` positions this is ``O(N * R)`` in time and memory; there is no ``N x N`` tensor. It equals
+attention over the ``R + N`` sequence under :func:`token_attention_mask`, which is the definition (seed 001, section
+4.2).
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ pytest.importorskip("mmengine")
 if not checkpoint_loading.needed():
     pytest.skip("torch < 2.6 has another default", allow_module_level=True)
 
-import compat_tiny_runner  # noqa: E402
-from mmengine.hooks import EMAHook  # noqa: E402
-from mmengine.logging import HistoryBuffer  # noqa: E402
-from mmengine.optim import OneCycleLR  # noqa: E402
-from mmengine.runner import Runner, load_checkpoint  # noqa: E402
-from mmengine.runner.checkpoint import CheckpointLoader  # noqa: E402
+import compat_tiny_runner
+from mmengine.hooks import EMAHook
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleLR
+from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
 
 load = partial(CheckpointLoader.load_checkpoint, map_location="cpu", logger="silent")
 

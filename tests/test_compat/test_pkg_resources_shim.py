@@ -7,9 +7,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
-from test_activate import HIDE
 
 from eyetoy_mm.compat import pkg_resources_shim
+from tests.test_compat.test_activate import HIDE
 
 pytest.importorskip("mmengine")
 

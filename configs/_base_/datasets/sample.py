@@ -1,11 +1,14 @@
-# The embedded photos of data/sample, see its README. Names of its own, so that it stands beside any other dataset's file.
+# The embedded photos of data/sample, see its README. Names of its own, so that it stands beside other datasets.
 sample_train = dict(
     type="BaseSegDataset",
     data_root="data/sample",
     data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
     reduce_zero_label=True,
     metainfo=dict(
-        classes=("background", "person", "animal", "vehicle", "food and tableware", "furniture and appliance", "other object"),
+        classes=(
+            "background", "person", "animal", "vehicle", "food and tableware", "furniture and appliance",
+            "other object",
+        ),
         palette=[
             [120, 120, 120], [220, 20, 60], [255, 200, 0], [0, 90, 255], [0, 200, 60], [160, 60, 220], [0, 220, 220],
         ],

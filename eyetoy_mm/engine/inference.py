@@ -1,0 +1,154 @@
+"""One way to predict and paint an image with a model of mmseg, mmdet or mmpretrain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import VISUALIZERS, init_default_scope
+from mmengine.structures import BaseDataElement
+from typing_extensions import override
+
+from eyetoy_mm.engine.checkpoint import check_fits
+from eyetoy_mm.engine.errors import UserError
+
+
+class Predictor:
+    """A trained model that predicts images and paints what it predicts.
+
+    Images are BGR arrays ``(H, W, 3)`` of 8 bits, as :func:`read_image` gives them; paintings are RGB.
+    """
+
+    def __init__(self, config: Config, checkpoint: str, device: str) -> None:
+        self.config = config
+        init_default_scope(config.default_scope)
+        self.model = self._open(checkpoint, device)
+
+    def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
+        raise NotImplementedError
+
+    def predict(self, image: np.ndarray) -> BaseDataElement:
+        """The toolbox' data sample for one image."""
+        raise NotImplementedError
+
+    def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        """The prediction in ``sample``, painted over the image."""
+        raise NotImplementedError
+
+
+class SegPredictor(Predictor):
+    """A segmentor of mmseg."""
+
+    @override
+    def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
+        from mmseg.apis import init_model
+
+        check_fits(_build(self.config), checkpoint)
+        return init_model(self.config, checkpoint, device=device)
+
+    @override
+    def predict(self, image: np.ndarray) -> BaseDataElement:
+        from mmseg.apis import inference_model
+
+        return inference_model(self.model, image)
+
+    @override
+    def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        from mmseg.visualization import SegLocalVisualizer
+
+        visualizer = SegLocalVisualizer(alpha=0.6)
+        visualizer.dataset_meta = self.model.dataset_meta
+        visualizer.add_datasample("image", mmcv.bgr2rgb(image), sample, draw_gt=False, with_labels=False)
+        return visualizer.get_image()
+
+
+class DetPredictor(Predictor):
+    """A detector of mmdet; boxes and masks with a score of at least 0.3 are painted."""
+
+    @override
+    def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
+        from mmdet.apis import init_detector
+
+        check_fits(_build(self.config), checkpoint)
+        return init_detector(self.config, checkpoint, device=device)
+
+    @override
+    def predict(self, image: np.ndarray) -> BaseDataElement:
+        from mmdet.apis import inference_detector
+
+        return inference_detector(self.model, image)
+
+    @override
+    def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        visualizer = VISUALIZERS.build(dict(type="mmdet.DetLocalVisualizer"))
+        visualizer.dataset_meta = self.model.dataset_meta
+        visualizer.add_datasample("image", mmcv.bgr2rgb(image), sample, draw_gt=False, pred_score_thr=0.3)
+        return visualizer.get_image()
+
+
+class ClsPredictor(Predictor):
+    """A classifier of mmpretrain; the best class and its score are written on the image."""
+
+    @override
+    def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
+        from mmpretrain import ImageClassificationInferencer
+
+        check_fits(_build(self.config), checkpoint)
+        self.inferencer = ImageClassificationInferencer(self.config, pretrained=checkpoint, device=device)
+        return self.inferencer.model
+
+    @override
+    def predict(self, image: np.ndarray) -> BaseDataElement:
+        return self.inferencer(image, return_datasamples=True)[0]
+
+    @override
+    def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        visualizer = VISUALIZERS.build(dict(type="mmpretrain.UniversalVisualizer"))
+        visualizer.visualize_cls(mmcv.bgr2rgb(image), sample, classes=self.inferencer.classes, draw_gt=False)
+        return visualizer.get_image()
+
+
+_PREDICTORS: dict[str, type[Predictor]] = {"mmseg": SegPredictor, "mmdet": DetPredictor, "mmpretrain": ClsPredictor}
+
+
+def open_predictor(config: Config, checkpoint: str, device: str | None = None) -> Predictor:
+    """Open a model for inference.
+
+    Args:
+        config: A config of mmseg, mmdet or mmpretrain.
+        checkpoint: Its weights.
+        device: A torch device; the accelerator if there is one, else the CPU, when None.
+
+    Raises:
+        UserError: The config is for another toolbox, or the checkpoint does not fit it.
+    """
+    scope = config.get("default_scope")
+    if scope not in _PREDICTORS:
+        raise UserError(f"default_scope of the config is {scope!r}; it must be one of {', '.join(_PREDICTORS)}")
+    if device is None:
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = "cpu" if accelerator is None else accelerator.type
+    return _PREDICTORS[scope](config, checkpoint, device)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image as BGR ``(H, W, 3)``.
+
+    Raises:
+        UserError: The file is missing, or no image.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"there is no image {path}")
+    image = mmcv.imread(str(path))
+    if image is None:
+        raise UserError(f"{path} is not an image that OpenCV can read")
+    return image
+
+
+def _build(config: Config) -> torch.nn.Module:
+    from mmengine.registry import MODELS
+
+    return MODELS.build(config.model)

@@ -1,0 +1,118 @@
+"""Package metadata, and the build step that puts configs and tools into the wheel."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+README = ROOT / "README.md"
+
+# What goes into `eyetoy_mm/.mim`, if present. bootstrap.py makes a checkout's environment: no use once installed.
+MIM_ITEMS = ("configs", "tools", "model-index.yml")
+MIM_IGNORE = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "bootstrap.py")
+
+# The OpenMMLab packages and what they import without declaring it. mmdet and mmsegmentation refuse mmcv >= 2.2;
+# mmengine reads `mmdet::...` config paths through pkg_resources, which setuptools 82 dropped; mmsegmentation imports
+# ftfy and regex; mmpretrain imports torchvision.
+OPENMMLAB = [
+    "mmengine>=0.10.5,<1.0",
+    "mmdet>=3.3.0,<4.0",
+    "mmsegmentation>=1.2.2,<2.0",
+    "mmpretrain>=1.2.0,<2.0",
+    "torchvision",
+    "setuptools<82",
+    "ftfy",
+    "regex",
+]
+
+
+def version() -> str:
+    """Read ``__version__`` without importing the package, which would need torch."""
+    source = (ROOT / "eyetoy_mm" / "version.py").read_text(encoding="utf-8")
+    found = re.search(r"""^__version__ = ['"]([^'"]+)['"]""", source, re.MULTILINE)
+    if found is None:
+        raise RuntimeError('eyetoy_mm/version.py holds no line __version__ = "..."')
+    return found.group(1)
+
+
+class BuildPy(build_py):
+    """Adds ``eyetoy_mm/.mim``, where MIM, the inferencers and ``eyetoy_mm::...`` paths look for configs and tools.
+
+    A wheel gets copies, made in the build folder and not among the sources. An editable install gets links, so that an
+    edited config is the config that is used.
+    """
+
+    def run(self) -> None:
+        """Build the modules, then add the folder."""
+        super().run()
+        editable = bool(getattr(self, "editable_mode", False))
+        mim = (ROOT if editable else Path(self.build_lib)) / "eyetoy_mm" / ".mim"
+        shutil.rmtree(mim, ignore_errors=True)
+        mim.mkdir(parents=True)
+        for item in MIM_ITEMS:
+            source = ROOT / item
+            if editable:
+                with contextlib.suppress(OSError):  # Windows may not allow links
+                    (mim / item).symlink_to(os.path.relpath(source, mim), target_is_directory=source.is_dir())
+            elif source.is_dir():
+                shutil.copytree(source, mim / item, ignore=MIM_IGNORE)
+            elif source.is_file():
+                shutil.copy2(source, mim / item)
+
+
+def build_folder() -> str:
+    """A folder outside the sources: what a `build/` left behind would end up in the next wheel."""
+    folder = tempfile.mkdtemp(prefix="eyetoy_mm-build-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+setup(
+    name="eyetoy-mm",
+    version=version(),
+    description="EyeToy vision backbone (multi-scale neighborhood attention) for OpenMMLab",
+    long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    author="EyeToy-MM authors",
+    license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    keywords="vision backbone, neighborhood attention, object detection, segmentation, openmmlab",
+    packages=find_packages(include=["eyetoy_mm", "eyetoy_mm.*"]),
+    python_requires=">=3.10",
+    # The model needs torch alone (2.5: flex_attention), and numpy nowhere. Everything else is an extra on purpose: a
+    # requirement on mmcv-lite, or on the OpenMMLab packages by these names, would be installed over a compiled mmcv or
+    # over a fork that has the same import names.
+    install_requires=["torch>=2.5"],
+    extras_require={
+        # OpenMMLab without a compiler. Not where mmcv is installed: mmcv-lite would overwrite it.
+        "lite": [*OPENMMLAB, "mmcv-lite>=2.0.0rc4,<2.2.0"],
+        # OpenMMLab with the compiled mmcv; one that is there already is kept.
+        "full": [*OPENMMLAB, "mmcv>=2.0.0rc4,<2.2.0"],
+        # Fused kernels, where they can be compiled. Its build imports torch: install that first, then
+        # `pip install --no-build-isolation "eyetoy-mm[natten]"`. Without it our own PyTorch path runs.
+        "natten": ["natten>=0.20"],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit"],
+    },
+    cmdclass={"build_py": BuildPy},
+    options={"build": {"build_base": build_folder()}},
+    zip_safe=False,
+)

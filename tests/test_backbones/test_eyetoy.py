@@ -1,0 +1,203 @@
+"""The backbone contract, from each toolbox."""
+
+import pytest
+import torch
+from torch import nn
+
+import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
+from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
+from eyetoy_mm.layers.attention import SharedScaleNA
+from eyetoy_mm.layers.conv import Conv2D
+from eyetoy_mm.layers.global_attention import GlobalAttentionTransformer
+
+MINI = dict(
+    embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 1, 1, 2), windows=((5, 3), (5, 3), (3, 3), (3,)),
+    merging=((1, 4), (1, 2), (1, 2), (1,)), global_layers=2, global_heads=2, register_tokens=3,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("toolbox", ["mmseg", "mmdet", "mmpretrain"])
+def test_every_toolbox_builds_it_by_name(toolbox):
+    models = pytest.importorskip(f"{toolbox}.registry", reason=f"{toolbox} is not installed").MODELS
+    backbone = models.build(dict(type="eyetoy_mm.EyeToy", arch=MINI))
+    assert isinstance(backbone, EyeToy)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (31, 45), (64, 32), (97, 33)])
+def test_maps_have_the_strides_at_any_size_with_gradients(size):
+    backbone = EyeToy(arch=MINI)
+    x = torch.randn(2, 3, *size, requires_grad=True)
+    maps = backbone(x)
+    assert [m.shape for m in maps] == [
+        (2, c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip((8, 16, 24, 32), (4, 8, 16, 32), strict=True)
+    ]
+    sum(m.square().mean() for m in maps).backward()
+    assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def test_eval_is_deterministic_and_batch_independent():
+    backbone = EyeToy(arch=MINI, dropout=0.3, drop_path_rate=0.3).double().eval()
+    x = torch.randn(2, 3, 37, 50, dtype=torch.float64)
+    maps = backbone(x)
+    for again, first in zip(backbone(x), maps, strict=True):
+        assert torch.equal(again, first)
+    singles = zip(backbone(x[:1]), backbone(x[1:]), strict=True)
+    for single, both in zip(singles, maps, strict=True):
+        torch.testing.assert_close(torch.cat(single), both)
+
+
+def test_stem_positions_are_the_images_positions():
+    """A bright pixel shows up first where it is: reshapes that mix up rows, columns or channels move it."""
+    backbone = EyeToy(arch=MINI).double().eval()
+    x = torch.zeros(1, 3, 64, 96, dtype=torch.float64)
+    before = backbone(x)[0]
+    x[:, :, 42, 81] = 0.1
+    change = (backbone(x)[0] - before).abs().sum(1)[0]
+    row, column = divmod(int(change.argmax()), change.shape[1])
+    assert abs(row - 42 // 4) <= 1 and abs(column - 81 // 4) <= 1
+
+
+def test_out_indices_select_maps_and_leave_out_later_stages():
+    backbone = EyeToy(arch=MINI, out_indices=(1, 2))
+    maps = backbone(torch.randn(1, 3, 64, 64))
+    assert [m.shape[1:] for m in maps] == [(16, 8, 8), (24, 4, 4)]
+    assert len(backbone.encoder.transformer_stack.stages) == 3 and backbone.encoder.global_attention is None
+    sum(m.sum() for m in maps).backward()
+    assert all(p.grad is not None for p in backbone.parameters())  # nothing unused for DDP to complain of
+    assert EyeToy(arch=MINI, out_indices=(-2, -1)).out_indices == (2, 3)
+
+
+def test_context_token_for_classifiers():
+    backbone = EyeToy(arch=MINI, out_indices=(3,), out_type="context_token")
+    (token,) = backbone(torch.randn(2, 3, 32, 32))
+    assert token.shape == (2, 32)
+    token.square().sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("frozen_stages", [0, 1, 2, 4])
+def test_frozen_stages_stay_frozen_and_in_eval_mode(frozen_stages):
+    backbone = EyeToy(arch=MINI, frozen_stages=frozen_stages, dropout=0.1)
+    backbone.train()
+    stack = backbone.encoder.transformer_stack
+    assert not any(p.requires_grad for p in backbone.encoder.initial_proj.parameters())
+    for stage, blocks in enumerate(stack.stages):
+        for index in blocks:
+            frozen = stage < frozen_stages
+            assert stack.blocks[index].training != frozen
+            assert all(p.requires_grad != frozen for p in stack.blocks[index].parameters())
+        assert backbone.get_submodule(f"norm{stage}").weight.requires_grad == (stage >= frozen_stages)
+    assert any(p.requires_grad for p in backbone.parameters()) == (frozen_stages < 4)
+
+
+def test_with_cp_gives_equal_maps_and_gradients():
+    plain = EyeToy(arch=MINI).double().train()
+    checkpointed = EyeToy(arch=MINI, with_cp=True).double().train()
+    checkpointed.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 3, 40, 33, dtype=torch.float64)
+    for backbone in (plain, checkpointed):
+        sum(m.square().sum() for m in backbone(x)).backward()
+    for a, b in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_drop_path_grows_linearly():
+    backbone = EyeToy(arch=MINI, drop_path_rate=0.4)
+    rates = [block.drop_path.rate for block in backbone.encoder.transformer_stack.blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_init_cfg_loads_a_checkpoint(tmp_path):
+    source = EyeToy(arch=MINI)
+    torch.save({"state_dict": {f"backbone.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "m.pth")
+    target = EyeToy(arch=MINI, init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "m.pth"), prefix="backbone."))
+    target.init_weights()
+    for name, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[name], value), name
+
+
+def test_layer_depth_ascends_from_stem_to_head():
+    backbone = EyeToy(arch=MINI)
+    depths = [backbone.get_layer_depth(f"backbone.{name}", "backbone.") for name, _ in backbone.named_parameters()]
+    assert {total for _, total in depths} == {5 + 2 + 2}
+    assert {depth for depth, _ in depths} == set(range(9))
+    assert backbone.get_layer_depth("backbone.encoder.initial_proj.weight", "backbone.") == (0, 9)
+    assert backbone.get_layer_depth("decode_head.conv_seg.weight", "backbone.") == (8, 9)
+
+
+def flops(backbone: nn.Module, size: int) -> int:
+    """Multiply-accumulates of one image, counted from what each layer does."""
+    total = 0
+
+    def linear(module, inputs, output):
+        nonlocal total
+        total += output.numel() * module.in_features
+
+    def conv(module, inputs, output):
+        nonlocal total
+        total += output.numel() * module.weight[0].numel()
+
+    def neighborhood(module, inputs, output):
+        nonlocal total
+        window = module.attn_params.attention_window
+        keys = min(window, output.shape[1]) * min(window, output.shape[2])
+        total += 2 * output.numel() * keys
+
+    def tokens(module, inputs, output):
+        nonlocal total
+        positions, channels = inputs[0].flatten(1, -2).shape[1:]
+        extra = 1 + module.num_register_tokens
+        total += 2 * channels * (extra * (positions + extra) + positions * (extra + 1))
+
+    counters = {nn.Linear: linear, Conv2D: conv, SharedScaleNA: neighborhood, GlobalAttentionTransformer: tokens}
+    for module in backbone.modules():
+        for cls, counter in counters.items():
+            if isinstance(module, cls):
+                module.register_forward_hook(counter)
+    with torch.no_grad():
+        backbone.eval()(torch.zeros(1, 3, size, size))
+    return total
+
+
+@pytest.mark.parametrize(
+    ("arch", "parameters", "gflops"), [("tiny", 28e6, 4.5), ("small", 50e6, 8.7), ("base", 88e6, 15.4)]
+)
+def test_named_sizes_stand_beside_swin(arch, parameters, gflops):
+    backbone = EyeToy(arch=arch)
+    assert abs(sum(p.numel() for p in backbone.parameters()) / parameters - 1) < 0.1
+    assert flops(backbone, 224) <= gflops * 1e9
+
+
+def test_early_windows_are_the_seeds():
+    for arch in ARCHS.values():
+        assert arch.windows[:2] == ((17, 13, 11, 9),) * 2 and arch.merging[:2] == ((1, 2, 4, 8),) * 2
+
+
+def test_arch_by_name_with_changes():
+    backbone = EyeToy(arch=dict(type="demo", register_tokens=2, global_layers=3))
+    assert backbone.arch.embed_dims == ARCHS["demo"].embed_dims
+    assert backbone.encoder.global_attention.layers[0].register_tokens.shape[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"arch": "huge"}, "unknown arch 'huge'; choose one of demo, tiny, small, base"),
+        ({"arch": dict(type="demo", embed_dim=3)}, "arch has no field embed_dim"),
+        ({"arch": dict(depths=[1])}, "needs embed_dims, num_heads"),
+        ({"arch": MINI | dict(depths=(1, 1))}, "one entry per stage"),
+        ({"arch": MINI | dict(depths=(1, 0, 1, 1))}, "at least one block"),
+        ({"arch": MINI | dict(num_heads=(3, 1, 1, 2))}, "out_channels=8 does not divide by 2 groups x num_heads=3"),
+        ({"arch": MINI | dict(windows=((5, 0), (5, 3), (3, 3), (3,)))}, "attention_window must be at least 1, got 0"),
+        ({"out_indices": (0, 4)}, r"ascending stages from 0 to 3, got \(0, 4\)"),
+        ({"out_indices": (2, 1)}, "ascending stages"),
+        ({"frozen_stages": 5}, "frozen_stages must be between -1 and 4, got 5"),
+        ({"drop_path_rate": 1.0}, "less than 1, got 1.0"),
+        ({"out_type": "cls"}, "out_type must be 'featmap' or 'context_token', got 'cls'"),
+        ({"out_type": "context_token"}, r"needs out_indices=\(3,\)"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        EyeToy(**({"arch": MINI} | arguments))

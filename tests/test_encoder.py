@@ -1,0 +1,93 @@
+"""The encoder as the seeds use it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from eyetoy_mm.encoder import Encoder1D, Encoder2D, Encoder3D
+from eyetoy_mm.params import (
+    DEFAULT_IMG_ENCODER_PARAMS,
+    ConvParams,
+    EncoderParams,
+    GlobalAttentionTransformerParams,
+    msnat_params,
+)
+
+
+def small_params(**changes):
+    block = dict(windows=(5, 3), merging=(1, 2), num_heads=1, conv_groups=4)
+    params = EncoderParams(
+        initial_conv_params=ConvParams(3, in_channels=3, out_channels=12),
+        transformer_params=(msnat_params(12, 24, scale_factor=0.5, **block), msnat_params(24, 24, **block)),
+        global_attention_params=GlobalAttentionTransformerParams(24, num_heads=2, num_layers=2),
+        input_channels=3,
+        output_channels=24,
+    )
+    return dataclasses.replace(params, **changes).__dict__
+
+
+def test_the_seeds_usage_example():
+    encoder = Encoder2D(**DEFAULT_IMG_ENCODER_PARAMS.__dict__).eval()
+    windows = [[h.attn_params.attention_window for h in block.attention_params.head_params]
+               for block in DEFAULT_IMG_ENCODER_PARAMS.transformer_params]  # fmt: skip
+    assert windows == [[17, 13, 11, 9]] * 4 + [[7, 5, 3, 3]] * 3 + [[7]]
+    with torch.no_grad():
+        features, context_token = encoder(torch.randn(1, 3, 32, 32))
+    assert features.shape == (1, 1024, 2, 2) and context_token.shape == (1, 1, 1024)
+
+
+@pytest.mark.parametrize(("cls", "shape"), [(Encoder1D, (13,)), (Encoder2D, (5, 8)), (Encoder3D, (3, 4, 5))])
+def test_every_rank_trains(cls, shape):
+    encoder = cls(**small_params())
+    x = torch.randn(2, 3, *shape, requires_grad=True)
+    features, context_token = encoder(x)
+    assert features.shape == (2, 24, *(-(-n // 2) for n in shape)) and context_token.shape == (2, 1, 24)
+    (features.square().sum() + context_token.sum()).backward()
+    assert torch.isfinite(x.grad).all()
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2), (9, 14)])
+def test_any_size_deterministic_and_batch_independent(size):
+    encoder = Encoder2D(**small_params()).double().eval()
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    features, context = encoder(x)
+    assert torch.equal(encoder(x)[0], features) and torch.equal(encoder(x)[1], context)
+    singles = [encoder(x[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(torch.cat([f for f, _ in singles]), features)
+    torch.testing.assert_close(torch.cat([c for _, c in singles]), context)
+
+
+def test_mirrored_image_and_position_matter():
+    encoder = Encoder2D(**small_params()).double().eval()
+    x = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
+    features = encoder(x)[0]
+    # an empty image has nothing but positions: no two places look alike
+    flat = features.flatten(2)[0].T
+    assert torch.cdist(flat, flat).fill_diagonal_(1).min() > 1e-6
+
+
+def test_without_global_stack():
+    features, context_token = Encoder2D(**small_params(global_attention_params=None))(torch.randn(1, 3, 8, 8))
+    assert features.shape == (1, 24, 4, 4) and context_token is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_channels": 1}, r"initial_conv_params.in_channels=3 does not fit input_channels=1"),
+        ({"output_channels": 8}, r"output_channels=8 does not fit transformer_params\[-1\].out_channels=24"),
+        (
+            {"global_attention_params": GlobalAttentionTransformerParams(16, 2, 1)},
+            r"global_attention_params.d_model=16",
+        ),
+        (
+            {"initial_conv_params": ConvParams(3, in_channels=3, out_channels=16)},
+            r"transformer_params\[0\].in_channels=12",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Encoder2D(**small_params(**changes))

@@ -1,0 +1,78 @@
+"""The house: imports point down only, and only some rooms know mm packages."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eyetoy_mm
+
+PACKAGE = Path(eyetoy_mm.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the ground up; a part may import itself and what stands before it. compat stands apart: only errors are taken
+# from it.
+ORDER = ["version", "compat", "ops", "params", "layers", "encoder", "registry", "backbones", "engine"]
+MM_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain"}
+MM_ROOMS = {"backbones", "engine", "compat", "registry"}
+
+
+def imports(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names.update(arg.value for arg in node.args if isinstance(arg, ast.Constant))
+    return names
+
+
+def room(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_point_down(file):
+    here = room(file)
+    if here == "__init__":
+        return
+    for name in imports(file):
+        if name.startswith("eyetoy_mm."):
+            there = name.split(".")[1]
+            assert ORDER.index(there) <= ORDER.index(here), f"{file} imports {name}, which is above it"
+            if here == "ops":
+                assert there == "ops", f"{file}: ops take tensors, ints and tuples, never {name}"
+            if here == "params":
+                pytest.fail(f"params imports nothing of ours, but it imports {name}")
+        elif name.split(".")[0] in MM_PACKAGES:
+            assert here in MM_ROOMS, f"{file} imports {name}; only {sorted(MM_ROOMS)} may"
+
+
+def test_one_file_imports_natten():
+    assert [file.name for file in FILES if any(n.split(".")[0] == "natten" for n in imports(file))] == [
+        "backend_natten.py"
+    ]
+
+
+def test_encoder_needs_torch_alone():
+    blocked = ["mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "torchvision", "natten", "numpy", "cv2"]
+    code = f"""
+import sys
+for name in {blocked!r}: sys.modules[name] = None
+import torch
+from eyetoy_mm.encoder import Encoder2D
+from eyetoy_mm.params import DEFAULT_IMG_ENCODER_PARAMS
+assert Encoder2D(**DEFAULT_IMG_ENCODER_PARAMS.__dict__).d_model == 1024
+try:
+    import eyetoy_mm.backbones
+except ModuleNotFoundError as error:
+    assert "eyetoy-mm[lite]" in str(error), error
+else:
+    raise AssertionError("backbones imported without mmengine")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

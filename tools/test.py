@@ -1,0 +1,65 @@
+"""Evaluate a checkpoint on the test set of its config; mmseg, mmdet or mmpretrain.
+
+Usage::
+
+    python tools/test.py configs/upernet_eyetoy_ade20k.py work_dirs/upernet_eyetoy_ade20k/iter_160000.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+from mmengine.runner import Runner
+
+from eyetoy_mm.engine.checkpoint import check_exists, check_fits
+from eyetoy_mm.engine.config import check_data, load_config
+from eyetoy_mm.engine.errors import UserError, report_user_errors
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--work-dir", help="folder for logs (default: work_dirs/<config name>)")
+    parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation, as tta_model and tta_pipeline say")
+    parser.add_argument("--show-dir", help="folder for pictures of ground truth and prediction")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override settings: key.of.it=value ...")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+@report_user_errors
+def main() -> None:
+    """Check data and checkpoint, then evaluate."""
+    args = parse_args()
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    config = load_config(
+        args.config,
+        options=args.cfg_options,
+        work_dir=args.work_dir,
+        data_root=args.data_root,
+        launcher=args.launcher,
+    )
+    check_exists(args.checkpoint)
+    check_data(config, "test")
+    config.load_from = args.checkpoint
+    if args.show_dir:
+        config.default_hooks.visualization.draw = True
+        config.visualizer.save_dir = args.show_dir
+    if args.tta:
+        if "tta_model" not in config or "tta_pipeline" not in config:
+            raise UserError(f"{args.config} has no test-time augmentation: tta_model and tta_pipeline are missing")
+        config.test_dataloader.dataset.pipeline = config.tta_pipeline
+        config.model = dict(config.tta_model, module=config.model)
+    runner = Runner.from_cfg(config)
+    check_fits(runner.model, args.checkpoint)
+    runner.test()
+
+
+if __name__ == "__main__":
+    main()
