@@ -11,6 +11,7 @@ import argparse
 import os
 
 from mmengine.config import DictAction
+from mmengine.hooks import PrepareTTAHook
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
@@ -55,8 +56,9 @@ def main() -> None:
         if "tta_model" not in config or "tta_pipeline" not in config:
             raise UserError(f"{args.config} has no test-time augmentation: tta_model and tta_pipeline are missing")
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
-        config.model = dict(config.tta_model, module=config.model)
     runner = Runner.from_cfg(config)
+    if args.tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
+        runner.register_hook(PrepareTTAHook(config.tta_model))
     check_fits(runner.model, args.checkpoint)
     runner.test()
 

@@ -1,0 +1,179 @@
+"""The command line as users call it: a real training, killed and resumed; evaluation, inference, errors."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = "configs/sample/upernet_eyetoy-demo_sample.py"
+pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
+
+# The demo on the smallest of crops.
+TINY = [
+    "train_dataloader.dataset.pipeline.3.crop_size=(64,64)", "model.data_preprocessor.size=(64,64)",
+    "train_dataloader.batch_size=2", "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False",
+    "val_dataloader.dataset.indices=2", "test_dataloader.dataset.indices=2",
+    "val_dataloader.num_workers=0", "val_dataloader.persistent_workers=False",
+    "test_dataloader.num_workers=0", "test_dataloader.persistent_workers=False",
+    "default_hooks.logger.interval=1",
+]  # fmt: skip
+
+
+def tool(name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
+    command = [sys.executable, f"tools/{name}.py", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def losses(work_dir: Path) -> dict[int, float]:
+    """Step and loss of every training record, over all runs in a work dir."""
+    records = {}
+    for log in sorted(work_dir.glob("*/vis_data/scalars.json")):
+        for line in log.read_text().splitlines():
+            record = json.loads(line)
+            if "loss" in record:
+                records[record["step"]] = record["loss"]
+    return records
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Killed after the checkpoint of iteration 4, resumed to iteration 8."""
+    work_dir = tmp_path_factory.mktemp("run")
+    options = [*TINY, "train_cfg.max_iters=8", "train_cfg.val_interval=8", "default_hooks.checkpoint.interval=4"]
+    arguments = [DEMO, "--work-dir", work_dir, "--cfg-options", *options]
+    command = [sys.executable, "tools/train.py", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(r"Iter\(train\) \[5/8\]", line):
+            process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert (work_dir / "iter_4.pth").is_file() and not (work_dir / "iter_8.pth").exists()
+    done = tool("train", DEMO, "--work-dir", work_dir, "--resume", "--cfg-options", *options)
+    assert "resumed epoch: 0, iter: 4" in done.stdout
+    return work_dir
+
+
+def test_killed_training_resumes_and_reaches_the_end(trained):
+    curve = losses(trained)
+    assert set(curve) == set(range(1, 9))
+    assert (trained / "iter_8.pth").is_file()
+    # the curve goes on where it was: no jump back to the loss of an untrained model
+    assert abs(curve[5] - curve[4]) < 0.5 * curve[1]
+    state = torch.load(trained / "iter_8.pth", weights_only=False)
+    assert state["message_hub"] and state["optimizer"]["state"] and state["meta"]["iter"] == 8
+
+
+def test_evaluation_before_training_is_in_the_log(trained):
+    logs = sorted(trained.glob("*/vis_data/scalars.json"))
+    steps = [json.loads(line)["step"] for line in logs[0].read_text().splitlines() if "mIoU" in line]
+    assert steps == [0]  # the first run was killed before its next evaluation; the resumed one does not repeat it
+    steps = [json.loads(line)["step"] for line in logs[1].read_text().splitlines() if "mIoU" in line]
+    assert steps == [8]
+
+
+def test_evaluation_of_a_checkpoint(trained, tmp_path):
+    done = tool("test", DEMO, trained / "iter_8.pth", "--work-dir", tmp_path, "--cfg-options", *TINY)
+    assert re.search(r"Iter\(test\) \[2/2\].*aAcc: [\d.]+ +mIoU: [\d.]+", done.stdout)
+
+
+def test_test_time_augmentation(trained, tmp_path):
+    options = [o for o in TINY if "crop_size" not in o] + ["test_dataloader.dataset.indices=1"]
+    done = tool("test", DEMO, trained / "iter_8.pth", "--work-dir", tmp_path, "--tta", "--cfg-options", *options)
+    assert re.search(r"Iter\(test\) \[1/1\].*mIoU: [\d.]+", done.stdout)
+
+
+def test_inference_paints_overlays(trained, tmp_path):
+    import cv2
+
+    photos = sorted((ROOT / "data/sample/images/validation").glob("*.jpg"))[:2]
+    done = tool("infer", DEMO, trained / "iter_8.pth", *photos, "--out", tmp_path)
+    for photo in photos:
+        painted = cv2.imread(str(tmp_path / f"{photo.stem}.png"))
+        original = cv2.imread(str(photo))
+        assert painted.shape == original.shape and (painted != original).any()
+        assert f"{photo} -> {tmp_path / photo.stem}.png" in done.stdout
+
+
+def assert_refused(done: subprocess.CompletedProcess, *messages: str) -> None:
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr, done.stderr
+    for message in messages:
+        assert message in done.stderr, done.stderr
+    assert done.stderr.rstrip().splitlines()[-1]
+
+
+def test_missing_dataset(tmp_path):
+    done = tool("train", "configs/upernet_eyetoy_ade20k.py", "--work-dir", tmp_path, check=False)
+    assert_refused(
+        done, "error: the dataset is not there", "data/ade/ADEChallengeData2016/images/training", "--data-root"
+    )
+    assert not any(tmp_path.iterdir())
+
+
+def test_missing_config():
+    assert_refused(tool("train", "configs/none.py", check=False), "error: there is no config file configs/none.py")
+
+
+def test_checkpoints_that_are_none(trained, tmp_path):
+    photo = next((ROOT / "data/sample/images/validation").glob("*.jpg"))
+    missing = tool("test", DEMO, tmp_path / "none.pth", check=False)
+    assert_refused(missing, f"error: there is no checkpoint {tmp_path / 'none.pth'}")
+    fake = tmp_path / "fake.pth"
+    fake.write_text("not a checkpoint")
+    assert_refused(
+        tool("infer", DEMO, fake, photo, "--out", tmp_path, check=False), str(fake), "not a readable checkpoint"
+    )
+    assert_refused(tool("train", DEMO, "--work-dir", tmp_path, "--resume", fake, check=False), str(fake))
+    other = tmp_path / "other.pth"
+    torch.save({"state_dict": {"backbone.weight": torch.zeros(2)}}, other)
+    assert_refused(tool("test", DEMO, other, "--work-dir", tmp_path, check=False), "does not fit the model", "missing")
+
+
+def test_images_that_are_none(trained, tmp_path):
+    good = next((ROOT / "data/sample/images/validation").glob("*.jpg"))
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("not an image")
+    done = tool(
+        "infer", DEMO, trained / "iter_8.pth", bad, tmp_path / "no.jpg", good, "--out", tmp_path / "out", check=False
+    )
+    assert_refused(done, f"{bad} is not an image", f"there is no image {tmp_path / 'no.jpg'}")
+    assert (tmp_path / "out" / f"{good.stem}.png").is_file()  # the good one is painted all the same
+
+
+def sample_copy(tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(ROOT / "data/sample", tmp_path / "sample"))
+
+
+def test_corrupt_training_image_is_named(tmp_path):
+    root = sample_copy(tmp_path)
+    for photo in (root / "images/training").glob("*.jpg"):
+        photo.write_bytes(b"broken")
+    options = [*TINY, "custom_hooks=[]"]
+    done = tool(
+        "train", DEMO, "--work-dir", tmp_path / "w", "--data-root", root, "--cfg-options", *options, check=False
+    )
+    assert_refused(done, str(root / "images/training"), "is not an image")
+
+
+def test_labels_out_of_range_are_named(tmp_path):
+    import cv2
+
+    root = sample_copy(tmp_path)
+    for mask in (root / "annotations/training").glob("*.png"):
+        labels = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+        labels[:] = 99
+        cv2.imwrite(str(mask), labels)
+    arguments = ["--work-dir", tmp_path / "w", "--data-root", root, "--cfg-options", *TINY]
+    done = tool("train", DEMO, *arguments, check=False)
+    assert_refused(done, "has label 98 after loading", "num_classes=7", str(root / "annotations/training"))
