@@ -1,0 +1,2 @@
+_base_ = "mmdet::_base_/default_runtime.py"
+custom_imports = dict(imports=["eyetoy_mm"])  # before mmdet: it supplies what mmcv-lite lacks
