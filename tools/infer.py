@@ -25,6 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the painted images")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="detections with a lower score are not painted")
     parser.add_argument("--device", help="torch device (default: an accelerator if there is one)")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override settings: key.of.it=value ...")
     return parser.parse_args()
@@ -34,7 +35,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Predict and paint one image after the other; print where each picture is."""
     args = parse_args()
-    predictor = open_predictor(load_config(args.config, options=args.cfg_options), args.checkpoint, args.device)
+    config = load_config(args.config, options=args.cfg_options)
+    predictor = open_predictor(config, args.checkpoint, args.device, args.score_thr)
     taken: set[Path] = set()
     refused: list[UserError] = []  # told at the end: one bad image should not stop a long run
     for path in args.images:

@@ -8,7 +8,7 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import VISUALIZERS, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 from typing_extensions import override
 
@@ -22,8 +22,9 @@ class Predictor:
     Images are BGR arrays ``(H, W, 3)`` of 8 bits, as :func:`read_image` gives them; paintings are RGB.
     """
 
-    def __init__(self, config: Config, checkpoint: str, device: str) -> None:
+    def __init__(self, config: Config, checkpoint: str, device: str, score_threshold: float) -> None:
         self.config = config
+        self.score_threshold = score_threshold
         init_default_scope(config.default_scope)
         self.model = self._open(checkpoint, device)
 
@@ -45,9 +46,13 @@ class SegPredictor(Predictor):
     @override
     def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
         from mmseg.apis import init_model
+        from mmseg.visualization import SegLocalVisualizer
 
-        check_fits(_build(self.config), checkpoint)
-        return init_model(self.config, checkpoint, device=device)
+        check_fits(MODELS.build(self.config.model), checkpoint)
+        model = init_model(self.config, checkpoint, device=device)
+        self.visualizer = SegLocalVisualizer(alpha=0.6)
+        self.visualizer.dataset_meta = model.dataset_meta
+        return model
 
     @override
     def predict(self, image: np.ndarray) -> BaseDataElement:
@@ -57,23 +62,23 @@ class SegPredictor(Predictor):
 
     @override
     def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        from mmseg.visualization import SegLocalVisualizer
-
-        visualizer = SegLocalVisualizer(alpha=0.6)
-        visualizer.dataset_meta = self.model.dataset_meta
-        visualizer.add_datasample("image", mmcv.bgr2rgb(image), sample, draw_gt=False, with_labels=False)
-        return visualizer.get_image()
+        self.visualizer.add_datasample("image", mmcv.bgr2rgb(image), sample, draw_gt=False, with_labels=False)
+        return self.visualizer.get_image()
 
 
 class DetPredictor(Predictor):
-    """A detector of mmdet; boxes and masks with a score of at least 0.3 are painted."""
+    """A detector of mmdet; boxes and masks from the score threshold on are painted."""
 
     @override
     def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
         from mmdet.apis import init_detector
+        from mmdet.visualization import DetLocalVisualizer
 
-        check_fits(_build(self.config), checkpoint)
-        return init_detector(self.config, checkpoint, device=device)
+        check_fits(MODELS.build(self.config.model), checkpoint)
+        model = init_detector(self.config, checkpoint, device=device)
+        self.visualizer = DetLocalVisualizer()
+        self.visualizer.dataset_meta = model.dataset_meta
+        return model
 
     @override
     def predict(self, image: np.ndarray) -> BaseDataElement:
@@ -83,10 +88,10 @@ class DetPredictor(Predictor):
 
     @override
     def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        visualizer = VISUALIZERS.build(dict(type="mmdet.DetLocalVisualizer"))
-        visualizer.dataset_meta = self.model.dataset_meta
-        visualizer.add_datasample("image", mmcv.bgr2rgb(image), sample, draw_gt=False, pred_score_thr=0.3)
-        return visualizer.get_image()
+        self.visualizer.add_datasample(
+            "image", mmcv.bgr2rgb(image), sample, draw_gt=False, pred_score_thr=self.score_threshold
+        )
+        return self.visualizer.get_image()
 
 
 class ClsPredictor(Predictor):
@@ -95,9 +100,11 @@ class ClsPredictor(Predictor):
     @override
     def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
         from mmpretrain import ImageClassificationInferencer
+        from mmpretrain.visualization import UniversalVisualizer
 
-        check_fits(_build(self.config), checkpoint)
+        check_fits(MODELS.build(self.config.model), checkpoint)
         self.inferencer = ImageClassificationInferencer(self.config, pretrained=checkpoint, device=device)
+        self.visualizer = UniversalVisualizer()
         return self.inferencer.model
 
     @override
@@ -106,21 +113,23 @@ class ClsPredictor(Predictor):
 
     @override
     def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        visualizer = VISUALIZERS.build(dict(type="mmpretrain.UniversalVisualizer"))
-        visualizer.visualize_cls(mmcv.bgr2rgb(image), sample, classes=self.inferencer.classes, draw_gt=False)
-        return visualizer.get_image()
+        self.visualizer.visualize_cls(mmcv.bgr2rgb(image), sample, classes=self.inferencer.classes, draw_gt=False)
+        return self.visualizer.get_image()
 
 
 _PREDICTORS: dict[str, type[Predictor]] = {"mmseg": SegPredictor, "mmdet": DetPredictor, "mmpretrain": ClsPredictor}
 
 
-def open_predictor(config: Config, checkpoint: str, device: str | None = None) -> Predictor:
+def open_predictor(
+    config: Config, checkpoint: str, device: str | None = None, score_threshold: float = 0.3
+) -> Predictor:
     """Open a model for inference.
 
     Args:
         config: A config of mmseg, mmdet or mmpretrain.
         checkpoint: Its weights.
         device: A torch device; the accelerator if there is one, else the CPU, when None.
+        score_threshold: Detections with a lower score are not painted.
 
     Raises:
         UserError: The config is for another toolbox, or the checkpoint does not fit it.
@@ -131,7 +140,7 @@ def open_predictor(config: Config, checkpoint: str, device: str | None = None) -
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
-    return _PREDICTORS[scope](config, checkpoint, device)
+    return _PREDICTORS[scope](config, checkpoint, device, score_threshold)
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -146,9 +155,3 @@ def read_image(path: str | Path) -> np.ndarray:
     if image is None:
         raise UserError(f"{path} is not an image that OpenCV can read")
     return image
-
-
-def _build(config: Config) -> torch.nn.Module:
-    from mmengine.registry import MODELS
-
-    return MODELS.build(config.model)

@@ -103,6 +103,47 @@ def test_inference_paints_overlays(trained, tmp_path):
         assert f"{photo} -> {tmp_path / photo.stem}.png" in done.stdout
 
 
+DETECTOR = f"""
+_base_ = "{ROOT}/configs/mask_rcnn_eyetoy_coco.py"
+model = dict(backbone=dict(arch="demo"), neck=dict(in_channels=[32, 64, 128, 192]),
+             test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=5)))
+"""
+CLASSIFIER = """
+default_scope = "mmpretrain"
+custom_imports = dict(imports=["eyetoy_mm"])
+model = dict(
+    type="ImageClassifier",
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True, num_classes=10),
+    backbone=dict(type="eyetoy_mm.EyeToy", arch="demo", out_indices=(3,), out_type="context_token"),
+    head=dict(type="LinearClsHead", num_classes=10, in_channels=192),
+)
+test_dataloader = dict(dataset=dict(type="CIFAR10", pipeline=[
+    dict(type="LoadImageFromFile"), dict(type="Resize", scale=64), dict(type="PackInputs")]))
+"""
+
+
+@pytest.mark.parametrize(("toolbox", "text"), [("mmdet", DETECTOR), ("mmpretrain", CLASSIFIER)])
+def test_inference_of_detectors_and_classifiers(tmp_path, toolbox, text):
+    import cv2
+    from mmengine.registry import MODELS, init_default_scope
+
+    from eyetoy_mm.engine.config import load_config
+
+    pytest.importorskip(toolbox, reason=f"{toolbox} is not installed")
+    config, checkpoint = tmp_path / "config.py", tmp_path / "untrained.pth"
+    config.write_text(text)
+    loaded = load_config(config)
+    init_default_scope(loaded.default_scope)
+    model = MODELS.build(loaded.model)
+    model.init_weights()
+    classes = tuple(f"class {i}" for i in range(80 if toolbox == "mmdet" else 10))
+    torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": {"classes": classes}}}, checkpoint)
+    photo = next((ROOT / "data/sample/images/validation").glob("*.jpg"))
+    tool("infer", config, checkpoint, photo, "--out", tmp_path / "out", "--score-thr", 0)
+    painted, original = cv2.imread(str(tmp_path / "out" / f"{photo.stem}.png")), cv2.imread(str(photo))
+    assert painted.shape == original.shape and (painted != original).any()
+
+
 def assert_refused(done: subprocess.CompletedProcess, *messages: str) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr, done.stderr
