@@ -2,20 +2,20 @@
 
 _base_ = ["../upernet_eyetoy_ade20k.py", "../_base_/datasets/sample.py"]
 model = dict(
-    data_preprocessor=dict(size=(160, 160)),
+    data_preprocessor=dict(size=(128, 128)),
     backbone=dict(arch="demo", drop_path_rate=0.0),
     decode_head=dict(in_channels=[32, 64, 128, 192], channels=64, num_classes=7),
     auxiliary_head=dict(in_channels=128, channels=32, num_classes=7),
 )
-train_dataloader = dict(batch_size=8, num_workers=1, dataset={{_base_.sample_train}})
+train_dataloader = dict(batch_size=4, num_workers=1, dataset={{_base_.sample_train}})
 val_dataloader = dict(num_workers=1, dataset={{_base_.sample_val}})
 test_dataloader = val_dataloader
-optim_wrapper = dict(type="OptimWrapper", optimizer=dict(lr=1e-3))
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=30, end=300),
+    dict(type="PolyLR", eta_min=0.0, power=1.0, by_epoch=False, begin=30, end=800),
 ]
-train_cfg = dict(max_iters=300, val_interval=100)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100, max_keep_ckpts=2, save_best="mIoU"))
+train_cfg = dict(max_iters=800, val_interval=200)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200, max_keep_ckpts=2, save_best="mIoU"))
 custom_hooks = [dict(type="eyetoy_mm.CheckSegLabelsHook"), dict(type="eyetoy_mm.EvaluateUntrainedHook")]
 randomness = dict(seed=0)

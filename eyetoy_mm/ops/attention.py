@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
-from eyetoy_mm.ops import backend_natten, backend_reference, backend_torch
+from eyetoy_mm.ops import backend_flex, backend_natten, backend_reference, backend_torch
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
 # In order of preference. Each module has `refusal(...)`, the reason why it cannot run a case or None, and
 # `attend(...)`. `reference` is for tests and is never picked.
 BACKENDS: dict[str, ModuleType] = {
     "natten": backend_natten,
+    "flex": backend_flex,
     "torch": backend_torch,
     "reference": backend_reference,
 }
@@ -31,8 +33,9 @@ def neighborhood_attention(
     """Attend from every position of a sequence, image or volume to the window of positions around it.
 
     The window of a position near a border is shifted inward, never padded; see :mod:`eyetoy_mm.ops.neighborhood`. A
-    window larger than an axis is clamped to it. Source: Hassani et al., "Neighborhood Attention Transformer" (CVPR
-    2023), eq. 1-3, and "Dilated Neighborhood Attention Transformer" (2022), eq. 1-2.
+    window larger than an axis is clamped to it. Under autocast the inputs are cast to its dtype. Source: Hassani et
+    al., "Neighborhood Attention Transformer" (CVPR 2023), eq. 1-3, and "Dilated Neighborhood Attention Transformer"
+    (2022), eq. 1-2.
 
     Args:
         query: ``(B, *spatial, heads, head_dim)`` with one to three spatial axes.
@@ -52,10 +55,11 @@ def neighborhood_attention(
         ValueError: A shape, kernel size, dilation or back end name that makes no sense.
         RuntimeError: The named back end cannot run this case; the message has its reason.
     """
+    query, key, value = _autocast(query), _autocast(key), _autocast(value)
     neighborhood = _check(query, key, value, kernel_size, dilation, bias)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
     if query.numel() == 0:
-        return query * value  # empty, and still part of the graph
+        return query * key * value  # empty, and still part of the graph
     return _choose(backend, query, neighborhood, bias).attend(query, key, value, neighborhood, bias, scale)
 
 
@@ -81,6 +85,14 @@ def _choose(name: str | None, query: Tensor, neighborhood: Neighborhood, bias: T
     return BACKENDS[name]
 
 
+def _autocast(x: Tensor) -> Tensor:
+    """What autocast does to the inputs of a matrix product; it does not know our operators."""
+    device = x.device.type
+    if x.is_floating_point() and x.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
 def _check(
     query: Tensor,
     key: Tensor,
@@ -103,17 +115,23 @@ def _check(
         raise ValueError(
             f"query, key and value must have one floating dtype, got {query.dtype}, {key.dtype} and {value.dtype}"
         )
-    sizes = {
-        "kernel_size": _per_axis("kernel_size", kernel_size, ndim),
-        "dilation": _per_axis("dilation", dilation, ndim),
-    }
+    if not query.device == key.device == value.device:
+        raise ValueError(
+            f"query, key and value must be on one device, got {query.device}, {key.device} and {value.device}"
+        )
+    sizes, apart = _per_axis("kernel_size", kernel_size, ndim), _per_axis("dilation", dilation, ndim)
     if bias is not None:
-        expected = (query.shape[-2], *(2 * k - 1 for k in sizes["kernel_size"]))
+        expected = (query.shape[-2], *(2 * size - 1 for size in sizes))
         if tuple(bias.shape) != expected:
             raise ValueError(
                 f"bias must be (heads, 2 * kernel_size - 1 per axis) = {expected}, got {tuple(bias.shape)}"
             )
-    return Neighborhood.of(tuple(query.shape[1:-2]), **sizes)
+        if not bias.is_floating_point() or bias.device != query.device:
+            raise ValueError(f"bias must be floating and on {query.device}, got {bias.dtype} on {bias.device}")
+    spatial = tuple(query.shape[1:-2])
+    if torch.jit.is_tracing():  # sizes are tensors then
+        spatial = tuple(int(length) for length in spatial)
+    return Neighborhood.of(spatial, sizes, apart)
 
 
 def _per_axis(name: str, sizes: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:

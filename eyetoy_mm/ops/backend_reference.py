@@ -1,16 +1,17 @@
-"""The ``reference`` back end: gathers the keys of every position. Slow, to be read and to be tested against.
+"""The ``reference`` back end: dense attention under a mask that is written down position by position.
 
-Written in plain differentiable operators, so gradients of any order are exact.
+To be read and tested against: time and memory grow with the square of the number of positions. Plain differentiable
+operators throughout, so gradients of any order are exact.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 
 import torch
 from torch import Tensor
 
-from eyetoy_mm.ops.neighborhood import Neighborhood, key_table
+from eyetoy_mm.ops.neighborhood import Axis, Neighborhood
 
 
 def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> str | None:
@@ -21,28 +22,35 @@ def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> s
 def attend(
     query: Tensor, key: Tensor, value: Tensor, neighborhood: Neighborhood, bias: Tensor | None, scale: float
 ) -> Tensor:
-    """Softmax over each position's own list of keys, one position after the other."""
-    tables = [key_table(axis) for axis in neighborhood.axes]
-    rows = []
-    for position in itertools.product(*(range(length) for length in neighborhood.spatial)):
-        q = _at(query, position)  # (B, heads, dim)
-        neighbors = list(itertools.product(*(table[i] for table, i in zip(tables, position, strict=True))))
-        k = torch.stack([_at(key, neighbor) for neighbor in neighbors], dim=2)  # (B, heads, keys, dim)
-        v = torch.stack([_at(value, neighbor) for neighbor in neighbors], dim=2)
-        scores = torch.einsum("bhd,bhkd->bhk", q * scale, k)
-        if bias is not None:
-            scores = scores + torch.stack([bias[_bias_index(neighborhood, position, n)] for n in neighbors], dim=-1)
-        rows.append(torch.einsum("bhk,bhkd->bhd", scores.softmax(dim=-1), v))
-    return torch.stack(rows, dim=1).reshape(query.shape)
+    """Softmax over the scores of all positions, of which those outside the neighborhood are removed."""
+    # (B, *spatial, heads, dim) -> (B, heads, N, dim)
+    q, k, v = (
+        x.flatten(1, -3).transpose(1, 2).to(torch.promote_types(x.dtype, torch.float32)) for x in (query, key, value)
+    )
+    scores = q @ k.transpose(-2, -1) * scale
+    if bias is not None:
+        scores = scores + bias.flatten(1)[:, _bias_index(neighborhood, query.device)]
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    for axis in neighborhood.axes:
+        mask = torch.kron(mask, attended(axis))  # position (i, j) attends to (i', j') if i does to i' and j does to j'
+    weights = scores.masked_fill(~mask.to(query.device), -math.inf).softmax(dim=-1)
+    return (weights @ v).transpose(1, 2).reshape(query.shape).to(query.dtype)
 
 
-def _bias_index(neighborhood: Neighborhood, position: tuple[int, ...], neighbor: tuple[int, ...]) -> tuple:
-    offsets = zip(neighborhood.axes, position, neighbor, strict=True)
-    return (slice(None), *(axis.bias_index(i, j) for axis, i, j in offsets))
+def attended(axis: Axis) -> Tensor:
+    """Boolean ``(L, L)``: row ``i`` marks the keys of position ``i``."""
+    mask = torch.zeros(axis.length, axis.length, dtype=torch.bool)
+    for position in range(axis.length):
+        mask[position, list(axis.keys(position))] = True
+    return mask
 
 
-def _at(x: Tensor, position: tuple[int, ...]) -> Tensor:
-    """``x[:, i, j, ...]``."""
-    for index in position:
-        x = x[:, index]
-    return x
+def _bias_index(neighborhood: Neighborhood, device: torch.device) -> Tensor:
+    """Index ``(N, N)`` into the flattened bias; anything in range where a position does not attend."""
+    index = torch.zeros(1, 1, dtype=torch.long)
+    for axis in neighborhood.axes:
+        along = [[axis.bias_index(i, j) for j in range(axis.length)] for i in range(axis.length)]
+        size = 2 * axis.kernel_size - 1
+        pairs = index[:, None, :, None] * size + torch.tensor(along).clamp(0, size - 1)[None, :, None, :]
+        index = pairs.flatten(2, 3).flatten(0, 1)
+    return index.to(device)

@@ -1,20 +1,41 @@
-"""The ``torch`` back end: plain PyTorch on any device, exact and trainable.
+"""The ``torch`` back end: neighborhood attention in blocks, in plain PyTorch on any device, exact and trainable.
 
-Works through the map in slabs of rows of its first axis: the queries of a slab attend to the rows that their windows
-reach, under a mask that leaves exactly the neighborhood. No tensor grows with the square of the number of rows.
+The map is cut along its last axis (the last two of a volume) into strips, one for each column of tiles. Strips of keys
+overlap: each holds the halos of its tiles (see :mod:`eyetoy_mm.ops.tiles`), copied so that any halo is one matrix.
+
+::
+
+          strip                 strip
+    +--:--------:-----+    +-----:--------:--+    all strips are one batch of matrices;
+    |  :        :     |    |     :        :  |    a loop goes down the rows of tiles:
+    |  +--------+     |    |     +--------+  |
+    |  |halo+--+|     |    |     |halo+--+|  |      scores = q @ k^T + mask   (strips * batch * heads, tile, halo)
+    |  |    |q ||     |    |     |    |q ||  |      output = softmax(scores) @ v
+    |  |    +--+|     |    |     |    +--+|  |
+    |  +--------+     |    |     +--------+  |    Tiles away from the borders have the same mask. The scores of
+    +--:--------:-----+    +-----:--------:--+    one turn stay in the processor's cache.
+
+Dilation splits the map into independent interleaved maps, which are batched where their sizes agree. The backward pass
+is written by hand and computes the probabilities again. float16 and bfloat16 inputs are computed in float32.
+
+The operators are registered with :mod:`torch.library`, so ``torch.compile`` sees a single node. Where only plain
+operators will do (export, gradients of gradients), :mod:`eyetoy_mm.ops.plain_form` computes the same.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyetoy_mm.ops.neighborhood import Neighborhood, key_table
-
-_SLAB_ROWS = 8  # queries' rows per slab; more rows mean fewer calls, but more scores computed and masked out
+from eyetoy_mm.ops import plain_form
+from eyetoy_mm.ops.neighborhood import Neighborhood
+from eyetoy_mm.ops.tiles import Cut, Plan, Turn, bias_index, dilation_groups, maps_at_once
 
 
 def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> str | None:
@@ -25,59 +46,213 @@ def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> s
 def attend(
     query: Tensor, key: Tensor, value: Tensor, neighborhood: Neighborhood, bias: Tensor | None, scale: float
 ) -> Tensor:
-    """Masked attention, one slab of rows after the other."""
-    # (B, *spatial, heads, dim) -> (B, heads, rows, the other axes as one, dim)
-    q, k, v = (
-        x.movedim(-2, 1).flatten(3, -2) if x.dim() > 4 else x.movedim(-2, 1)[:, :, :, None] for x in (query, key, value)
-    )
-    rows = neighborhood.axes[0].length
-    step = rows if neighborhood.axes[0].is_global else _SLAB_ROWS
-    outputs = []
-    for first in range(0, rows, step):
-        slab = _slab(neighborhood, first, min(first + step, rows))
-        mask = None if neighborhood.is_global else _mask(neighborhood, slab, query.device)
+    """Attention in blocks; in plain operators while a graph is exported."""
+    if plain_form.is_wanted():
+        return plain_form.attend(query, key, value, neighborhood, bias, scale)
+    return _forward(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
+
+
+# --- The operators
+# ---------------------------------------------------------------------------------------------------------
+
+_ARGUMENTS = (
+    "Tensor query, Tensor key, Tensor value, Tensor? bias, SymInt[] kernel_size, SymInt[] dilation, float scale"
+)
+
+
+@torch.library.custom_op("eyetoy_mm::neighborhood_attention", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
+def _forward(query, key, value, bias, kernel_size, dilation, scale):
+    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    for plan, (q, k, v, o) in _maps(kernel_size, dilation, query, key, value, output):
+        masks = _masks(plan, bias, query)
+        q, k, v = _cut(q, plan.queries).mul_(scale), _cut(k, plan.keys), _cut(v, plan.keys)
+        outputs = torch.empty_like(q)
+        for turn in plan.turns:
+            p = _probabilities(q, k, turn, masks)
+            outputs[turn.matrices, turn.queries] = torch.bmm(p, v[turn.matrices, turn.keys])
+        for position, strip in _pairs(o, outputs, plan.queries):
+            position.copy_(strip)
+    return output
+
+
+@torch.library.custom_op(
+    "eyetoy_mm::neighborhood_attention_backward",
+    mutates_args=(),
+    schema=f"(Tensor gradient, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
+    gradients = [torch.zeros(x.shape, dtype=_compute_dtype(x), device=x.device) for x in (query, key, value)]
+    bias_gradient = query.new_zeros(0) if bias is None else torch.zeros_like(bias)
+    for plan, maps in _maps(kernel_size, dilation, gradient, query, key, value, *gradients):
+        masks = _masks(plan, bias, query)
+        mask_gradients: list = [0 for _ in masks]
+        cuts = (plan.queries, plan.queries, plan.keys, plan.keys)
+        do, q, k, v = (_cut(x, cut) for x, cut in zip(maps[:4], cuts, strict=True))
+        q.mul_(scale)
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for turn in plan.turns:
+            tiles, halos = (turn.matrices, turn.queries), (turn.matrices, turn.keys)
+            p = _probabilities(q, k, turn, masks)
+            dv[halos].add_(torch.bmm(p.transpose(1, 2), do[tiles]))
+            dp = torch.bmm(do[tiles], v[halos].transpose(1, 2))
+            ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
+            dk[halos].add_(torch.bmm(ds.transpose(1, 2), q[tiles]))
+            dq[tiles] = torch.bmm(ds, k[halos])
+            if bias is not None:
+                one_pattern = len(plan.cases[turn.case].which) == 1
+                ds = ds.view(turn.strips, -1, len(bias), *ds.shape[1:])  # (strips, maps, heads, queries, keys)
+                mask_gradients[turn.case] += ds.sum((0, 1) if one_pattern else 1, keepdim=True)
+        dq.mul_(scale)
+        for x, strips, cut in zip(maps[4:], (dq, dk, dv), (plan.queries, plan.keys, plan.keys), strict=True):
+            for position, strip in _pairs(x, strips, cut):
+                position.add_(strip)
         if bias is not None:
-            mask = _bias_and_mask(bias, mask, neighborhood, slab)
-        queries = q[:, :, slab[0] : slab[1]].flatten(2, 3)
-        keys, values = (x[:, :, slab[2] : slab[3]].flatten(2, 3) for x in (k, v))
-        outputs.append(F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale))
-    return torch.cat(outputs, dim=2).transpose(1, 2).reshape(query.shape)
+            bias_gradient += _bias_gradient(plan, mask_gradients).view(bias.shape)
+    return *(g.to(query.dtype) for g in gradients), bias_gradient
 
 
-Slab = tuple[int, int, int, int]  # first query row, end query row, first key row, end key row
+@_forward.register_fake
+def _(query, key, value, bias, kernel_size, dilation, scale):
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
 
 
-@functools.lru_cache(maxsize=1024)
-def _slab(neighborhood: Neighborhood, first: int, end: int) -> Slab:
-    keys = key_table(neighborhood.axes[0])[first:end]
-    return first, end, min(row[0] for row in keys), max(row[-1] for row in keys) + 1
+@_backward.register_fake
+def _(gradient, query, key, value, bias, kernel_size, dilation, scale):
+    gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
+    return *gradients, query.new_empty(0) if bias is None else torch.empty_like(bias)
 
 
-@functools.lru_cache(maxsize=128)
-def _mask(neighborhood: Neighborhood, slab: Slab, device: torch.device) -> Tensor:
-    """Boolean (queries, keys) of a slab, True where a query attends."""
-    first, end, first_key, end_key = slab
-    mask = neighborhood.attended(0)[first:end, first_key:end_key]
-    for axis in range(1, len(neighborhood.axes)):
-        mask = _outer(mask, neighborhood.attended(axis), torch.logical_and)
-    return mask.to(device)
+def _save(ctx, inputs, output):
+    *tensors, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
+    ctx.save_for_backward(*tensors)
 
 
-def _outer(left: Tensor, right: Tensor, combine) -> Tensor:
-    """(q1, k1) and (q2, k2) -> (q1 * q2, k1 * k2), combined pairwise."""
-    pairs = combine(left[:, None, :, None], right[None, :, None, :])
-    return pairs.flatten(0, 1).flatten(1, 2)
+def _differentiate(ctx, gradient):
+    query, key, value, bias = ctx.saved_tensors
+    if torch.is_grad_enabled():  # the gradient is to be differentiated again
+        neighborhood = Neighborhood.of(query.shape[1:-2], ctx.kernel_size, ctx.dilation)
+        wanted = [x for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False) if needed]
+        output = plain_form.attend(query, key, value, neighborhood, bias, ctx.scale)
+        found = iter(torch.autograd.grad(output, wanted, gradient, create_graph=True))
+        gradients = [next(found) if needed else None for needed in ctx.needs_input_grad[:4]]
+    else:
+        gradients = _backward(gradient, query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale)
+        gradients = [*gradients[:3], None if bias is None else gradients[3]]
+    return *gradients, None, None, None
 
 
-def _bias_and_mask(bias: Tensor, mask: Tensor | None, neighborhood: Neighborhood, slab: Slab) -> Tensor:
-    """Additive (heads, queries, keys): the bias of each pair, -inf where a query does not attend."""
-    index = torch.zeros(1, 1, dtype=torch.long)  # into the flattened bias; pairs that are masked out are clamped
-    for number, axis in enumerate(neighborhood.axes):
-        positions = torch.arange(axis.length)
-        offset = torch.div(positions[None] - positions[:, None], axis.dilation, rounding_mode="floor")
-        offset = (offset + axis.kernel_size - 1).clamp(0, 2 * axis.kernel_size - 2)
-        if number == 0:
-            offset = offset[slab[0] : slab[1], slab[2] : slab[3]]
-        index = _outer(index * (2 * axis.kernel_size - 1), offset, torch.add)
-    scores = bias.flatten(1)[:, index.to(bias.device)]
-    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+# --- One turn of the loop
+# --------------------------------------------------------------------------------------------------
+
+
+def _probabilities(q: Tensor, k: Tensor, turn: Turn, masks: Sequence[Tensor | None]) -> Tensor:
+    """``(strips * maps * heads, queries, keys)``; computed in the forward and again in the backward pass."""
+    scores = torch.bmm(q[turn.matrices, turn.queries], k[turn.matrices, turn.keys].transpose(1, 2))
+    mask = masks[turn.case]
+    if mask is not None:
+        scores.view(turn.strips, -1, *mask.shape[2:]).add_(mask)
+    return scores.softmax(-1)
+
+
+def _masks(plan: Plan, bias: Tensor | None, like: Tensor) -> Sequence[Tensor | None]:
+    """What to add to the scores in each case: ``(strips or 1, 1, heads or 1, queries, keys)``, or None for nothing."""
+    if bias is None:
+        return _plain_masks(plan, _compute_dtype(like), like.device)
+    table = F.pad(bias.flatten(1).to(_compute_dtype(like)), (0, 1), value=-math.inf)
+    masks = [table[:, index.to(like.device)] for index in _indices(plan)]  # (heads, patterns, queries, keys)
+    return [mask.transpose(0, 1)[list(case.which), None] for mask, case in zip(masks, plan.cases, strict=True)]
+
+
+@functools.lru_cache(maxsize=32)
+def _plain_masks(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[Tensor | None, ...]:
+    masks = []
+    for index, case in zip(_indices(plan), plan.cases, strict=True):
+        outside = index == _past_the_end(plan)
+        mask = torch.zeros(outside.shape, dtype=dtype).masked_fill_(outside, -math.inf)[list(case.which), None, None]
+        masks.append(mask.to(device) if outside.any() else None)
+    return tuple(masks)
+
+
+@functools.lru_cache(maxsize=32)
+def _indices(plan: Plan) -> tuple[Tensor, ...]:
+    return tuple(torch.stack([bias_index(patterns) for patterns in case.patterns]) for case in plan.cases)
+
+
+def _past_the_end(plan: Plan) -> int:
+    return math.prod(2 * pattern.kernel_size - 1 for pattern in plan.cases[0].patterns[0])
+
+
+def _bias_gradient(plan: Plan, mask_gradients: Sequence[Tensor]) -> Tensor:
+    """Sum the gradients of the masks of each case into ``(heads, flattened bias)``."""
+    heads = mask_gradients[0].shape[2]
+    table = mask_gradients[0].new_zeros(heads, _past_the_end(plan) + 1)
+    for gradient, case, index in zip(mask_gradients, plan.cases, _indices(plan), strict=True):
+        which = torch.tensor(case.which, device=gradient.device)
+        per_pattern = gradient.new_zeros(len(case.patterns), *gradient.shape[2:]).index_add_(0, which, gradient[:, 0])
+        index = index.to(gradient.device).flatten().expand(heads, -1)
+        table.scatter_add_(1, index, per_pattern.transpose(0, 1).flatten(1))
+    return table[:, :-1]
+
+
+# --- Maps and strips
+# -------------------------------------------------------------------------------------------------------
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor) -> Iterator[tuple[Plan, list[Tensor]]]:
+    """Undilated maps of one size, some at a time: a plan and views ``(batch, maps..., heads, *spatial, dim)``."""
+    kernel_size, dilation = tuple(kernel_size), tuple(dilation)
+    if len(kernel_size) == 1:  # a sequence is a map of one row
+        kernel_size, dilation, tensors = (1, *kernel_size), (1, *dilation), tuple(x.unsqueeze(1) for x in tensors)
+    batch, *spatial, heads, dim = tensors[0].shape
+    neighborhood = Neighborhood.of(tuple(spatial), kernel_size, dilation)
+    for groups in itertools.product(*(dilation_groups(axis) for axis in neighborhood.axes)):
+        axes = tuple(axis for _, _, axis in groups)
+        counts, lengths = tuple(count for _, count, _ in groups), tuple(axis.length for axis in axes)
+        together = heads * math.prod(counts)
+        step = min(batch, max(1, maps_at_once(axes, dim) // together))
+        for first in range(0, batch, step):
+            size = min(step, batch - first)
+            views = []
+            for x in tensors:
+                # position group + m + dilation * i along an axis is position i of map m
+                b, *along, h, d = x.stride()
+                offset = (
+                    x.storage_offset()
+                    + first * b
+                    + sum(group * s for (group, _, _), s in zip(groups, along, strict=True))
+                )
+                strides = (b, *along, h, *(s * apart for s, apart in zip(along, dilation, strict=True)), d)
+                views.append(x.as_strided((size, *counts, heads, *lengths, dim), strides, offset))
+            yield Plan.of(axes, size * together), views
+
+
+def _cut(x: Tensor, cut: Cut) -> Tensor:
+    """Copy a map into strips ``(strips * maps * heads, rows * columns, dim)``; zero past the end of the map."""
+    n = len(cut.runs)
+    shape = (*cut.counts, *x.shape[: -1 - n], *cut.widths, x.shape[-1])
+    strips = (torch.zeros if cut.ragged else torch.empty)(shape, dtype=_compute_dtype(x), device=x.device)
+    for positions, strip in _pairs(x, strips, cut):
+        strip.copy_(positions)
+    return strips.view(-1, x.shape[-2 - n] * math.prod(cut.widths), x.shape[-1])
+
+
+def _pairs(x: Tensor, strips: Tensor, cut: Cut) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of a map and of its strips that hold the same positions. No position is twice in one view."""
+    n = len(cut.runs)
+    strips = strips.view(*cut.counts, *x.shape[: -1 - n], *cut.widths, x.shape[-1])
+    outer, along, inner = x.stride()[: -1 - n], x.stride()[-1 - n : -1], x.stride()[-1]
+    for runs in itertools.product(*cut.runs):
+        counts, widths = [run.number for run in runs], [run.width for run in runs]
+        offset = x.storage_offset() + sum(run.position * s for run, s in zip(runs, along, strict=True))
+        strides = (*(run.step * s for run, s in zip(runs, along, strict=True)), *outer, *along, inner)
+        positions = x.as_strided((*counts, *x.shape[: -1 - n], *widths, x.shape[-1]), strides, offset)
+        some = tuple(slice(run.first, run.first + run.every * run.number, run.every) for run in runs)
+        inside: tuple = (*some, ..., *(slice(width) for width in widths), slice(None))
+        yield positions, strips[inside]

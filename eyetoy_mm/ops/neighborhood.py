@@ -8,17 +8,19 @@ Along one axis of length ``L`` with kernel size ``k`` and dilation ``d``:
 
 So a border shifts the window and never pads it, and an even ``k`` reaches ``k // 2`` to the left and ``k // 2 - 1`` to
 the right. This is NATTEN's definition (checked against 0.21.7), except that NATTEN raises where ``k * d`` exceeds the
-axis, while here the window is clamped to the whole group. In several dimensions a neighborhood is the product over the
-axes.
+axis, while here the window is clamped to the whole group (``k_eff = min(k, L_g)``). In several dimensions a
+neighborhood is the product over the axes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Index = TypeVar("Index", int, Tensor)
 
 
 @dataclass(frozen=True)
@@ -48,20 +50,25 @@ class Axis:
         group, start = position % self.dilation, self.start(position)
         return range(group + self.dilation * start, self.length, self.dilation)[: self.window(group)]
 
+    def attends(self, query: Tensor, key: Tensor) -> Tensor:
+        """Whether positions ``query`` attend to positions ``key``: the same rule on index tensors that broadcast."""
+        if self.dilation == 1:
+            start = (query - self.kernel_size // 2).clamp(0, max(self.length - self.kernel_size, 0))
+            return (key >= start) & (key < start + self.kernel_size)
+        group = query % self.dilation
+        latest = self.length // self.dilation + (group < self.length % self.dilation).to(query.dtype) - self.kernel_size
+        start = torch.minimum(query // self.dilation - self.kernel_size // 2, latest).clamp(min=0)
+        place = key // self.dilation
+        return (key % self.dilation == group) & (place >= start) & (place < start + self.kernel_size)
+
     @property
     def is_global(self) -> bool:
         """Whether every position attends to the whole axis."""
         return self.dilation == 1 and self.kernel_size >= self.length
 
-    def bias_index(self, position: int, key: int) -> int:
+    def bias_index(self, position: Index, key: Index) -> Index:
         """Index along this axis into a relative position bias of size ``2 * kernel_size - 1``."""
         return (key - position) // self.dilation + self.kernel_size - 1
-
-
-@lru_cache(maxsize=1024)
-def key_table(axis: Axis) -> tuple[tuple[int, ...], ...]:
-    """For each position of ``axis`` its keys. Cached: a model asks for the same few axes over and over."""
-    return tuple(tuple(axis.keys(position)) for position in range(axis.length))
 
 
 @dataclass(frozen=True)
@@ -94,11 +101,3 @@ class Neighborhood:
     def is_global(self) -> bool:
         """Whether every position attends to the whole map (plain dense attention)."""
         return all(axis.is_global for axis in self.axes)
-
-    def attended(self, axis: int) -> Tensor:
-        """Boolean ``(L, L)`` matrix of axis number ``axis``: row ``i`` marks the keys of position ``i``."""
-        length = self.axes[axis].length
-        allowed = torch.zeros(length, length, dtype=torch.bool)
-        for position, keys in enumerate(key_table(self.axes[axis])):
-            allowed[position, list(keys)] = True
-        return allowed

@@ -79,18 +79,37 @@ def test_torch_equals_reference_in_value_and_gradient(spatial, kernel_size, dila
         torch.testing.assert_close(actual, expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
-    axes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=2),
+    axes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 12), st.integers(1, 4)), min_size=1, max_size=2)
+    | st.lists(st.tuples(st.integers(1, 7), st.integers(1, 5), st.integers(1, 2)), min_size=3, max_size=3),
+    with_bias=st.booleans(),
+    transposed=st.booleans(),
+    batch=st.integers(0, 3),
     seed=st.integers(0, 99),
 )
-def test_torch_equals_reference_anywhere(axes, seed):
+def test_torch_equals_reference_anywhere(axes, with_bias, transposed, batch, seed):
     spatial, kernel_size, dilation = zip(*axes, strict=True)
-    q, k, v = qkv(spatial, seed=seed, dim=3)
-    actual, expected = (
-        neighborhood_attention(q, k, v, kernel_size, dilation, backend=b) for b in ("torch", "reference")
-    )
-    torch.testing.assert_close(actual, expected)
+    inputs = qkv(spatial, seed=seed, dim=3, batch=batch)
+    if with_bias:
+        inputs.append(torch.randn(2, *(2 * k - 1 for k in kernel_size), dtype=torch.float64).requires_grad_())
+    q, k, v, *bias = inputs
+    bias = bias[0] if bias else None
+    if transposed:  # not contiguous, and strides that differ
+        k, v = (
+            k.transpose(0, -1).contiguous().transpose(0, -1),
+            v.flip(0).transpose(1, -2).contiguous().transpose(1, -2),
+        )
+    weight = torch.randn_like(q)
+    results = []
+    for backend in ("torch", "reference"):
+        output = neighborhood_attention(q, k, v, kernel_size, dilation, bias, backend=backend)
+        gradients = torch.autograd.grad(
+            (output * weight).sum(), inputs, allow_unused=batch == 0, materialize_grads=batch == 0
+        )
+        results.append([output, *gradients])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -122,8 +141,8 @@ def test_far_keys_have_no_influence():
 def test_backends_say_why_not():
     q, k, v = qkv((4, 4))
     answer = available_backends(q, 3)
-    assert list(answer) == ["natten", "torch", "reference"]
-    assert answer["torch"] is None and "CUDA" in answer["natten"]
+    assert list(answer) == ["natten", "flex", "torch", "reference"]
+    assert answer["torch"] is None and "CUDA" in answer["natten"] and "CUDA" in answer["flex"]
     with pytest.raises(RuntimeError, match=r"'natten' cannot run .* CUDA"):
         neighborhood_attention(q, k, v, 3, backend="natten")
     with pytest.raises(ValueError, match="unknown back end 'triton'"):
@@ -137,6 +156,11 @@ def test_backends_say_why_not():
         ({"kernel_size": (3, 3, 3)}, r"kernel_size .* 2 spatial axes"),
         ({"kernel_size": 3, "dilation": 0}, "dilation must be an int >= 1"),
         ({"kernel_size": 3, "bias": torch.zeros(2, 5, 4)}, r"\(2, 5, 5\), got \(2, 5, 4\)"),
+        ({"kernel_size": 3, "bias": torch.zeros(2, 5, 5, dtype=torch.long)}, "bias must be floating .* torch.int64"),
+        (
+            {"kernel_size": 3, "bias": torch.zeros(2, 5, 5, device="meta")},
+            "bias must be floating and on cpu, .* on meta",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -150,5 +174,7 @@ def test_bad_shapes_are_named():
         neighborhood_attention(q, k[:, :2], v, 3)
     with pytest.raises(ValueError, match="one floating dtype"):
         neighborhood_attention(q, k.float(), v, 3)
+    with pytest.raises(ValueError, match="one device, got cpu, meta and cpu"):
+        neighborhood_attention(q, k.to("meta"), v, 3)
     with pytest.raises(ValueError, match="1 to 3 spatial axes"):
         neighborhood_attention(q[0, 0], k[0, 0], v[0, 0], 3)

@@ -16,10 +16,10 @@ sample_train = dict(
     pipeline=[
         dict(type="LoadImageFromFile"),
         dict(type="LoadAnnotations", reduce_zero_label=True),
-        dict(type="RandomResize", scale=(320, 240), ratio_range=(0.5, 1.5), keep_ratio=True),
-        dict(type="RandomCrop", crop_size=(160, 160), cat_max_ratio=0.75),
+        dict(type="RandomResize", scale=(200, 150), ratio_range=(0.8, 1.6), keep_ratio=True),
+        dict(type="RandomCrop", crop_size=(128, 128), cat_max_ratio=0.75),
         dict(type="RandomFlip", prob=0.5),
-        dict(type="PhotoMetricDistortion"),
+        dict(type="PhotoMetricDistortion", brightness_delta=16, hue_delta=9),
         dict(type="PackSegInputs"),
     ],
 )  # fmt: skip
@@ -28,7 +28,7 @@ sample_val = dict(
     data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
     pipeline=[
         dict(type="LoadImageFromFile"),
-        dict(type="Resize", scale=(320, 240), keep_ratio=True),
+        dict(type="Resize", scale=(200, 150), keep_ratio=True),
         dict(type="LoadAnnotations", reduce_zero_label=True),
         dict(type="PackSegInputs"),
     ],

@@ -1,0 +1,95 @@
+"""The ``flex`` back end: ``flex_attention`` compiled into a fused kernel, for CUDA without NATTEN's kernels.
+
+The neighborhood is its ``mask_mod`` and the relative position bias its ``score_mod``, so this one trains with a bias.
+On CPU ``flex_attention`` has no backward pass, and uncompiled it materialises every score: there the ``torch`` back
+end is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from eyetoy_mm.ops.neighborhood import Neighborhood
+
+
+def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> str | None:
+    """Why ``flex_attention`` cannot run this case, or None."""
+    if not query.is_cuda:
+        return f"compiled flex_attention trains on CUDA alone, the query is on {query.device}"
+    if query.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"its kernels are for float32, float16 and bfloat16, the query is {query.dtype}"
+    if query.shape[-1] < 16:
+        return f"its kernels need a head_dim of at least 16, got {query.shape[-1]}"
+    if not torch.utils._triton.has_triton():
+        return "its kernels are compiled with triton, which is not installed"
+    return None
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, neighborhood: Neighborhood, bias: Tensor | None, scale: float
+) -> Tensor:
+    """Call ``flex_attention`` on the flattened map."""
+    q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in (query, key, value))  # (B, heads, N, dim)
+    mask = _block_mask(neighborhood, query.device)
+    output = _compiled(neighborhood, bias is not None)(q, k, v, bias, mask, scale)
+    return output.transpose(1, 2).reshape(query.shape)
+
+
+def coordinates(neighborhood: Neighborhood, index: Tensor) -> list[Tensor]:
+    """Position along each axis of a position of the flattened map."""
+    places = []
+    for axis in reversed(neighborhood.axes):
+        places.append(index % axis.length)
+        index = index // axis.length
+    return places[::-1]
+
+
+def mask_mod(neighborhood: Neighborhood) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The neighborhood as ``flex_attention`` asks for it: whether a query attends to a key."""
+
+    def attends(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        places = zip(neighborhood.axes, coordinates(neighborhood, query), coordinates(neighborhood, key), strict=True)
+        return functools.reduce(torch.logical_and, (axis.attends(i, j) for axis, i, j in places))
+
+    return attends
+
+
+def score_mod(neighborhood: Neighborhood, bias: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The relative position bias as ``flex_attention`` asks for it: the score of a pair with the bias added."""
+    flat = bias.flatten(1)
+
+    def add_bias(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        index = torch.zeros_like(query)
+        places = zip(neighborhood.axes, coordinates(neighborhood, query), coordinates(neighborhood, key), strict=True)
+        for axis, i, j in places:
+            along = axis.bias_index(i, j).clamp(0, 2 * axis.kernel_size - 2)  # out of range only where it is masked out
+            index = index * (2 * axis.kernel_size - 1) + along
+        return score + flat[head, index]
+
+    return add_bias
+
+
+@functools.lru_cache(maxsize=64)
+def _block_mask(neighborhood: Neighborhood, device: torch.device) -> BlockMask:
+    length = functools.reduce(int.__mul__, neighborhood.spatial)
+    return create_block_mask(mask_mod(neighborhood), None, None, length, length, device=device)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(neighborhood: Neighborhood, with_bias: bool) -> Callable[..., Tensor]:
+    def attention(q, k, v, bias, mask, scale):
+        modification = score_mod(neighborhood, bias) if with_bias else None
+        return flex_attention(q, k, v, score_mod=modification, block_mask=mask, scale=scale)
+
+    # The compiler counts recompilations per code object and, after a few, runs the function uncompiled, which holds all
+    # scores. A code object of its own gives each neighborhood a count of its own; `fullgraph` turns silence into an
+    # error.
+    code = attention.__code__.replace(co_name=f"attention_{abs(hash((neighborhood, with_bias)))}")
+    own = types.FunctionType(code, attention.__globals__, code.co_name, None, attention.__closure__)
+    return torch.compile(own, dynamic=False, fullgraph=True)

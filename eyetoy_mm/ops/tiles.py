@@ -1,0 +1,236 @@
+"""How a map is cut into tiles of queries and their halos of keys: pure arithmetic on the sizes.
+
+Neighboring positions have nearly the same window. A *tile* of ``t`` queries along an axis attends to its *halo*, the
+union of their windows, ``t + kernel_size - 1`` keys, of which a mask leaves to each query its own window.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from eyetoy_mm.ops.neighborhood import Axis
+
+# Measured (docs/operator.md): scores of one turn of the loop, few enough for a cache, enough to share out among
+# threads; and elements of strips of keys at once, which bounds the maps that are cut into strips together, so that
+# strips stay in a cache.
+SCORES_AT_ONCE = 2**18
+ELEMENTS_AT_ONCE = 2**20
+SMALL_MAP = 256  # positions up to which one tile for all costs less than several turns of the loop
+
+
+def tile_size(axes: tuple[Axis, ...]) -> tuple[int, ...]:
+    """Queries per tile along each axis; ``docs/operator.md`` has the measurements behind this rule.
+
+    16 in a sequence, 4 x 8 in a map, 2 x 4 x 4 in a volume. Larger where copies of the halos would take more than 4
+    times the memory of the map (2.5 times per axis of a volume); a whole axis where a halo covers most of it; evenly
+    divided.
+    """
+    long = sum(axis.length > 1 for axis in axes)
+    sizes = {3: [2, 4, 4], 2: [4, 8], 1: [16], 0: []}[long]
+    most = 2.5 if long == 3 else 4
+    chosen: list[int] = []
+    for axis in axes:
+        size = sizes.pop(0) if axis.length > 1 else 1
+        while chosen and size + axis.window(0) - 1 > most * size:
+            size *= 2
+        if size + axis.window(0) - 1 >= 0.8 * axis.length and (chosen or axis.length <= 2 * size):
+            size = axis.length
+        chosen.append(math.ceil(axis.length / math.ceil(axis.length / size)))
+    if math.prod(axis.length for axis in axes) <= SMALL_MAP and list(chosen[1:]) == [axis.length for axis in axes[1:]]:
+        return tuple(axis.length for axis in axes)
+    return tuple(chosen)
+
+
+class Pattern(NamedTuple):
+    """Which keys of its halo each query of a tile attends to, along one axis; the same away from the borders."""
+
+    kernel_size: int
+    window: int
+    keys: int
+    queries: tuple[tuple[int, int], ...]  # start of the window and own position, both counted from the first key
+
+
+class Tile(NamedTuple):
+    """Some consecutive queries of one undilated axis and the keys that their windows cover."""
+
+    query: int  # the first one
+    queries: int
+    key: int
+    keys: int
+    pattern: Pattern
+
+    @classmethod
+    def of(cls, axis: Axis, query: int, queries: int, key: int, keys: int) -> Tile:
+        """The tile of these queries, with the pattern that the axis gives them."""
+        positions = (min(i, axis.length - 1) for i in range(query, query + queries))  # past the end it is padding
+        windows = tuple((axis.start(i) - key, i - key) for i in positions)
+        return cls(query, queries, key, keys, Pattern(axis.kernel_size, axis.window(0), keys, windows))
+
+
+def row_tiles(axis: Axis, size: int) -> tuple[Tile, ...]:
+    """Tiles of an axis that is looped over: each as small as it can be."""
+    tiles = []
+    for first in range(0, axis.length, size):
+        last = min(first + size, axis.length) - 1
+        key = axis.start(first)
+        tiles.append(Tile.of(axis, first, last + 1 - first, key, axis.start(last) + axis.window(0) - key))
+    return tuple(tiles)
+
+
+def strip_tiles(axis: Axis, size: int) -> tuple[Tile, ...]:
+    """Tiles of an axis that are batched: all of one size; the last may run over the end."""
+    keys = min(size + axis.window(0) - 1, axis.length)
+    firsts = range(0, axis.length, size)
+    return tuple(Tile.of(axis, i, size, min(axis.start(i), axis.length - keys), keys) for i in firsts)
+
+
+class Run(NamedTuple):
+    """Windows ``first, first + every, ...`` of an axis, from ``position, position + step, ...``; none overlap."""
+
+    first: int
+    every: int
+    number: int
+    position: int
+    width: int
+    step: int
+
+
+def query_runs(axis: Axis, size: int) -> tuple[Run, ...]:
+    """The queries of the tiles of an axis; the ragged last tile apart."""
+    whole, rest = divmod(axis.length, size)
+    runs = (Run(0, 1, whole, 0, size, size), Run(whole, 1, 1, whole * size, rest, size))
+    return runs if rest else runs[:1]
+
+
+def key_runs(tiles: tuple[Tile, ...]) -> tuple[Run, ...]:
+    """The halos of the tiles of an axis. Of evenly spaced tiles, every ``apart``-th halo is clear of the others."""
+    size, width = tiles[0].queries, tiles[0].keys
+    apart = math.ceil(width / size)
+    runs, begin = [], 0
+    for end in range(1, len(tiles) + 1):
+        if end == len(tiles) or tiles[end].key - tiles[end - 1].key != size:  # tiles[begin:end] are evenly spaced
+            for first in range(begin, min(begin + apart, end)):
+                count = len(range(first, end, apart))
+                runs.append(Run(first, apart, count, tiles[first].key, width, apart * size))
+            begin = end
+    return tuple(runs)
+
+
+class Cut(NamedTuple):
+    """How axes are cut into strips, which are their tiles or the halos of these."""
+
+    counts: tuple[int, ...]  # strips per axis
+    widths: tuple[int, ...]  # positions of a strip per axis
+    runs: tuple[tuple[Run, ...], ...]  # per axis
+
+    @property
+    def ragged(self) -> bool:
+        """Whether some strips run over the end of the map."""
+        return any(run.width < width for runs, width in zip(self.runs, self.widths, strict=True) for run in runs)
+
+
+class Turn(NamedTuple):
+    """One turn of the loop: a row of tiles of some strips. Slices are into ``(strips * batch, positions, dim)``."""
+
+    strips: int  # number of them
+    matrices: slice
+    queries: slice
+    keys: slice
+    case: int  # which of the plan's cases
+
+
+Patterns = tuple[Pattern, ...]  # of one tile, a pattern per axis
+
+
+class Case(NamedTuple):
+    """The patterns of the tiles of a turn. Few turns differ in them, so masks are made once per case."""
+
+    patterns: tuple[Patterns, ...]  # the different ones
+    which: tuple[int, ...]  # for each strip its number among them; a single number serves all strips
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a map of undilated axes is cut: rows of tiles along the first axis, strips along the others."""
+
+    turns: tuple[Turn, ...]
+    cases: tuple[Case, ...]
+    queries: Cut
+    keys: Cut
+
+    @classmethod
+    @functools.lru_cache(maxsize=256)
+    def of(cls, axes: tuple[Axis, ...], batch: int) -> Plan:
+        """Plan the map of these axes, for ``batch`` maps and heads at once."""
+        size, *sizes = tile_size(axes)
+        rows = row_tiles(axes[0], size)
+        tiles = [strip_tiles(axis, size) for axis, size in zip(axes[1:], sizes, strict=True)]
+        counts, halos = tuple(len(t) for t in tiles), tuple(t[0].keys for t in tiles)
+        columns, halo_columns = math.prod(sizes), math.prod(halos)
+        strips = list(itertools.product(*([tile.pattern for tile in t] for t in tiles)))
+        scores = max(row.queries * row.keys for row in rows) * columns * halo_columns * batch
+        at_once = max(1, SCORES_AT_ONCE // scores)
+        at_once = math.ceil(len(strips) / math.ceil(len(strips) / at_once))
+        turns: list[Turn] = []
+        cases: dict[Case, int] = {}
+        for first in range(0, len(strips), at_once):
+            for row in rows:
+                some = [(row.pattern, *strip) for strip in strips[first : first + at_once]]
+                patterns = tuple(dict.fromkeys(some))
+                which = (0,) if len(patterns) == 1 else tuple(patterns.index(tile) for tile in some)
+                case = cases.setdefault(Case(patterns, which), len(cases))
+                matrices = slice(first * batch, (first + len(some)) * batch)
+                tile = slice(row.query * columns, (row.query + row.queries) * columns)
+                halo = slice(row.key * halo_columns, (row.key + row.keys) * halo_columns)
+                turns.append(Turn(len(some), matrices, tile, halo, case))
+        return cls(
+            turns=tuple(turns),
+            cases=tuple(cases),
+            queries=Cut(counts, tuple(sizes), tuple(query_runs(a, s) for a, s in zip(axes[1:], sizes, strict=True))),
+            keys=Cut(counts, halos, tuple(key_runs(t) for t in tiles)),
+        )
+
+
+def maps_at_once(axes: tuple[Axis, ...], dim: int) -> int:
+    """How many maps of one head to cut into strips together."""
+    row, *columns = zip(axes, tile_size(axes), strict=True)
+    scores, elements = row[1] * min(row[1] + row[0].window(0) - 1, row[0].length), axes[0].length * dim
+    for axis, size in columns:
+        halo = min(size + axis.window(0) - 1, axis.length)
+        scores, elements = scores * size * halo, elements * math.ceil(axis.length / size) * halo
+    return min(SCORES_AT_ONCE // scores, ELEMENTS_AT_ONCE // elements)
+
+
+def bias_index(patterns: Patterns) -> Tensor:
+    """Index of every (query, key) of a tile into the flattened bias; one past its end where it does not attend."""
+    index = torch.zeros(1, 1, dtype=torch.long)
+    outside = torch.zeros(1, 1, dtype=torch.bool)
+    for kernel_size, window, keys, queries in patterns:
+        start, position = torch.tensor(queries).T[:, :, None]
+        key = torch.arange(keys)
+        offset = (key - position + kernel_size - 1).clamp(0, 2 * kernel_size - 2)  # clamped where outside
+        index = _outer(index * (2 * kernel_size - 1), offset, torch.add)
+        outside = _outer(outside, (key < start) | (key >= start + window), torch.logical_or)
+    return index.masked_fill(outside, math.prod(2 * pattern.kernel_size - 1 for pattern in patterns))
+
+
+def _outer(left: Tensor, right: Tensor, combine) -> Tensor:
+    """(q1, k1) and (q2, k2) -> (q1 * q2, k1 * k2), combined pairwise."""
+    return combine(left[:, None, :, None], right[None, :, None, :]).flatten(2, 3).flatten(0, 1)
+
+
+def dilation_groups(axis: Axis) -> Iterator[tuple[int, int, Axis]]:
+    """The dilation groups of an axis by size: first group, number of groups, and the axis that each is by itself."""
+    longer = axis.length % axis.dilation
+    for first, end in ((0, longer), (longer, axis.dilation)):
+        length = axis.group_length(first) if first < end else 0
+        if length:
+            yield first, end - first, Axis(length, axis.kernel_size)

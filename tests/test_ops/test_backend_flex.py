@@ -1,0 +1,59 @@
+"""The mask and the score of the ``flex`` back end, uncompiled, against the definition; compiled where there is CUDA."""
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import flex_attention
+
+from eyetoy_mm.ops import backend_flex, neighborhood_attention
+from eyetoy_mm.ops.neighborhood import Axis, Neighborhood
+
+
+@pytest.mark.parametrize(
+    "axis", [Axis(8, 3), Axis(8, 4), Axis(4, 9), Axis(17, 5, 3), Axis(13, 2, 4), Axis(2, 3, 5), Axis(1, 1)]
+)
+def test_rule_on_tensors_is_the_rule_on_positions(axis):
+    positions = torch.arange(axis.length)
+    expected = [[key in axis.keys(query) for key in range(axis.length)] for query in range(axis.length)]
+    assert axis.attends(positions[:, None], positions[None, :]).tolist() == expected
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize(
+    ("spatial", "kernel_size", "dilation"),
+    [
+        ((13,), (4,), (2,)),
+        ((8, 4), (3, 3), (1, 1)),
+        ((4, 8), (4, 4), (1, 1)),
+        ((9, 7), (5, 2), (2, 3)),
+        ((3, 4, 5), (3, 2, 9), (1, 2, 1)),
+    ],
+)
+def test_mask_and_score_equal_the_reference(spatial, kernel_size, dilation):
+    q, k, v = torch.randn(3, 2, *spatial, 2, 8)
+    bias = torch.randn(2, *(2 * size - 1 for size in kernel_size))
+    neighborhood = Neighborhood.of(spatial, kernel_size, dilation)
+    flat = [x.flatten(1, -3).transpose(1, 2) for x in (q, k, v)]
+    block_mask = backend_flex._block_mask(neighborhood, q.device)
+    actual = flex_attention(*flat, score_mod=backend_flex.score_mod(neighborhood, bias), block_mask=block_mask)
+    expected = neighborhood_attention(q, k, v, kernel_size, dilation, bias, backend="reference")
+    torch.testing.assert_close(actual.transpose(1, 2).reshape(q.shape), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_neighborhood_is_compiled_for_itself():
+    cases = [Neighborhood.of((9, 9), (kernel_size,) * 2, (1, 1)) for kernel_size in (3, 5)]
+    codes = [backend_flex._compiled(case, False)._torchdynamo_orig_callable.__code__ for case in cases]
+    assert codes[0] != codes[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled flex_attention trains on CUDA alone")
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_equals_torch_on_cuda(with_bias):
+    tensors = [torch.randn(1, 20, 24, 2, 32, device="cuda", requires_grad=True) for _ in range(3)]
+    bias = torch.randn(2, 13, 13, device="cuda", requires_grad=True) if with_bias else None
+    tensors += [bias] if with_bias else []
+    results = []
+    for backend in ("flex", "torch"):
+        output = neighborhood_attention(*tensors[:3], 7, bias=bias, backend=backend)
+        results.append([output, *torch.autograd.grad(output.square().sum(), tensors)])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=2e-2, rtol=2e-2)
