@@ -1,4 +1,4 @@
-"""Pure functions on tensors ``(B, *spatial, heads, dim)``: neighborhood attention, and the global tokens' attention."""
+"""Pure functions on tensors ``(B, *spatial, heads, dim)``: neighborhood attention, attention of the global tokens."""
 
 from eyetoy_mm.ops.attention import BACKENDS, available_backends, neighborhood_attention
 from eyetoy_mm.ops.token_attention import token_attention, token_attention_mask

@@ -1,8 +1,8 @@
 """The ``flex`` back end: ``flex_attention`` compiled into a fused kernel, for CUDA without NATTEN's kernels.
 
 The neighborhood is its ``mask_mod`` and the relative position bias its ``score_mod``, so this one trains with a bias.
-On CPU ``flex_attention`` has no backward pass, and uncompiled it materialises every score: there the ``torch`` back
-end is used.
+On CPU ``flex_attention`` has no backward pass, and uncompiled it materialises every score: there the ``torch`` back end
+is used.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def mask_mod(neighborhood: Neighborhood) -> Callable[[Tensor, Tensor, Tensor, Te
 
 
 def score_mod(neighborhood: Neighborhood, bias: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """The relative position bias as ``flex_attention`` asks for it: the score of a pair with the bias added."""
+    """The relative position bias as ``flex_attention`` asks for it: a score with its bias added."""
     flat = bias.flatten(1)
 
     def add_bias(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> s
         if axis.kernel_size < 2:
             return f"it needs a kernel_size of at least 2, got {axis.kernel_size}"
         if axis.kernel_size * axis.dilation > axis.length:
-            sizes = f"{axis.kernel_size} * {axis.dilation} > {axis.length}"
-            return f"it needs kernel_size * dilation <= axis length, got {sizes}"
+            reach = f"{axis.kernel_size} * {axis.dilation} > {axis.length}"
+            return f"it needs kernel_size * dilation <= axis length, got {reach}"
     return _unusable()
 
 

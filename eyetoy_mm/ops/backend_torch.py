@@ -6,14 +6,14 @@ overlap: each holds the halos of its tiles (see :mod:`eyetoy_mm.ops.tiles`), cop
 ::
 
           strip                 strip
-    +--:--------:-----+    +-----:--------:--+    all strips are one batch of matrices;
-    |  :        :     |    |     :        :  |    a loop goes down the rows of tiles:
-    |  +--------+     |    |     +--------+  |
-    |  |halo+--+|     |    |     |halo+--+|  |      scores = q @ k^T + mask   (strips * batch * heads, tile, halo)
-    |  |    |q ||     |    |     |    |q ||  |      output = softmax(scores) @ v
-    |  |    +--+|     |    |     |    +--+|  |
-    |  +--------+     |    |     +--------+  |    Tiles away from the borders have the same mask. The scores of
-    +--:--------:-----+    +-----:--------:--+    one turn stay in the processor's cache.
+    +--:--------:-----+    +-----:--------:--+    all strips are one batch; a loop goes down the rows of tiles:
+    |  :        :     |    |     :        :  |
+    |  +--------+     |    |     +--------+  |        scores = q @ k^T + mask        (batch, tile, halo)
+    |  |halo+--+|     |    |     |halo+--+|  |        output = softmax(scores) @ v
+    |  |    |q ||     |    |     |    |q ||  |
+    |  |    +--+|     |    |     |    +--+|  |    Tiles away from the borders have the same mask. The scores of one turn
+    |  +--------+     |    |     +--------+  |    stay in the cache, and nothing larger than the strips is kept.
+    +--:--------:-----+    +-----:--------:--+
 
 Dilation splits the map into independent interleaved maps, which are batched where their sizes agree. The backward pass
 is written by hand and computes the probabilities again. float16 and bfloat16 inputs are computed in float32.
@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyetoy_mm.ops import plain_form
+from eyetoy_mm.ops import dense_form, plain_form
 from eyetoy_mm.ops.neighborhood import Neighborhood
 from eyetoy_mm.ops.tiles import Cut, Plan, Turn, bias_index, dilation_groups, maps_at_once
 
@@ -46,14 +46,15 @@ def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> s
 def attend(
     query: Tensor, key: Tensor, value: Tensor, neighborhood: Neighborhood, bias: Tensor | None, scale: float
 ) -> Tensor:
-    """Attention in blocks; in plain operators while a graph is exported."""
+    """Attention in blocks; small maps at once; in plain operators while a graph is exported."""
     if plain_form.is_wanted():
         return plain_form.attend(query, key, value, neighborhood, bias, scale)
+    if dense_form.is_wanted(neighborhood, bias):
+        return dense_form.attend(query, key, value, neighborhood, scale)
     return _forward(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
 
 
-# --- The operators
-# ---------------------------------------------------------------------------------------------------------
+# --- The operators ----------------------------------------------------------------------------------------------------
 
 _ARGUMENTS = (
     "Tensor query, Tensor key, Tensor value, Tensor? bias, SymInt[] kernel_size, SymInt[] dilation, float scale"
@@ -144,8 +145,7 @@ def _differentiate(ctx, gradient):
 _forward.register_autograd(_differentiate, setup_context=_save)
 
 
-# --- One turn of the loop
-# --------------------------------------------------------------------------------------------------
+# --- One turn of the loop ---------------------------------------------------------------------------------------------
 
 
 def _probabilities(q: Tensor, k: Tensor, turn: Turn, masks: Sequence[Tensor | None]) -> Tensor:
@@ -158,7 +158,7 @@ def _probabilities(q: Tensor, k: Tensor, turn: Turn, masks: Sequence[Tensor | No
 
 
 def _masks(plan: Plan, bias: Tensor | None, like: Tensor) -> Sequence[Tensor | None]:
-    """What to add to the scores in each case: ``(strips or 1, 1, heads or 1, queries, keys)``, or None for nothing."""
+    """What to add to the scores per case of the plan, ``(strips or 1, 1, heads or 1, queries, keys)``, or None."""
     if bias is None:
         return _plain_masks(plan, _compute_dtype(like), like.device)
     table = F.pad(bias.flatten(1).to(_compute_dtype(like)), (0, 1), value=-math.inf)
@@ -197,8 +197,7 @@ def _bias_gradient(plan: Plan, mask_gradients: Sequence[Tensor]) -> Tensor:
     return table[:, :-1]
 
 
-# --- Maps and strips
-# -------------------------------------------------------------------------------------------------------
+# --- Maps and strips --------------------------------------------------------------------------------------------------
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -206,7 +205,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor) -> Iterator[tuple[Plan, list[Tensor]]]:
-    """Undilated maps of one size, some at a time: a plan and views ``(batch, maps..., heads, *spatial, dim)``."""
+    """Undilated maps, some of one size at a time: a plan and views ``(batch, maps..., heads, *spatial, dim)``."""
     kernel_size, dilation = tuple(kernel_size), tuple(dilation)
     if len(kernel_size) == 1:  # a sequence is a map of one row
         kernel_size, dilation, tensors = (1, *kernel_size), (1, *dilation), tuple(x.unsqueeze(1) for x in tensors)

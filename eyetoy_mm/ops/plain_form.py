@@ -113,7 +113,7 @@ def _unselect(x: Tensor, tables: list[_Table]) -> Tensor:
 
 
 def _bias(bias: Tensor, tables: list[_Table]) -> Tensor:
-    """``(heads, 2 * kernel_size - 1 per axis)`` -> ``(heads, tiles..., queries..., keys...)``, each once per axis."""
+    """``(heads, offsets per axis...)`` -> ``(heads, tiles per axis..., queries per axis..., keys per axis...)``."""
     n = len(tables)
     for i, table in enumerate(tables):
         index = torch.tensor(table.bias, device=bias.device)

@@ -18,16 +18,15 @@ from torch import Tensor
 
 from eyetoy_mm.ops.neighborhood import Axis
 
-# Measured (docs/operator.md): scores of one turn of the loop, few enough for a cache, enough to share out among
+# Measured (docs/performance.md): scores of one turn of the loop, few enough for a cache, enough to share out among
 # threads; and elements of strips of keys at once, which bounds the maps that are cut into strips together, so that
 # strips stay in a cache.
 SCORES_AT_ONCE = 2**18
 ELEMENTS_AT_ONCE = 2**20
-SMALL_MAP = 256  # positions up to which one tile for all costs less than several turns of the loop
 
 
 def tile_size(axes: tuple[Axis, ...]) -> tuple[int, ...]:
-    """Queries per tile along each axis; ``docs/operator.md`` has the measurements behind this rule.
+    """Queries per tile along each axis; ``docs/performance.md`` has the measurements behind this rule.
 
     16 in a sequence, 4 x 8 in a map, 2 x 4 x 4 in a volume. Larger where copies of the halos would take more than 4
     times the memory of the map (2.5 times per axis of a volume); a whole axis where a halo covers most of it; evenly
@@ -44,13 +43,11 @@ def tile_size(axes: tuple[Axis, ...]) -> tuple[int, ...]:
         if size + axis.window(0) - 1 >= 0.8 * axis.length and (chosen or axis.length <= 2 * size):
             size = axis.length
         chosen.append(math.ceil(axis.length / math.ceil(axis.length / size)))
-    if math.prod(axis.length for axis in axes) <= SMALL_MAP and list(chosen[1:]) == [axis.length for axis in axes[1:]]:
-        return tuple(axis.length for axis in axes)
     return tuple(chosen)
 
 
 class Pattern(NamedTuple):
-    """Which keys of its halo each query of a tile attends to, along one axis; the same away from the borders."""
+    """Which keys of its halo each query of a tile attends to, along one axis. Inner tiles have the same."""
 
     kernel_size: int
     window: int
@@ -93,7 +90,7 @@ def strip_tiles(axis: Axis, size: int) -> tuple[Tile, ...]:
 
 
 class Run(NamedTuple):
-    """Windows ``first, first + every, ...`` of an axis, from ``position, position + step, ...``; none overlap."""
+    """Windows ``first, first + every, ...`` begin at ``position, position + step, ...``, clear of each other."""
 
     first: int
     every: int
@@ -111,7 +108,7 @@ def query_runs(axis: Axis, size: int) -> tuple[Run, ...]:
 
 
 def key_runs(tiles: tuple[Tile, ...]) -> tuple[Run, ...]:
-    """The halos of the tiles of an axis. Of evenly spaced tiles, every ``apart``-th halo is clear of the others."""
+    """The halos of the tiles of an axis. In an even row, every ``apart``-th halo is clear of the others."""
     size, width = tiles[0].queries, tiles[0].keys
     apart = math.ceil(width / size)
     runs, begin = [], 0
@@ -210,7 +207,7 @@ def maps_at_once(axes: tuple[Axis, ...], dim: int) -> int:
 
 
 def bias_index(patterns: Patterns) -> Tensor:
-    """Index of every (query, key) of a tile into the flattened bias; one past its end where it does not attend."""
+    """Index of every (query, key) of a tile into the flattened bias; past its end where the query does not attend."""
     index = torch.zeros(1, 1, dtype=torch.long)
     outside = torch.zeros(1, 1, dtype=torch.bool)
     for kernel_size, window, keys, queries in patterns:

@@ -1,4 +1,4 @@
-"""The mask and the score of the ``flex`` back end, uncompiled, against the definition; compiled where there is CUDA."""
+"""The mask and the score of the ``flex`` back end, uncompiled, against the definition. Kernels need CUDA."""
 
 import pytest
 import torch
