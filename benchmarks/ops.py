@@ -2,8 +2,7 @@
 
     python benchmarks/ops.py                              # every case
     python benchmarks/ops.py --only "window 7" --threads 1
-    python benchmarks/ops.py --natten-python OLD/bin/python  # also natten 0.17, in an environment of
-    its own
+    python benchmarks/ops.py --natten-python OLD/bin/python   # also natten 0.17, from an environment of its own
 
 Prints a markdown table: forward / forward + backward, as multiples of the *floor*, the time of the forward's
 ``4 * positions * window * dim * heads`` floating point operations at the rate of a 1024 x 1024 float32 matrix product.

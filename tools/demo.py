@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -57,7 +58,7 @@ def main() -> None:
     paint(predictor, picture)
 
     print(f"\nDone in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} threads.")
-    print(f"checkpoint      {checkpoint}")
+    print(f"checkpoint      {os.path.relpath(checkpoint)}")
     print(f"overlay         {picture}  (photo | ground truth | prediction)")
     for name, key in (("mIoU", "mIoU"), ("pixel accuracy", "aAcc")):
         print(f"{name:15s} {before[key]:5.1f} % untrained -> {after[key]:5.1f} % trained, on the validation photos")
@@ -114,7 +115,7 @@ def paint(predictor: Predictor, target: Path) -> None:
         ]
         rows.append(np.hstack(panels))
     width = max(row.shape[1] for row in rows)
-    rows = [mmcv.impad(row, shape=(row.shape[0], width), pad_val=255) for row in rows]
+    rows = [mmcv.impad(row, shape=(row.shape[0], width), pad_val=(255, 255, 255)) for row in rows]
     mmcv.imwrite(mmcv.rgb2bgr(np.vstack(rows)), str(target))
 
 
