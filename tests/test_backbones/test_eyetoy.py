@@ -47,15 +47,19 @@ def test_eval_is_deterministic_and_batch_independent():
         torch.testing.assert_close(torch.cat(single), both)
 
 
-def test_stem_positions_are_the_images_positions():
-    """A bright pixel shows up first where it is: reshapes that mix up rows, columns or channels move it."""
-    backbone = EyeToy(arch=MINI).double().eval()
+def test_a_pixel_changes_the_positions_that_see_it_and_no_others():
+    """Reshapes that mix up rows, columns or channels move the change elsewhere."""
+    near = MINI | dict(windows=((1,),) * 4, merging=((1,),) * 4, global_layers=0)  # no position looks at another
+    backbone = EyeToy(arch=near).double().eval()
     x = torch.zeros(1, 3, 64, 96, dtype=torch.float64)
-    before = backbone(x)[0]
+    before = backbone(x)
     x[:, :, 42, 81] = 0.1
-    change = (backbone(x)[0] - before).abs().sum(1)[0]
-    row, column = divmod(int(change.argmax()), change.shape[1])
-    assert abs(row - 42 // 4) <= 1 and abs(column - 81 // 4) <= 1
+    changed = [(m - b).abs().sum(1)[0] > 0 for m, b in zip(backbone(x), before, strict=True)]
+    # stem positions r of stride 4 see pixels 4 r - 3 to 4 r + 3; later maps average pairs
+    for change, rows, columns in zip(changed, ((10, 11), (5,), (2,), (1,)), ((20, 21), (10,), (5,), (2,)), strict=True):
+        expected = torch.zeros_like(change)
+        expected[torch.tensor(rows)[:, None], torch.tensor(columns)] = True
+        assert torch.equal(change, expected)
 
 
 def test_out_indices_select_maps_and_leave_out_later_stages():

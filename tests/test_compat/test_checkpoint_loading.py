@@ -26,12 +26,13 @@ pytest.importorskip("mmengine")
 if not checkpoint_loading.needed():
     pytest.skip("torch < 2.6 has another default", allow_module_level=True)
 
-import compat_tiny_runner
 from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OneCycleLR
 from mmengine.runner import Runner, load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
+
+from tests.test_compat import compat_tiny_runner
 
 load = partial(CheckpointLoader.load_checkpoint, map_location="cpu", logger="silent")
 
