@@ -8,14 +8,12 @@ Usage::
 from __future__ import annotations
 
 import argparse
-import os
 
-from mmengine.config import DictAction
 from mmengine.hooks import PrepareTTAHook
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
-from eyetoy_mm.engine.config import check_data, load_config
+from eyetoy_mm.engine.config import add_arguments, check_data, load_config_from
 from eyetoy_mm.engine.errors import UserError, report_user_errors
 
 
@@ -24,13 +22,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("--work-dir", help="folder for logs (default: work_dirs/<config name>)")
-    parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation, as tta_model and tta_pipeline say")
     parser.add_argument("--show-dir", help="folder for pictures of ground truth and prediction")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override settings: key.of.it=value ...")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add_arguments(parser)
     return parser.parse_args()
 
 
@@ -38,14 +32,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Check data and checkpoint, then evaluate."""
     args = parse_args()
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    config = load_config(
-        args.config,
-        options=args.cfg_options,
-        work_dir=args.work_dir,
-        data_root=args.data_root,
-        launcher=args.launcher,
-    )
+    config = load_config_from(args)
     check_exists(args.checkpoint)
     check_data(config, "test")
     config.load_from = args.checkpoint

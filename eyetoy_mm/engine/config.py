@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
 from eyetoy_mm.engine.errors import UserError
 
 _INSTALL = "pip install 'eyetoy-mm[lite]' (or [full] where mmcv's compiled operators are wanted)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every tool that runs a config takes; :func:`load_config_from` reads it."""
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)")
+    parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
+    parser.add_argument("--amp", action="store_true", help="mixed precision in training; evaluation follows the config")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override settings: key.of.it=value ...")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config_from(args: argparse.Namespace) -> Config:
+    """Load the config that a command line asks for; ``args.config`` is its path."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return load_config(
+        args.config,
+        options=args.cfg_options,
+        work_dir=args.work_dir,
+        data_root=args.data_root,
+        launcher=args.launcher,
+        amp=args.amp,
+    )
 
 
 def load_config(

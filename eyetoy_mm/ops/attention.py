@@ -11,11 +11,12 @@ from eyetoy_mm.ops import backend_flex, backend_natten, backend_reference, backe
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
 # In order of preference. Each module has `refusal(...)`, the reason why it cannot run a case or None, and
-# `attend(...)`. `reference` is for tests and is never picked.
+# `attend(...)`. `torch` runs everything, so what follows it is used by name alone: `flex`, whose compiled kernels have
+# not been measured on CUDA yet, and `reference`, which is for tests.
 BACKENDS: dict[str, ModuleType] = {
     "natten": backend_natten,
-    "flex": backend_flex,
     "torch": backend_torch,
+    "flex": backend_flex,
     "reference": backend_reference,
 }
 

@@ -78,7 +78,7 @@ def score_mod(neighborhood: Neighborhood, bias: Tensor) -> Callable[[Tensor, Ten
 @functools.lru_cache(maxsize=64)
 def _block_mask(neighborhood: Neighborhood, device: torch.device) -> BlockMask:
     length = functools.reduce(int.__mul__, neighborhood.spatial)
-    return create_block_mask(mask_mod(neighborhood), None, None, length, length, device=device)
+    return create_block_mask(mask_mod(neighborhood), None, None, length, length, device=device, _compile=True)
 
 
 @functools.lru_cache(maxsize=64)
