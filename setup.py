@@ -98,10 +98,10 @@ setup(
     keywords="vision backbone, neighborhood attention, object detection, segmentation, openmmlab",
     packages=find_packages(include=["eyetoy_mm", "eyetoy_mm.*"]),
     python_requires=">=3.10",
-    # The model needs torch alone (2.5: flex_attention), and numpy nowhere. Everything else is an extra on purpose: a
-    # requirement on mmcv-lite, or on the OpenMMLab packages by these names, would be installed over a compiled mmcv or
-    # over a fork that has the same import names.
-    install_requires=["torch>=2.5"],
+    # The model needs torch alone (2.7: torch.compiler.is_exporting), and numpy nowhere. Everything else is an extra on
+    # purpose: a requirement on mmcv-lite, or on the OpenMMLab packages by these names, would be installed over a
+    # compiled mmcv or over a fork that has the same import names.
+    install_requires=["torch>=2.7"],
     extras_require={
         # OpenMMLab without a compiler. Not where mmcv is installed: mmcv-lite would overwrite it.
         "lite": [*OPENMMLAB, "mmcv-lite>=2.0.0rc4,<2.2.0"],
