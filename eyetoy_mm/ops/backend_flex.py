@@ -78,7 +78,9 @@ def score_mod(neighborhood: Neighborhood, bias: Tensor) -> Callable[[Tensor, Ten
 @functools.lru_cache(maxsize=64)
 def _block_mask(neighborhood: Neighborhood, device: torch.device) -> BlockMask:
     length = functools.reduce(int.__mul__, neighborhood.spatial)
-    return create_block_mask(mask_mod(neighborhood), None, None, length, length, device=device, _compile=True)
+    # compiled, it never holds the whole (N, N) mask
+    create = torch.compile(create_block_mask) if device.type == "cuda" else create_block_mask
+    return create(mask_mod(neighborhood), None, None, length, length, device=device)
 
 
 @functools.lru_cache(maxsize=64)
