@@ -110,7 +110,11 @@ setup(
         # Fused kernels, where they can be compiled. Its build imports torch: install that first, then
         # `pip install --no-build-isolation "eyetoy-mm[natten]"`. Without it our own PyTorch path runs.
         "natten": ["natten>=0.20"],
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit"],
+        # What export is tested with has no wheels for Python 3.10.
+        "dev": [
+            *("pytest", "hypothesis", "ruff", "mypy", "pre-commit"),
+            *(f"{name}; python_version >= '3.11'" for name in ("onnx", "onnxruntime", "onnxscript")),
+        ],
     },
     cmdclass={"build_py": BuildPy},
     options={"build": {"build_base": build_folder()}},
