@@ -73,14 +73,18 @@ def train(work_dir: Path, options: list[str]) -> None:
     Raises:
         UserError: It failed; the message has the last lines of its output.
     """
-    command = [sys.executable, str(ROOT / "tools/train.py"), str(CONFIG), "--work-dir", str(work_dir)]
-    options = [
-        *(f"{split}_dataloader.dataset.data_root={ROOT / 'data/sample'}" for split in ("train", "val")),
-        *options,
+    command = [
+        sys.executable,
+        ROOT / "tools/train.py",
+        CONFIG,
+        "--work-dir",
+        work_dir,
+        "--data-root",
+        ROOT / "data/sample",
     ]
-    process = subprocess.Popen(
-        [*command, "--cfg-options", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    if options:
+        command += ["--cfg-options", *options]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     tail: list[str] = []
     for line in process.stdout:

@@ -114,9 +114,10 @@ class EyeToy(BaseModule):
 
         params = encoder_params(self.arch, in_channels, dropout, drop_path_rate, num_stages=self.out_indices[-1] + 1)
         self.encoder = Encoder2D(**params.__dict__)
-        self.encoder.transformer_stack.gradient_checkpointing = with_cp
+        stack = self.encoder.transformer_stack
+        stack.gradient_checkpointing = with_cp
         for index in self.out_indices:  # each map is normed where it leaves
-            self.add_module(f"norm{index}", nn.LayerNorm(self.arch.embed_dims[index]))
+            self.add_module(f"norm{index}", nn.LayerNorm(stack.stage_channels[index]))
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

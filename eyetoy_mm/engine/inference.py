@@ -26,6 +26,7 @@ class Predictor:
         self.config = config
         self.score_threshold = score_threshold
         init_default_scope(config.default_scope)
+        check_fits(MODELS.build(config.model), checkpoint)  # before the toolboxes load what fits and ignore the rest
         self.model = self._open(checkpoint, device)
 
     def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
@@ -48,7 +49,6 @@ class SegPredictor(Predictor):
         from mmseg.apis import init_model
         from mmseg.visualization import SegLocalVisualizer
 
-        check_fits(MODELS.build(self.config.model), checkpoint)
         model = init_model(self.config, checkpoint, device=device)
         self.visualizer = SegLocalVisualizer(alpha=0.6)
         self.visualizer.dataset_meta = model.dataset_meta
@@ -74,7 +74,6 @@ class DetPredictor(Predictor):
         from mmdet.apis import init_detector
         from mmdet.visualization import DetLocalVisualizer
 
-        check_fits(MODELS.build(self.config.model), checkpoint)
         model = init_detector(self.config, checkpoint, device=device)
         self.visualizer = DetLocalVisualizer()
         self.visualizer.dataset_meta = model.dataset_meta
@@ -102,7 +101,6 @@ class ClsPredictor(Predictor):
         from mmpretrain import ImageClassificationInferencer
         from mmpretrain.visualization import UniversalVisualizer
 
-        check_fits(MODELS.build(self.config.model), checkpoint)
         self.inferencer = ImageClassificationInferencer(self.config, pretrained=checkpoint, device=device)
         self.visualizer = UniversalVisualizer()
         return self.inferencer.model
