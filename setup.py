@@ -1,16 +1,19 @@
-"""Package metadata, and the build step that puts configs and tools into the wheel."""
+"""Package metadata, and the build steps: configs and tools into the wheel, and compiled kernels where they can be."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import os
+import platform
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -69,6 +72,38 @@ class BuildPy(build_py):
                 shutil.copy2(source, mim / item)
 
 
+class BuildExt(build_ext):
+    """Plain libraries that any Python loads with ctypes; hence no tag of this Python in their names."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Path of a library below the package."""
+        return os.path.join(*fullname.split(".")) + ".so"
+
+
+def kernels() -> list[Extension]:
+    """The kernels of ``ops/backend_cpp.py``, once per instruction set; left out where there is no compiler."""
+    if sys.platform == "win32":
+        return []  # its compiler has no vector types
+    flags = {"baseline": []}
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        flags["avx2"] = ["-mavx2", "-mfma"]
+        flags["avx512"] = [*flags["avx2"], "-mavx512f", "-mavx512dq", "-mavx512vl"]
+    common = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-pthread"]
+    folder = "eyetoy_mm/ops/cpp"
+    return [
+        Extension(
+            f"eyetoy_mm.ops.cpp.{name}",
+            sources=[f"{folder}/{name}.cpp"],
+            depends=[f"{folder}/neighborhood.h"],
+            extra_compile_args=common + some,
+            extra_link_args=["-pthread"],
+            language="c++",
+            optional=True,
+        )
+        for name, some in flags.items()
+    ]
+
+
 def build_folder() -> str:
     """A folder outside the sources: what a `build/` left behind would end up in the next wheel."""
     folder = tempfile.mkdtemp(prefix="eyetoy_mm-build-")
@@ -116,7 +151,8 @@ setup(
             *(f"{name}; python_version >= '3.11'" for name in ("onnx", "onnxruntime", "onnxscript")),
         ],
     },
-    cmdclass={"build_py": BuildPy},
+    ext_modules=kernels(),
+    cmdclass={"build_py": BuildPy, "build_ext": BuildExt},
     options={"build": {"build_base": build_folder()}},
     zip_safe=False,
 )

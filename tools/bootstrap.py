@@ -1,9 +1,9 @@
 """Make or refresh the environment that ``make demo`` and ``make test`` run in (``.venv``). Standard library only.
 
 It ends with PyTorch, mmcv-lite, the OpenMMLab packages, the development tools and this checkout (editable), in the
-versions of ``requirements/constraints.txt``. No compiler is used. Outside the folder, the only thing that may be
-installed is Debian's package for ``python3 -m venv``, where that is missing. A run that was cut short is continued by
-the next one; a run with nothing to do takes a fraction of a second.
+versions of ``requirements/constraints.txt``. No compiler is needed; where there is one, our kernels are compiled.
+Outside the folder, the only thing that may be installed is Debian's package for ``python3 -m venv``, where that is
+missing. A run that was cut short is continued by the next one; a run with nothing to do takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
 # A change in any of these brings the environment up to date.
-INPUTS = (ROOT / "setup.py", CONSTRAINTS, Path(__file__).resolve())
+KERNELS = sorted((ROOT / "eyetoy_mm" / "ops" / "cpp").glob("*[ph]"))
+INPUTS = (ROOT / "setup.py", CONSTRAINTS, Path(__file__).resolve(), *KERNELS)
 STATE = "eyetoy-mm.json"  # in the environment: says that it is ours, and what it was made from
 NEEDED_GIB = 10  # the environment, and its downloads while they are unpacked
 THIS_PYTHON = "{}.{}".format(*sys.version_info)
@@ -100,7 +101,7 @@ def make(env: Path, state: dict[str, str] | None, target: dict[str, str]) -> int
 
     step("Installing PyTorch, OpenMMLab and the development tools (about 3 GB the first time)")
     headless_opencv(scratch)
-    # --only-binary: rather no installation than one that starts a compiler.
+    # --only-binary: rather no installation than one that compiles what it depends on.
     run([*pip, "--only-binary", ":all:", "--find-links", scratch, "--no-build-isolation", "--editable", ".[lite,dev]"])
 
     step("Installing NATTEN (optional)")

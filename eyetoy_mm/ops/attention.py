@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from eyetoy_mm.ops import backend_flex, backend_natten, backend_reference, backend_torch
+from eyetoy_mm.ops import backend_cpp, backend_flex, backend_natten, backend_reference, backend_torch
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
 # In order of preference. Each module has `refusal(...)`, the reason why it cannot run a case or None, and
@@ -15,6 +15,7 @@ from eyetoy_mm.ops.neighborhood import Neighborhood
 # not been measured on CUDA yet, and `reference`, which is for tests.
 BACKENDS: dict[str, ModuleType] = {
     "natten": backend_natten,
+    "cpp": backend_cpp,
     "torch": backend_torch,
     "flex": backend_flex,
     "reference": backend_reference,

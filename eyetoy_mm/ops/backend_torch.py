@@ -17,9 +17,6 @@ overlap: each holds the halos of its tiles (see :mod:`eyetoy_mm.ops.tiles`), cop
 
 Dilation splits the map into independent interleaved maps, which are batched where their sizes agree. The backward pass
 is written by hand and computes the probabilities again. float16 and bfloat16 inputs are computed in float32.
-
-The operators are registered with :mod:`torch.library`, so ``torch.compile`` sees a single node. Where only plain
-operators will do (export, gradients of gradients), :mod:`eyetoy_mm.ops.plain_form` computes the same.
 """
 
 from __future__ import annotations
@@ -35,6 +32,7 @@ from torch import Tensor
 
 from eyetoy_mm.ops import dense_form, plain_form
 from eyetoy_mm.ops.neighborhood import Neighborhood
+from eyetoy_mm.ops.operator import register
 from eyetoy_mm.ops.tiles import Cut, Plan, Turn, bias_index, dilation_groups, maps_at_once
 
 
@@ -51,17 +49,12 @@ def attend(
         return plain_form.attend(query, key, value, neighborhood, bias, scale)
     if dense_form.is_wanted(neighborhood, bias):
         return dense_form.attend(query, key, value, neighborhood, scale)
-    return _forward(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
+    return _operator(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
 
 
 # --- The operators ----------------------------------------------------------------------------------------------------
 
-_ARGUMENTS = (
-    "Tensor query, Tensor key, Tensor value, Tensor? bias, SymInt[] kernel_size, SymInt[] dilation, float scale"
-)
 
-
-@torch.library.custom_op("eyetoy_mm::neighborhood_attention", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
 def _forward(query, key, value, bias, kernel_size, dilation, scale):
     output = torch.empty_like(query, memory_format=torch.contiguous_format)
     for plan, (q, k, v, o) in _maps(kernel_size, dilation, query, key, value, output):
@@ -76,11 +69,6 @@ def _forward(query, key, value, bias, kernel_size, dilation, scale):
     return output
 
 
-@torch.library.custom_op(
-    "eyetoy_mm::neighborhood_attention_backward",
-    mutates_args=(),
-    schema=f"(Tensor gradient, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)",
-)
 def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
     gradients = [torch.zeros(x.shape, dtype=_compute_dtype(x), device=x.device) for x in (query, key, value)]
     bias_gradient = query.new_zeros(0) if bias is None else torch.zeros_like(bias)
@@ -112,37 +100,7 @@ def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
     return *(g.to(query.dtype) for g in gradients), bias_gradient
 
 
-@_forward.register_fake
-def _(query, key, value, bias, kernel_size, dilation, scale):
-    return torch.empty_like(query, memory_format=torch.contiguous_format)
-
-
-@_backward.register_fake
-def _(gradient, query, key, value, bias, kernel_size, dilation, scale):
-    gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
-    return *gradients, query.new_empty(0) if bias is None else torch.empty_like(bias)
-
-
-def _save(ctx, inputs, output):
-    *tensors, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx, gradient):
-    query, key, value, bias = ctx.saved_tensors
-    if torch.is_grad_enabled():  # the gradient is to be differentiated again
-        neighborhood = Neighborhood.of(query.shape[1:-2], ctx.kernel_size, ctx.dilation)
-        wanted = [x for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False) if needed]
-        output = plain_form.attend(query, key, value, neighborhood, bias, ctx.scale)
-        found = iter(torch.autograd.grad(output, wanted, gradient, create_graph=True))
-        gradients = [next(found) if needed else None for needed in ctx.needs_input_grad[:4]]
-    else:
-        gradients = _backward(gradient, query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale)
-        gradients = [*gradients[:3], None if bias is None else gradients[3]]
-    return *gradients, None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
+_operator = register("neighborhood_attention", _forward, _backward)
 
 
 # --- One turn of the loop ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Both forms of the ``torch`` back end, on one thread: on maps this small, waiting for a second one costs more."""
+"""Tests of the operator run on one thread: on maps this small, waiting for a second one costs more."""
 
 import pytest
 import torch
@@ -14,9 +14,9 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True, scope="module", params=["blocked", "small maps dense"])
-def _form(request):
-    """Small maps are computed at once; here they are also cut into tiles, so that every border of those is met."""
+@pytest.fixture(scope="module", params=["blocked", "small maps dense"])
+def forms(request):
+    """Both forms of the ``torch`` back end: small maps at once, as is the rule, and small maps cut into tiles too."""
     before = dense_form.SMALL_MAP
     dense_form.SMALL_MAP = 0 if request.param == "blocked" else before
     yield

@@ -7,8 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyetoy_mm.ops import available_backends, neighborhood_attention
+from eyetoy_mm.ops import available_backends, backend_cpp, neighborhood_attention
+from eyetoy_mm.ops.backend_reference import attended
 from eyetoy_mm.ops.neighborhood import Axis
+
+pytestmark = pytest.mark.usefixtures("forms")
+needs_cpp = pytest.mark.skipif(isinstance(backend_cpp.KERNELS, str), reason=str(backend_cpp.KERNELS))
+TRAINABLE = [("torch", torch.float64), pytest.param("cpp", torch.float32, marks=needs_cpp)]
 
 CASES = [  # spatial, kernel_size, dilation
     ((1,), 3, 1),
@@ -61,22 +66,56 @@ def test_reference_is_dense_attention_under_a_literal_mask():
     torch.testing.assert_close(neighborhood_attention(q, k, v, 2, backend="reference").flatten(1, 2), expected)
 
 
+@pytest.mark.parametrize(("backend", "dtype"), TRAINABLE)
 @pytest.mark.parametrize(("spatial", "kernel_size", "dilation"), CASES)
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_torch_equals_reference_in_value_and_gradient(spatial, kernel_size, dilation, with_bias):
-    inputs = qkv(spatial)
+def test_equals_reference_in_value_and_gradient(backend, dtype, spatial, kernel_size, dilation, with_bias):
+    inputs = qkv(spatial, dtype=dtype)
     if with_bias:
         kernel = (kernel_size,) * len(spatial) if isinstance(kernel_size, int) else kernel_size
-        inputs.append(torch.randn(2, *(2 * k - 1 for k in kernel), dtype=torch.float64).requires_grad_())
+        inputs.append(torch.randn(2, *(2 * k - 1 for k in kernel), dtype=dtype).requires_grad_())
     q, k, v, *bias = inputs
     bias = bias[0] if bias else None
     weight = torch.randn_like(q)
     results = []
-    for backend in ("torch", "reference"):
-        output = neighborhood_attention(q, k, v, kernel_size, dilation, bias, scale=0.3, backend=backend)
+    for name in (backend, "reference"):
+        output = neighborhood_attention(q, k, v, kernel_size, dilation, bias, scale=0.3, backend=name)
+        results.append([output, *torch.autograd.grad((output * weight).sum(), inputs)])
+    tolerance = {} if dtype == torch.float64 else {"atol": 2e-5, "rtol": 1e-4}
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, **tolerance)
+
+
+def dense(q, k, v, kernel_size):
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    for length in q.shape[1:-2]:
+        mask = torch.kron(mask, attended(Axis(length, kernel_size)))
+    q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=needs_cpp)])
+@pytest.mark.parametrize(
+    ("shape", "kernel_size"),
+    [
+        ((1, 56, 56, 2, 32), 17),
+        ((2, 37, 61, 1, 16), 7),
+        ((1, 28, 28, 2, 32), 25),
+        ((1, 700, 2, 8), 33),
+        ((1, 9, 17, 10, 1, 8), 5),
+    ],
+)
+def test_equals_dense_attention_on_larger_maps(backend, shape, kernel_size):
+    q, k, v = inputs = [torch.randn(shape, requires_grad=True) for _ in range(3)]
+    weight = torch.randn(shape).flatten(1, -3)
+    results = []
+    for output in (
+        neighborhood_attention(q, k, v, kernel_size, backend=backend).flatten(1, -3),
+        dense(q, k, v, kernel_size),
+    ):
         results.append([output, *torch.autograd.grad((output * weight).sum(), inputs)])
     for actual, expected in zip(*results, strict=True):
-        torch.testing.assert_close(actual, expected)
+        torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
 
 
 @settings(max_examples=150, deadline=None)
@@ -141,7 +180,7 @@ def test_far_keys_have_no_influence():
 def test_backends_say_why_not():
     q, k, v = qkv((4, 4))
     answer = available_backends(q, 3)
-    assert list(answer) == ["natten", "torch", "flex", "reference"]
+    assert list(answer) == ["natten", "cpp", "torch", "flex", "reference"]
     assert answer["torch"] is None and "CUDA" in answer["natten"] and "CUDA" in answer["flex"]
     with pytest.raises(RuntimeError, match=r"'natten' cannot run .* CUDA"):
         neighborhood_attention(q, k, v, 3, backend="natten")
