@@ -88,7 +88,7 @@ def kernels() -> list[Extension]:
     if platform.machine().lower() in ("x86_64", "amd64"):
         flags["avx2"] = ["-mavx2", "-mfma"]
         flags["avx512"] = [*flags["avx2"], "-mavx512f", "-mavx512dq", "-mavx512vl"]
-    common = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-pthread"]
+    common = ["-std=c++17", "-O3", "-g0", "-ffp-contract=fast", "-fvisibility=hidden", "-pthread"]
     folder = "eyetoy_mm/ops/cpp"
     return [
         Extension(

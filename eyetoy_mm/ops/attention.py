@@ -46,8 +46,7 @@ def neighborhood_attention(
         kernel_size: Window size in positions, one for all axes or one per axis; at least 1, odd or even.
         dilation: Distance between the positions of a window, one for all axes or one per axis.
         bias: Optional learnable relative position bias ``(heads, 2 * kernel_size - 1 per axis)`` added to the scaled
-        scores;
-            the index along an axis is ``(key - query) / dilation + kernel_size - 1``.
+            scores; the index along an axis is ``(key - query) / dilation + kernel_size - 1``.
         scale: Factor on ``query @ key``; ``head_dim ** -0.5`` when None.
         backend: A name from :data:`BACKENDS`, or None for the best one that can run the case.
 

@@ -7,8 +7,10 @@ and the threads are PyTorch's own. float16 and bfloat16 inputs are computed in f
 
 from __future__ import annotations
 
+import array
 import ctypes
 import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,39 +52,39 @@ def attend(
 
 # --- What cpp/neighborhood.h asks for ---------------------------------------------------------------------------------
 
-_Axes = ctypes.c_int64 * 3
+
+def _strided(x: Tensor) -> list[int]:
+    """A tensor ``(B, *spatial, heads, dim)`` as a ``Strided``."""
+    batch, *axes, head, _ = x.stride()
+    return [x.data_ptr(), batch, *[0] * (3 - len(axes)), *axes, head]
 
 
-class _Strided(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("batch", ctypes.c_int64), ("axis", _Axes), ("head", ctypes.c_int64)]
-
-    @classmethod
-    def of(cls, x: Tensor) -> _Strided:
-        batch, *axes, head, _ = x.stride()
-        return cls(x.data_ptr(), batch, _Axes(*[0] * (3 - len(axes)), *axes), head)
-
-
-class _Problem(ctypes.Structure):
-    _fields_ = [
-        ("batch", ctypes.c_int64),
-        ("heads", ctypes.c_int64),
-        ("dim", ctypes.c_int64),
-        ("length", _Axes),
-        ("kernel", _Axes),
-        ("dilation", _Axes),
-        ("scale", ctypes.c_float),
-        ("threads", ctypes.c_int),
-        ("parallel", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("bias_gradient", ctypes.c_void_p),
-    ]
-
-    @classmethod
-    def of(cls, query: Tensor, kernel_size: Sequence[int], dilation: Sequence[int], scale: float) -> _Problem:
-        batch, *spatial, heads, dim = query.shape
-        ones = [1] * (3 - len(spatial))
-        axes = (_Axes(*ones, *sizes) for sizes in (spatial, kernel_size, dilation))
-        return cls(batch, heads, dim, *axes, scale, torch.get_num_threads(), PARALLEL)
+def _run(
+    function: str,
+    tensors: Sequence[Tensor],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+    bias: Tensor | None,
+    bias_gradient: Tensor | None = None,
+) -> None:
+    """Describe the case as a ``Problem`` and the tensors as ``Strided``, and call a function of the library."""
+    if isinstance(KERNELS, str):
+        raise RuntimeError(KERNELS)
+    batch, *spatial, heads, dim = tensors[0].shape
+    ones = [1] * (3 - len(spatial))
+    numbers = [batch, heads, dim, *ones, *spatial, *ones, *kernel_size, *ones, *dilation]
+    numbers += struct.unpack("q", struct.pack("d", scale))
+    numbers += [torch.get_num_threads(), PARALLEL or 0]
+    numbers += [0 if x is None else x.data_ptr() for x in (bias, bias_gradient)]
+    problem = len(numbers)
+    for x in tensors:
+        numbers += _strided(x)
+    memory = array.array("q", numbers)
+    first = memory.buffer_info()[0]
+    places = range(first + 8 * problem, first + 8 * len(numbers), 48)
+    if getattr(KERNELS, function)(*map(ctypes.c_void_p, (first, *places))) < 0:
+        raise MemoryError(f"out of memory in neighborhood attention over {tuple(tensors[0].shape)}")
 
 
 # --- The library ------------------------------------------------------------------------------------------------------
@@ -122,15 +124,6 @@ KERNELS = load(instruction_sets())
 PARALLEL = threads_of_torch()
 
 
-def _run(function: str, problem: _Problem, tensors: Sequence[Tensor]) -> None:
-    if isinstance(KERNELS, str):
-        raise RuntimeError(KERNELS)
-    strided = [_Strided.of(x) for x in tensors]
-    status = KERNELS[function](ctypes.byref(problem), *map(ctypes.byref, strided))
-    if status < 0:
-        raise MemoryError(f"out of memory in neighborhood attention over {tuple(tensors[0].shape)}")
-
-
 def _float(x: Tensor) -> Tensor:
     """As the kernels read it: float32, and the elements of a head next to each other."""
     x = x.float()
@@ -143,23 +136,21 @@ def _float(x: Tensor) -> Tensor:
 def _forward(query, key, value, bias, kernel_size, dilation, scale):
     q, k, v = _float(query), _float(key), _float(value)
     output = torch.empty_like(q, memory_format=torch.contiguous_format)
-    problem = _Problem.of(q, kernel_size, dilation, scale)
-    if bias is not None:
-        bias = bias.float().contiguous()
-        problem.bias = bias.data_ptr()
-    _run("eyetoy_forward", problem, (q, k, v, output))
+    table = None if bias is None else bias.float().contiguous()
+    _run("eyetoy_forward", (q, k, v, output), kernel_size, dilation, scale, table)
     return output.to(query.dtype)
 
 
 def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
     g, q, k, v = _float(gradient), _float(query), _float(key), _float(value)
     dq, dk, dv = torch.empty(q.shape), torch.zeros(q.shape), torch.zeros(q.shape)
-    problem = _Problem.of(q, kernel_size, dilation, scale)
-    bias_gradient = torch.zeros(0 if bias is None else bias.shape)
-    if bias is not None:
-        table = bias.float().contiguous()
-        problem.bias, problem.bias_gradient = table.data_ptr(), bias_gradient.data_ptr()
-    _run("eyetoy_backward", problem, (g, q, k, v, dq, dk, dv))
+    tensors = (g, q, k, v, dq, dk, dv)
+    if bias is None:
+        bias_gradient = torch.empty(0)
+        _run("eyetoy_backward", tensors, kernel_size, dilation, scale, None)
+    else:
+        bias_gradient = torch.zeros(bias.shape)
+        _run("eyetoy_backward", tensors, kernel_size, dilation, scale, bias.float().contiguous(), bias_gradient)
     return *(x.to(query.dtype) for x in (dq, dk, dv)), bias_gradient.to(query.dtype if bias is None else bias.dtype)
 
 

@@ -84,6 +84,8 @@ INLINE void copy_scaled(const float* from, Int n, float factor, float* to) {
 
 // --- The case, as the caller describes it -----------------------------------------------------------------------------
 
+// Both structures are arrays of 64-bit numbers.
+
 struct Strided {  // (batch, z, y, x, heads, dim), dim contiguous; strides in elements
   float* data;
   Int batch, axis[3], head;
@@ -93,12 +95,14 @@ typedef void (*Parallel)(void (*)(void*), void*, unsigned, unsigned);  // GOMP_p
 
 struct Problem {
   Int batch, heads, dim, length[3], kernel[3], dilation[3];
-  float scale;
-  int threads;
+  double scale;
+  Int threads;
   Parallel parallel;  // null: threads of our own
   const float* bias;  // (heads, 2 kernel - 1 per axis) or null
   float* bias_gradient;  // as bias, or null
 };
+
+static_assert(sizeof(Problem) == 17 * 8 && sizeof(Strided) == 6 * 8, "pointers of 64 bits");
 
 Int bias_size(const Problem& problem) {  // of one head
   Int size = 1;
@@ -145,12 +149,6 @@ struct Axis {
       tiles.push_back({first, key, int(which)});
     }
   }
-
-  Int halos() const {  // keys of all tiles together
-    Int sum = 0;
-    for (const Tile& tile : tiles) sum += patterns[tile.pattern].keys;
-    return sum;
-  }
 };
 
 struct Map {  // one dilation group
@@ -192,18 +190,27 @@ struct Map {  // one dilation group
   // The tile of LANES queries with the fewest keys in all halos together.
   void choose(const Problem& problem, const Int* lengths) {
     double least = INFINITY;
+    Int best[3] = {1, 1, LANES};
     for (Int z = 1; z <= LANES; z *= 2)
       for (Int y = 1; z * y <= LANES; y *= 2) {
-        Int sizes[3] = {z, y, LANES / z / y};
-        std::vector<Axis> some;
+        const Int sizes[3] = {z, y, LANES / z / y};
         double cost = 1;
-        for (int a = 0; a < 3 && cost < least; ++a) {
-          if (lengths[a] == 1 && sizes[a] > 1 && LANES > 1 && lengths[2] > 1) cost = INFINITY;
-          some.emplace_back(lengths[a], problem.kernel[a], sizes[a]);
-          cost *= double(some.back().halos() + (a == 2 ? some.back().tiles.size() : 0));
+        for (int a = 0; a < 3; ++a) {
+          if (a < 2 && lengths[a] == 1 && sizes[a] > 1) cost = INFINITY;
+          cost *= double(halos(lengths[a], problem.kernel[a], sizes[a], a == 2));
         }
-        if (cost < least) least = cost, axes = some;
+        if (cost < least) least = cost, std::copy(sizes, sizes + 3, best);
       }
+    for (int a = 0; a < 3; ++a) axes.emplace_back(lengths[a], problem.kernel[a], best[a]);
+  }
+
+  // Keys of all halos along an axis together; a key more for each, if it has to be begun.
+  static Int halos(Int length, Int kernel, Int size, bool begun) {
+    Int window = std::min(kernel, length), sum = 0;
+    auto start = [&](Int i) { return std::min(std::max<Int>(i - kernel / 2, 0), length - window); };
+    for (Int first = 0; first < length; first += size)
+      sum += start(std::min(first + size, length) - 1) + window - start(first) + begun;
+    return sum;
   }
 };
 
@@ -596,7 +603,7 @@ struct Worker {
     tiles([&](const Tile& z, const Tile& y, const Tile& x) {
       Halo some = halo(z, y, x);
       float* scores = scratch.scores.get();
-      gather(query, z, y, x, problem.scale * LOG2_E, 1, scratch.query.get(), scratch.query_t.get());
+      gather(query, z, y, x, float(problem.scale) * LOG2_E, 1, scratch.query.get(), scratch.query_t.get());
       Vec most = all_dots<PITCH>(some, scratch.query_t.get(), scratch.keys.get(), problem.dim, bias_of(z, y, x), true,
                                  scores);
       Vec sum = exponentials(some.size(), most, scores);
@@ -615,7 +622,7 @@ struct Worker {
       Halo some = halo(z, y, x);
       Int n = some.size();
       float *p = scratch.scores.get(), *ds = scratch.gradients.get();
-      gather(query, z, y, x, problem.scale * LOG2_E, 1, scratch.query.get(), scratch.query_t.get());
+      gather(query, z, y, x, float(problem.scale) * LOG2_E, 1, scratch.query.get(), scratch.query_t.get());
       gather(gradient, z, y, x, 1, 0, scratch.output_gradient.get(), scratch.output_gradient_t.get());
       Vec most = all_dots<PITCH>(some, scratch.query_t.get(), scratch.keys.get(), problem.dim, bias_of(z, y, x), true, p);
       all_dots<PITCH>(some, scratch.output_gradient_t.get(), scratch.values.get(), problem.dim, nullptr, false, ds);
@@ -635,7 +642,7 @@ struct Worker {
       all_weighted_sums(some, PITCH, vecs, ds, scratch.keys.get(), scratch.result.get());
       lanes(dq, z, y, x, [&](int lane, Int at, bool inside) {
         if (!inside) return;
-        copy_scaled(scratch.result.get() + lane * PITCH, problem.dim, problem.scale, dq.data + at);
+        copy_scaled(scratch.result.get() + lane * PITCH, problem.dim, float(problem.scale), dq.data + at);
       });
     });
     flush_bias_gradient();
@@ -718,7 +725,7 @@ template <class F>
 bool in_parallel(const Problem& problem, size_t begin, size_t end, F&& function) {
   Shared<F> shared{problem, function, {begin}, end};
   if (begin == end) return true;
-  unsigned threads = unsigned(std::min<size_t>(size_t(problem.threads), end - begin));
+  unsigned threads = unsigned(std::min(Int(end - begin), problem.threads));
   if (threads > 1 && problem.parallel) {
     problem.parallel(&Shared<F>::run, &shared, threads, 0);
   } else {
