@@ -17,15 +17,15 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from measuring import exponent, header, in_own_process, peak_memory, row, show
+from measuring import machine as name_of_machine
 from torch import Tensor, nn
 
 
@@ -104,12 +104,6 @@ class Machine(NamedTuple):
         size = 8192 if self.device == "cuda" else 1024
         left, right = torch.randn(2, size, size, device=self.device, dtype=self.dtype)
         return lambda: torch.mm(left, right), 2 * size**3
-
-    def name(self) -> str:
-        if self.device == "cuda":
-            return torch.cuda.get_device_name()
-        models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
-        return f"{models[0].split(':')[1].strip()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 # --- Contestants ------------------------------------------------------------------------------------------------------
@@ -244,26 +238,6 @@ def old_natten(case: Case) -> tuple[Callable[[], Tensor], list[Tensor]] | None:
     return function, [q, k, v]
 
 
-def show(pair: list[float | None] | None, unit: float = 1) -> str:
-    numbers = ["-" if x is None else f"{x / unit:.1f}" if x / unit < 100 else f"{x / unit:.0f}" for x in pair or []]
-    return " / ".join(numbers) or "-"
-
-
-def header(*columns: str) -> None:
-    print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
-
-
-def row(*cells: str) -> None:
-    print(f"| {' | '.join(cells)} |", flush=True)
-
-
-def worker(python: str, arguments: argparse.Namespace, task: str, **more: object) -> object:
-    """Run this file in a process of its own and read what it measures."""
-    command = [python, __file__, "--worker", json.dumps({"task": task, **more}), "--device", arguments.device]
-    command += ["--threads", str(arguments.threads), "--rounds", str(arguments.rounds)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-
-
 # --- Tables -----------------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +255,7 @@ def cases_table(machine: Machine, arguments: argparse.Namespace) -> None:
         floor = case.operations / rate / 1e6
         multiples = {name: [t and t / floor for t in pair] for name, pair in times.items()}
         if arguments.natten_python:
-            found = worker(arguments.natten_python, arguments, "natten", case=CASES.index(case))
+            found = own_process(arguments, {"task": "natten", "case": CASES.index(case)}, arguments.natten_python)
             if found:
                 multiples["natten 0.17"] = [t / (case.operations / found[0] / 1e6) for t in found[1]]
         cells = [show(multiples.get(name)) for name in columns]
@@ -320,11 +294,7 @@ def layer_table(machine: Machine, arguments: argparse.Namespace) -> None:
         _, times = measure(functions, wanted, machine, arguments.rounds)
         ratio = [a / b for a, b in zip(times["ours"], times["swin"], strict=True)]
         shape = f"{batch}, {side}x{side}, {heads}, 32"
-        row(f"stage of {channels} channels", shape, show(times["ours"]), show(times["swin"]), show_ratio(ratio))
-
-
-def show_ratio(ratio: list[float]) -> str:
-    return " / ".join(f"{x:.2f}" for x in ratio)
+        row(f"stage of {channels} channels", shape, show(times["ours"]), show(times["swin"]), show(ratio, 2))
 
 
 def scaling_table(machine: Machine, arguments: argparse.Namespace) -> None:
@@ -335,17 +305,28 @@ def scaling_table(machine: Machine, arguments: argparse.Namespace) -> None:
         name = next(iter(contestants(case, *inputs)))
         functions = {name: contestants(case, *inputs)[name]}
         _, times = measure(functions, {name: list(inputs[:3])}, machine, arguments.rounds)
-        peaks = [peak_memory(case, name, train, arguments) for train in (False, True)]
+        peaks = [memory_of(case, name, train, arguments) for train in (False, True)]
         size = 3 * inputs[0].nbytes
-        points.append([math.log(x) for x in (case.positions, *times[name], *peaks)])
-        row(case.name, str(case.positions), show(times[name]), show(peaks, 1e6), show_ratio([x / size for x in peaks]))
-    x = [point[0] for point in points]
-    slopes = [statistics.linear_regression(x, [point[i] for point in points]).slope for i in range(1, 5)]
-    row("fitted exponent", "", show_ratio(slopes[:2]), show_ratio(slopes[2:]), "")
+        points.append((case.positions, *times[name], *peaks))
+        row(
+            case.name,
+            str(case.positions),
+            show(times[name]),
+            show([x / 1e6 for x in peaks]),
+            show([x / size for x in peaks], 2),
+        )
+    sizes, *values = zip(*points, strict=True)
+    slopes = [exponent(sizes, some) for some in values]
+    row("fitted exponent", "", show(slopes[:2], 2), show(slopes[2:], 2), "")
 
 
-def peak_memory(case: Case, name: str, train: bool, arguments: argparse.Namespace) -> float:
-    return worker(sys.executable, arguments, "memory", which=list(case), name=name, train=train)  # type: ignore
+def memory_of(case: Case, name: str, train: bool, arguments: argparse.Namespace) -> float:
+    return own_process(arguments, {"task": "memory", "which": case, "name": name, "train": train})
+
+
+def own_process(arguments: argparse.Namespace, task: dict, python: str = sys.executable):
+    options = ["--device", arguments.device, "--threads", str(arguments.threads), "--rounds", str(arguments.rounds)]
+    return in_own_process(__file__, options, task, python)
 
 
 def memory_table(machine: Machine, arguments: argparse.Namespace) -> None:
@@ -359,7 +340,7 @@ def memory_table(machine: Machine, arguments: argparse.Namespace) -> None:
         cells = []
         for name in names:
             peaks = (
-                [peak_memory(case, name, train, arguments) / size for train in (False, True)] if name in able else None
+                [memory_of(case, name, train, arguments) / size for train in (False, True)] if name in able else None
             )
             cells.append(show(peaks))
         row(case.name, case.shape, *cells)
@@ -373,26 +354,15 @@ def measure_memory(case: Case, name: str, train: bool, machine: Machine) -> floa
     inputs = tensors_of(case, machine)
     function = contestants(case, *inputs)[name]
     wanted = [x for x in inputs if x is not None]
-    if machine.device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before = resident("VmRSS")
-    if train:
-        gradients = torch.autograd.grad(function().sum(), wanted)
-        del gradients
-    else:
-        with torch.no_grad():
-            function()
-    peak = torch.cuda.max_memory_allocated() if machine.device == "cuda" else resident("VmHWM")
-    return peak - before
 
+    def run() -> None:
+        if train:
+            torch.autograd.grad(function().sum(), wanted)
+        else:
+            with torch.no_grad():
+                function()
 
-def resident(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
+    return peak_memory(run, machine.device)
 
 
 def work(task: dict, machine: Machine, rounds: int) -> object:
@@ -427,7 +397,8 @@ def main() -> None:
         return
     threads = "" if arguments.device == "cuda" else f", {arguments.threads} threads"
     dtype = str(machine.dtype).removeprefix("torch.")
-    print(f"torch {torch.__version__}, {machine.name()}{threads}, {dtype}, medians of {arguments.rounds}")
+    where = f"{name_of_machine(arguments.device)}{threads}, {dtype}"
+    print(f"torch {torch.__version__}, {where}, medians of {arguments.rounds}")
     for name, table in TABLES.items():
         if arguments.table in (None, name) and (name == "cases" or not arguments.only):
             table(machine, arguments)
