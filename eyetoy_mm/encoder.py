@@ -31,7 +31,7 @@ class Encoder(nn.Module):
     Args:
         initial_conv_params: The stem.
         transformer_params: One entry per MSNAT block.
-        global_attention_params: The global stack, or None to leave it out (then there is no context token).
+        global_attention_params: The global stack, or None to leave it out.
         input_channels: Channels of the input.
         output_channels: Channels of the output.
 
@@ -91,8 +91,8 @@ class Encoder(nn.Module):
             x: ``(B, C_in, *spatial)``.
 
         Yields:
-            ``(B, *spatial, C)`` maps; the last is refined by the global stack and comes with ``(B, 1, C)``, others
-            with None.
+            ``(B, *spatial, C)`` maps; the last is refined by the global stack and comes with its context token ``(B,
+            1, C)``, others with None.
         """
         stem = self.initial_proj(to_channels_last(x))
         stem = stem + self.pe_scale * self.positional_embedding(stem)
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
 
         Returns:
             The features ``(B, output_channels, *spatial / total stride)`` and the context token ``(B, 1,
-            output_channels)``, None without a global stack.
+            output_channels)``, None where the global stack has none or is left out.
         """
         *_, (features, context_token) = self.forward_stages(x)
         return to_channels_first(features), context_token

@@ -77,13 +77,14 @@ class TransformerParams:
 
 @dataclass(frozen=True)
 class GlobalAttentionTransformerParams:
-    """The stack of global layers, which share one set of register tokens and one context token."""
+    """The stack of global layers, which share one set of register tokens and one context token, if any."""
 
     d_model: int
     num_heads: int
     num_layers: int
     num_register_tokens: int = 4
     dropout: float = 0.1
+    use_context_token: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def msnat_params(
     dropout: float = 0.2,
     drop_path: float = 0.0,
     conv_groups: int = 32,
+    overlap: bool = False,
 ) -> TransformerParams:
     """An MSNAT block with one head group per entry of ``windows`` / ``merging``.
 
@@ -124,31 +126,41 @@ def msnat_params(
         dropout: Dropout of the tokens and of both branches.
         drop_path: Stochastic depth rate.
         conv_groups: Groups of the tokenizer convolutions.
+        overlap: Whether a merged token also sees half of each neighbor's cell.
 
     Raises:
-        ValueError: Lists of different lengths, or channels that the heads do not divide.
+        ValueError: Lists of different lengths, numbers below 1, or channels that the heads do not divide.
     """
     if len(windows) != len(merging) or not windows:
         raise ValueError(f"windows and merging need one entry per head group, got {windows=} and {merging=}")
+    counts = dict(in_channels=in_channels, out_channels=out_channels, num_heads=num_heads, conv_groups=conv_groups)
+    for name, value in (counts | dict(windows=min(windows), merging=min(merging))).items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     heads = len(windows) * num_heads
     if out_channels % heads:
         raise ValueError(f"{out_channels=} does not divide by {len(windows)} groups x {num_heads=} = {heads} heads")
     fits = in_channels % conv_groups == 0 and out_channels % conv_groups == 0
     groups = conv_groups if fits else math.gcd(in_channels, out_channels)
+
+    def tokenizer(factor: int) -> ConvParams:
+        reach = factor // 2 if overlap else 0  # half a cell on either side
+        return ConvParams(
+            kernel_size=factor + 2 * reach,
+            stride=factor,
+            padding="same" if factor == 1 else reach or "valid",
+            groups=groups,
+            in_channels=in_channels,
+            out_channels=out_channels,
+        )
+
     head_params = tuple(
         HeadParams(
             attn_params=NeighborhoodAttentionParams(attention_window=window),
             num_heads=num_heads,
             in_channels=in_channels,
             intermediate_channels=out_channels // heads,
-            conv_params=ConvParams(
-                kernel_size=factor,
-                stride=factor,
-                padding="same" if factor == 1 else "valid",
-                groups=groups,
-                in_channels=in_channels,
-                out_channels=out_channels,
-            ),
+            conv_params=tokenizer(factor),
             dropout=dropout,
         )
         for window, factor in zip(windows, merging, strict=True)
@@ -192,3 +204,36 @@ DEFAULT_IMG_ENCODER_PARAMS = EncoderParams(
     output_channels=1024,
 )
 """The seeds' image encoder, with the windows of their README (17/13/11/9)."""
+
+DEFAULT_SEQ_ENCODER_PARAMS = EncoderParams(
+    initial_conv_params=ConvParams(kernel_size=3, in_channels=1, out_channels=64),
+    transformer_params=(
+        msnat_params(64, 128, EARLY_WINDOWS, EARLY_MERGING, num_heads=2, scale_factor=0.5),
+        msnat_params(128, 128, EARLY_WINDOWS, EARLY_MERGING, num_heads=2),
+        msnat_params(128, 256, LATE_WINDOWS, LATE_MERGING, num_heads=2, scale_factor=0.5),
+        msnat_params(256, 256, LATE_WINDOWS, LATE_MERGING, num_heads=2),
+    ),
+    global_attention_params=GlobalAttentionTransformerParams(
+        d_model=256, num_heads=8, num_layers=2, num_register_tokens=8, dropout=0.2
+    ),
+    input_channels=1,
+    output_channels=256,
+)
+"""An encoder of sequences of one channel, such as sound: the seeds' pattern at half the depth."""
+
+# A window has its third power of tokens, and an embedding of three axes needs channels that divide by 6.
+DEFAULT_VOL_ENCODER_PARAMS = EncoderParams(
+    initial_conv_params=ConvParams(kernel_size=3, in_channels=1, out_channels=48),
+    transformer_params=(
+        msnat_params(48, 96, (7, 5, 3), (1, 2, 4), num_heads=2, scale_factor=0.5),
+        msnat_params(96, 96, (7, 5, 3), (1, 2, 4), num_heads=2),
+        msnat_params(96, 192, (5, 3), (1, 2), num_heads=3, scale_factor=0.5),
+        msnat_params(192, 192, (5, 3), (1, 2), num_heads=3),
+    ),
+    global_attention_params=GlobalAttentionTransformerParams(
+        d_model=192, num_heads=6, num_layers=2, num_register_tokens=8, dropout=0.2
+    ),
+    input_channels=1,
+    output_channels=192,
+)
+"""An encoder of volumes of one channel, such as scans: smaller windows, and fewer scales late."""

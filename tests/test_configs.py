@@ -1,5 +1,6 @@
 """Every config parses, stays a diff, builds, and takes one training step and one prediction on a small input."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
+from eyetoy_mm.backbones.eyetoy import ARCHS
 from eyetoy_mm.engine.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.py")) if "_base_" not in path.parts]
+ABLATIONS = [path for path in CONFIGS if path.parent.name == "ablations"]
 SIZE = 64
 
 
@@ -42,7 +45,13 @@ def detection_sample(model):
     return sample
 
 
-SAMPLES = {"mmseg": segmentation_sample, "mmdet": detection_sample}
+def classification_sample(model):
+    from mmpretrain.structures import DataSample
+
+    return DataSample().set_gt_label(3)
+
+
+SAMPLES = {"mmseg": segmentation_sample, "mmdet": detection_sample, "mmpretrain": classification_sample}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -51,11 +60,39 @@ def test_leaves_are_diffs(path):
     assert len(code) <= 25
 
 
+def demo_size(path):
+    """Options that make an ablation as small as the demo and leave its switches as they are."""
+    channels = list(ARCHS["demo"].embed_dims)
+    heads = (
+        {"decode_head.in_channels": channels, "decode_head.channels": 64, "auxiliary_head.in_channels": channels[2]}
+        if path.stem.startswith("upernet")
+        else {"head.in_channels": channels[3]}
+    )
+    return {f"model.{key}": value for key, value in ({"backbone.arch.type": "demo"} | heads).items()}
+
+
+@cache
+def usual_config(name):
+    return load_config(ROOT / "configs" / f"{name}.py", work_dir="same").to_dict()
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda p: p.stem)
+def test_ablations_change_the_backbone_alone(path):
+    changed = load_config(path, work_dir="same").to_dict()
+    usual = usual_config("upernet_eyetoy_ade20k" if path.stem.startswith("upernet") else "eyetoy_imagenet")
+    backbone = changed["model"].pop("backbone")
+    assert backbone != usual["model"]["backbone"]
+    assert changed == usual | dict(model={k: v for k, v in usual["model"].items() if k != "backbone"})
+    with torch.device("meta"):
+        MODELS.build(backbone)  # at its own size
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_one_step_and_one_prediction(path):
-    config = load_config(path)
+    config = load_config(path, options=demo_size(path) if path in ABLATIONS else None)
     pytest.importorskip(config.default_scope, reason=f"{config.default_scope} is not installed")
     init_default_scope(config.default_scope)
+    config.model.setdefault("data_preprocessor", config.get("data_preprocessor"))  # as the Runner does
     if "size" in config.model.data_preprocessor:
         config.model.data_preprocessor.size = (SIZE, SIZE)
     model = MODELS.build(config.model)
@@ -75,5 +112,7 @@ def test_one_step_and_one_prediction(path):
     for result in results:
         if config.default_scope == "mmseg":
             assert result.pred_sem_seg.data.shape == (1, SIZE, SIZE)
+        elif config.default_scope == "mmpretrain":
+            assert result.pred_score.shape == (model.head.num_classes,)
         else:
             assert result.pred_instances.masks.shape[1:] == (SIZE, SIZE)

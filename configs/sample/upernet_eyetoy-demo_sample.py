@@ -10,6 +10,7 @@ model = dict(
 train_dataloader = dict(batch_size=4, num_workers=1, dataset={{_base_.sample_train}})
 val_dataloader = dict(num_workers=1, dataset={{_base_.sample_val}})
 test_dataloader = val_dataloader
+test_pipeline = {{_base_.sample_val.pipeline}}  # what inference resizes photos by
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),

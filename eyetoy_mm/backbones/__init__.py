@@ -1,6 +1,7 @@
 """The part of the model that knows mmengine: registered backbones for mmseg, mmdet and mmpretrain."""
 
 import eyetoy_mm.registry  # noqa: F401 - first: it says what is missing where mmengine is
+from eyetoy_mm.backbones import complexity  # noqa: F401 - teaches mmengine to count FLOPs
 from eyetoy_mm.backbones.eyetoy import EyeToy
 
 __all__ = ["EyeToy"]

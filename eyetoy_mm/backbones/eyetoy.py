@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from eyetoy_mm.encoder import Encoder2D
+from eyetoy_mm.layers.checks import at_least, fraction
 from eyetoy_mm.layers.conv import to_channels_first
 from eyetoy_mm.params import (
     EARLY_MERGING,
@@ -34,10 +35,16 @@ class Arch:
         num_heads: Heads of each head group.
         windows: Attention windows of the head groups, in merged tokens.
         merging: Token merging factors of the head groups.
+        multi_scale: False leaves one head group in every layer, the first, with the heads of all.
         global_layers: Layers of the global stack, 0 for none.
         global_heads: Heads of each of them.
         register_tokens: Register tokens.
-        stem_stride: Stride of the first map, 4 for dense prediction, 1 or 2 for small images.
+        use_context_token: Whether the global stack has a context token.
+        conv_groups: Groups of the convolutions that merge tokens, where they divide the channels.
+        overlap: Whether merged tokens overlap.
+        stem_stride: Stride of the stem's map, 4 for dense prediction, 1 or 2 for small images.
+        stem_channels: Channels of the stem's map where the first stage halves it, as every later stage halves the one
+            before; None where the first stage goes on from the stem as it is.
     """
 
     embed_dims: tuple[int, ...]
@@ -45,19 +52,35 @@ class Arch:
     num_heads: tuple[int, ...]
     windows: tuple[tuple[int, ...], ...] = (EARLY_WINDOWS, EARLY_WINDOWS, LATE_WINDOWS, (7,))
     merging: tuple[tuple[int, ...], ...] = (EARLY_MERGING, EARLY_MERGING, LATE_MERGING, (1,))
+    multi_scale: bool = True
     global_layers: int = 2
     global_heads: int = 8
     register_tokens: int = 32
+    use_context_token: bool = True
+    conv_groups: int = 32
+    overlap: bool = False
     stem_stride: int = 4
+    stem_channels: int | None = None
 
 
 ARCHS: dict[str, Arch] = {
+    "shallow": Arch(
+        (128, 256),
+        (2, 2),
+        (2, 2),
+        (EARLY_WINDOWS, EARLY_WINDOWS),
+        (EARLY_MERGING, EARLY_MERGING),
+        global_layers=0,
+        stem_stride=1,
+        stem_channels=64,
+    ),
     "demo": Arch((32, 64, 128, 192), (1, 1, 2, 1), (1, 2, 2, 6), global_layers=1, global_heads=6, register_tokens=8),
-    "tiny": Arch((64, 128, 320, 512), (2, 2, 10, 2), (2, 2, 2, 8)),
-    "small": Arch((64, 128, 384, 640), (2, 2, 15, 3), (2, 2, 3, 10), global_heads=10),
-    "base": Arch((96, 192, 512, 768), (2, 2, 17, 2), (3, 3, 4, 12), global_heads=12),
+    "tiny": Arch((64, 128, 384, 512), (2, 2, 6, 2), (1, 2, 3, 8), global_layers=1),
+    "small": Arch((64, 128, 384, 640), (2, 2, 15, 3), (1, 2, 3, 10), global_heads=10),
+    "base": Arch((96, 192, 512, 768), (2, 2, 17, 2), (1, 3, 4, 12), global_heads=12),
 }
-"""Named sizes: tiny, small and base stand beside Swin-T, -S and -B; demo trains on two CPU cores."""
+"""Named sizes: shallow is the seeds' model for small images (seed 001, section 5.1), demo trains on two CPU cores, and
+tiny, small and base stand beside Swin-T, -S and -B."""
 
 
 @MODELS.register_module()
@@ -69,9 +92,10 @@ class EyeToy(BaseModule):
             size that gives the rest: ``dict(type='tiny', register_tokens=8)``.
         in_channels: Channels of the image.
         out_indices: Stages whose maps are returned, in ascending order; negative ones count from the last. Stages
-            after the last of them are not built, and the global stack belongs to the last stage.
-        out_type: ``"featmap"`` for the maps, ``"context_token"`` for the context token alone, which needs the last
-            stage.
+            after the last of them are not built, and the global stack belongs to the last stage. None takes every
+            stage for maps, and the last one for classifiers.
+        out_type: ``"featmap"`` for the maps; for classifiers ``"avg_featmap"``, their means over the positions, or
+            ``"context_token"``, the context token alone, which only the last stage has.
         frozen_stages: -1 freezes nothing, 0 the stem, ``n`` the stem and the first ``n`` stages; frozen parts stay in
             evaluation mode.
         dropout: Dropout of tokens and branches.
@@ -81,14 +105,16 @@ class EyeToy(BaseModule):
 
     Raises:
         ValueError: An unknown size or out type, an index or number of stages that the size does not have, or numbers
-            that do not divide.
+            that are out of range or do not divide.
     """
+
+    OUT_TYPES = ("featmap", "avg_featmap", "context_token")
 
     def __init__(
         self,
         arch: str | Mapping = "tiny",
         in_channels: int = 3,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Sequence[int] | None = None,
         out_type: str = "featmap",
         frozen_stages: int = -1,
         dropout: float = 0.0,
@@ -98,14 +124,19 @@ class EyeToy(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.arch = _resolve(arch)
+        fraction(dropout=dropout, drop_path_rate=drop_path_rate)
+        if out_type not in self.OUT_TYPES:
+            raise ValueError(f"out_type must be one of {', '.join(self.OUT_TYPES)}, got {out_type!r}")
         num_stages = len(self.arch.depths)
+        if out_indices is None:
+            out_indices = range(num_stages) if out_type == "featmap" else (num_stages - 1,)
         self.out_indices = _ascending_indices(out_indices, num_stages)
-        if out_type not in ("featmap", "context_token"):
-            raise ValueError(f"out_type must be 'featmap' or 'context_token', got {out_type!r}")
-        if out_type == "context_token" and (self.out_indices != (num_stages - 1,) or not self.arch.global_layers):
+        has_context_token = self.arch.global_layers > 0 and self.arch.use_context_token
+        if out_type == "context_token" and (self.out_indices != (num_stages - 1,) or not has_context_token):
             raise ValueError(
-                f"out_type='context_token' needs out_indices=({num_stages - 1},) and a global stack, "
-                f"got {tuple(out_indices)} and global_layers={self.arch.global_layers}"
+                f"out_type='context_token' needs out_indices=({num_stages - 1},) and a global stack with a context "
+                f"token, got {tuple(out_indices)}, global_layers={self.arch.global_layers} and "
+                f"use_context_token={self.arch.use_context_token}"
             )
         if not -1 <= frozen_stages <= num_stages:
             raise ValueError(f"frozen_stages must be between -1 and {num_stages}, got {frozen_stages}")
@@ -127,18 +158,20 @@ class EyeToy(BaseModule):
             x: Images ``(B, in_channels, H, W)`` of any size.
 
         Returns:
-            One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index; or the context token ``(B, C)``
-            alone.
+            One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index, or its mean ``(B, C_i)``; or the
+            context token ``(B, C)`` alone.
         """
         outputs = []
         for stage, (features, context_token) in enumerate(self.encoder.forward_stages(x)):
             if stage not in self.out_indices:
                 continue
-            if self.out_type == "context_token":
-                outputs.append(self.get_submodule(f"norm{stage}")(context_token).squeeze(1))
+            norm = self.get_submodule(f"norm{stage}")
+            if self.out_type == "featmap":
+                outputs.append(to_channels_first(norm(features)).contiguous())
+            elif self.out_type == "avg_featmap":
+                outputs.append(norm(features).flatten(1, -2).mean(1))
             else:
-                features = self.get_submodule(f"norm{stage}")(features)
-                outputs.append(to_channels_first(features).contiguous())
+                outputs.append(norm(context_token).squeeze(1))
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> EyeToy:
@@ -194,24 +227,29 @@ def encoder_params(
     """The encoder of a size, cut after ``num_stages`` stages.
 
     The stem is one overlapping convolution whose map has ``ceil(size / stem_stride)`` positions per axis. The first
-    block of every stage but the first halves the map.
+    block of every stage halves the map, in the first stage only where ``stem_channels`` are given.
     """
     num_stages = len(arch.depths) if num_stages is None else num_stages
     num_blocks = sum(arch.depths)
     blocks: list[TransformerParams] = []
-    channels = arch.embed_dims[0]
+    stem_channels = channels = arch.embed_dims[0] if arch.stem_channels is None else arch.stem_channels
     for stage in range(num_stages):
+        windows, merging, num_heads = arch.windows[stage], arch.merging[stage], arch.num_heads[stage]
+        if not arch.multi_scale:
+            windows, merging, num_heads = windows[:1], merging[:1], num_heads * len(windows)
         for block in range(arch.depths[stage]):
             blocks.append(
                 msnat_params(
                     channels,
                     arch.embed_dims[stage],
-                    arch.windows[stage],
-                    arch.merging[stage],
-                    arch.num_heads[stage],
-                    scale_factor=0.5 if stage > 0 and block == 0 else 1.0,
+                    windows,
+                    merging,
+                    num_heads,
+                    scale_factor=0.5 if block == 0 and (stage > 0 or arch.stem_channels is not None) else 1.0,
                     dropout=dropout,
                     drop_path=drop_path_rate * len(blocks) / max(num_blocks - 1, 1),
+                    conv_groups=arch.conv_groups,
+                    overlap=arch.overlap,
                 )
             )
             channels = arch.embed_dims[stage]
@@ -221,12 +259,12 @@ def encoder_params(
         stride=stride,
         padding=stride - 1 if stride > 1 else 1,
         in_channels=in_channels,
-        out_channels=arch.embed_dims[0],
+        out_channels=stem_channels,
     )
     global_params = None
     if arch.global_layers and num_stages == len(arch.depths):
         global_params = GlobalAttentionTransformerParams(
-            channels, arch.global_heads, arch.global_layers, arch.register_tokens, dropout
+            channels, arch.global_heads, arch.global_layers, arch.register_tokens, dropout, arch.use_context_token
         )
     return EncoderParams(stem, tuple(blocks), global_params, in_channels, channels)
 
@@ -245,11 +283,15 @@ def _resolve(arch: str | Mapping) -> Arch:
     if missing:
         raise ValueError(f"arch without a type needs {', '.join(missing)}, got {changes}")
     resolved = Arch(**{key: _tuples(value) for key, value in (base | changes).items()})
-    lengths = {key: len(getattr(resolved, key)) for key in ("embed_dims", "depths", "num_heads", "windows", "merging")}
+    stages = {key: getattr(resolved, key) for key in ("embed_dims", "depths", "num_heads", "windows", "merging")}
+    lengths = {key: len(value) if isinstance(value, tuple) else 0 for key, value in stages.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError(f"every field of arch needs one entry per stage, got {lengths}")
-    if min(resolved.depths) < 1:
-        raise ValueError(f"every stage needs at least one block, got depths={resolved.depths}")
+        raise ValueError(f"arch needs one entry per stage in every list, got {stages}")
+    for key in ("windows", "merging"):
+        if not all(isinstance(groups, tuple) for groups in stages[key]):
+            raise ValueError(f"arch needs one number per head group of each stage, got {key}={stages[key]}")
+    at_least(1, depths=min(resolved.depths), stem_stride=resolved.stem_stride)
+    at_least(0, global_layers=resolved.global_layers, register_tokens=resolved.register_tokens)
     return resolved
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyetoy_mm.layers.conv import CONVS
+from eyetoy_mm.layers.checks import at_least, fraction
+from eyetoy_mm.layers.conv import CONVS, keeps_size
 from eyetoy_mm.layers.resize import repeat_to, rescale
 from eyetoy_mm.ops import neighborhood_attention
 from eyetoy_mm.params import ConvParams, HeadParams, NeighborhoodAttentionParams
@@ -26,7 +28,8 @@ class SharedScaleNA(nn.Module):
         dropout: Dropout of the tokens.
 
     Raises:
-        ValueError: A window, stride, head count or head dimension below 1, or a tokenizer for other channels.
+        ValueError: A window, dilation, head count or head dimension below 1, a dropout outside ``[0, 1)``, or a
+            tokenizer that cannot be, or is for other channels, or loses the border of the map.
     """
 
     ndim: int
@@ -42,14 +45,14 @@ class SharedScaleNA(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        _at_least_one(
+        at_least(
+            1,
             attention_window=attn_params.attention_window,
             dilation=attn_params.dilation,
             num_heads=num_heads,
             intermediate_channels=intermediate_channels,
-            stride=conv_params.stride,
-            kernel_size=conv_params.kernel_size,
         )
+        fraction(dropout=dropout)
         if attn_params.attention_stride != 1:
             raise ValueError(
                 f"attention_stride must be 1 (a window for every token), got {attn_params.attention_stride}; "
@@ -61,6 +64,8 @@ class SharedScaleNA(nn.Module):
         self.num_heads = num_heads
         self.stride = conv_params.stride
         self.tokenizer = CONVS[self.ndim](**conv_params.__dict__)
+        if self.stride == 1 and not keeps_size(conv_params):
+            raise ValueError(f"a tokenizer of stride 1 must keep the size of the map, got {conv_params}")
         self.dropout = nn.Dropout(dropout)
         projection = ConvParams(
             1, in_channels=conv_params.out_channels, out_channels=3 * num_heads * intermediate_channels
@@ -69,10 +74,24 @@ class SharedScaleNA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C)`` -> ``(B, *ceil(spatial / stride), num_heads * head_dim)``."""
-        qkv = self.qkv_proj(self.dropout(self.tokenizer(self._pad(x))))
-        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        conv = self.tokenizer
+        linear = conv.is_per_position and not (self.training and self.dropout.p)
+        if linear and x.numel() >= 2 * conv.in_channels**2:  # fewer positions do not repay a matrix of their own
+            qkv = self._tokenize_and_project(x)
+        else:
+            qkv = self.qkv_proj(self.dropout(self.tokenizer(self._pad(x))))
+        query, key, value = qkv.view(*qkv.shape[:-1], 3, self.num_heads, -1).unbind(-3)
         window, dilation = self.attn_params.attention_window, self.attn_params.dilation
         return neighborhood_attention(query, key, value, window, dilation).flatten(-2)
+
+    def _tokenize_and_project(self, x: Tensor) -> Tensor:
+        """Tokenizer and projection as one matrix: both are linear, and grouped 1x1 convolutions are slow."""
+        conv, proj = self.tokenizer, self.qkv_proj
+        outer = proj.weight.view(proj.out_channels, conv.groups, -1).transpose(0, 1)
+        weight = outer @ conv.weight.view(conv.groups, -1, conv.in_channels // conv.groups)  # (groups, 3 C', C_in / groups)
+        weight = weight.transpose(0, 1).reshape(proj.out_channels, conv.in_channels)
+        bias = proj.bias if conv.bias is None else F.linear(conv.bias, proj.weight.flatten(1), proj.bias)
+        return F.linear(x, weight, bias)
 
     def _pad(self, x: Tensor) -> Tensor:
         """Zeros at the far end of each axis, so that the tokens of a ragged border cover every position."""
@@ -113,13 +132,14 @@ class MultiScaleMultiHeadNA(nn.Module):
 
     Args:
         head_params: One entry per group.
-        intermediate_channels: Dimension of one head, for the record: each group has its own.
+        intermediate_channels: Dimension of one head, for the record: each group states its own.
         out_channels: Channels of the output.
         final_conv_params: The projection; its channels must be the heads' and ``out_channels``.
         scale_factor: Factor on the map's size, 1 to keep it.
 
     Raises:
-        ValueError: No group, a scale factor that is not positive, or a projection for other channels.
+        ValueError: No group, a scale factor that is not positive, or a projection that is for other channels or
+            changes the size of the map.
     """
 
     ndim: int
@@ -136,8 +156,9 @@ class MultiScaleMultiHeadNA(nn.Module):
         super().__init__()
         if not head_params:
             raise ValueError("head_params must have at least one head group, got none")
-        if not scale_factor > 0:
+        if not 0 < scale_factor < math.inf:
             raise ValueError(f"scale_factor must be positive, got {scale_factor}")
+        at_least(1, intermediate_channels=intermediate_channels)
         channels = sum(head.num_heads * head.intermediate_channels for head in head_params)
         if (final_conv_params.in_channels, final_conv_params.out_channels) != (channels, out_channels):
             raise ValueError(
@@ -148,6 +169,8 @@ class MultiScaleMultiHeadNA(nn.Module):
         self.strides = [head.conv_params.stride for head in head_params]
         self.heads = nn.ModuleList(self.head_type(**head.__dict__) for head in head_params)
         self.out_proj = CONVS[self.ndim](**final_conv_params.__dict__)
+        if not keeps_size(final_conv_params):
+            raise ValueError(f"final_conv_params must keep the size of the map, got {final_conv_params}")
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C_in)`` -> ``(B, *ceil(spatial * scale_factor), out_channels)``."""
@@ -175,9 +198,3 @@ class MultiScaleMultiHeadNA3D(MultiScaleMultiHeadNA):
 
     ndim = 3
     head_type = SharedScaleNA3D
-
-
-def _at_least_one(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -6,29 +6,65 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from eyetoy_mm.layers.checks import at_least
+from eyetoy_mm.params import ConvParams
+
 
 def to_channels_first(x: Tensor) -> Tensor:
     """``(B, *spatial, C)`` -> ``(B, C, *spatial)``, a view."""
-    return x.movedim(-1, 1)
+    return x.permute(0, -1, *range(1, x.dim() - 1))
 
 
 def to_channels_last(x: Tensor) -> Tensor:
     """``(B, C, *spatial)`` -> ``(B, *spatial, C)``, a view."""
-    return x.movedim(1, -1)
+    return x.permute(0, *range(2, x.dim()), 1)
+
+
+def keeps_size(params: ConvParams) -> bool:
+    """Whether every map leaves the convolution as large as it came."""
+    if params.padding == "same":
+        return True
+    padding = 0 if isinstance(params.padding, str) else params.padding
+    return params.stride == 1 and 2 * padding == params.dilation * (params.kernel_size - 1)
 
 
 class _ChannelsLastConv(_ConvNd):
-    """Mixin for ``nn.ConvNd``: channels-last in and out, and 1x1 convolutions run as matrix products."""
+    """Mixin for ``nn.ConvNd``: channels-last in and out, and 1x1 convolutions run as matrix products.
 
-    def __init__(self, **params) -> None:
-        if params["padding"] == "same" and params["stride"] != 1:
-            raise ValueError(f"padding='same' needs stride=1, got stride={params['stride']}")
-        super().__init__(**params)
-        self.is_pointwise = set(self.kernel_size) == set(self.stride) == {1} and self.groups == 1
-        self.is_pointwise = self.is_pointwise and self.padding in ("same", "valid", (0,) * len(self.kernel_size))
+    Takes the fields of :class:`~eyetoy_mm.params.ConvParams`, with its defaults.
+
+    Raises:
+        ValueError: A field below 1, groups that do not divide the channels, or a padding that cannot be.
+    """
+
+    def __init__(self, **fields) -> None:
+        params = ConvParams(**fields)
+        at_least(
+            1,
+            in_channels=params.in_channels,
+            out_channels=params.out_channels,
+            kernel_size=params.kernel_size,
+            stride=params.stride,
+            dilation=params.dilation,
+            groups=params.groups,
+        )
+        if params.in_channels % params.groups or params.out_channels % params.groups:
+            raise ValueError(
+                f"groups must divide the channels, got groups={params.groups} for in_channels={params.in_channels} "
+                f"and out_channels={params.out_channels}"
+            )
+        if params.padding == "same" and params.stride != 1:
+            raise ValueError(f"padding='same' needs stride=1, got stride={params.stride}")
+        if params.padding not in ("same", "valid"):
+            if isinstance(params.padding, str):
+                raise ValueError(f"padding must be a number, 'same' or 'valid', got {params.padding!r}")
+            at_least(0, padding=params.padding)
+        super().__init__(**params.__dict__)
+        self.is_per_position = set(self.kernel_size) == set(self.stride) == {1}
+        self.is_per_position &= self.padding in ("same", "valid", (0,) * len(self.kernel_size))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.is_pointwise:
+        if self.is_per_position and self.groups == 1:
             return F.linear(x, self.weight.flatten(1), self.bias)
         return to_channels_last(super().forward(to_channels_first(x)))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from eyetoy_mm.layers.checks import fraction
+
 
 class DropPath(nn.Module):
     """Drop a residual branch for whole samples with probability ``rate`` (Huang et al., 2016).
@@ -14,8 +16,7 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f"drop_path must be at least 0 and less than 1, got {rate}")
+        fraction(drop_path=rate)
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from eyetoy_mm.layers.checks import at_least
+
 
 class FeedForward(nn.Module):
-    """Linear, GELU, linear, on the last axis. Source: the ``FFN`` of seed 001, section 4.1, with ratio 4."""
+    """Linear, GELU, linear, on the last axis. Source: the ``FFN`` of seed 001, section 4.1, with ratio 4.
+
+    Raises:
+        ValueError: Channels or a ratio below 1.
+    """
 
     def __init__(self, channels: int, ratio: int = 4) -> None:
         super().__init__()
+        at_least(1, channels=channels, ratio=ratio)
         self.fc1 = nn.Linear(channels, ratio * channels)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(ratio * channels, channels)

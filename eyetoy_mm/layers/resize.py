@@ -28,6 +28,9 @@ def repeat_to(x: Tensor, size: tuple[int, ...], factor: int) -> Tensor:
     """Nearest interpolation by a whole ``factor``, cropped to ``size``: position ``i`` takes token ``i // factor``."""
     if factor == 1:
         return x
-    for axis, length in enumerate(size, start=1):
-        x = x.repeat_interleave(factor, dim=axis).narrow(axis, 0, length)
-    return x
+    batch, *spatial, channels = x.shape
+    for axis in range(len(spatial)):
+        x = x.unsqueeze(2 + 2 * axis)
+    x = x.expand(batch, *(n for length in spatial for n in (length, factor)), channels)
+    x = x.reshape(batch, *(length * factor for length in spatial), channels)
+    return x[(slice(None), *map(slice, size))]

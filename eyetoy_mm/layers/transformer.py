@@ -14,6 +14,7 @@ from eyetoy_mm.layers.attention import (
     MultiScaleMultiHeadNA2D,
     MultiScaleMultiHeadNA3D,
 )
+from eyetoy_mm.layers.checks import fraction
 from eyetoy_mm.layers.drop_path import DropPath
 from eyetoy_mm.layers.mlp import FeedForward
 from eyetoy_mm.layers.resize import rescale
@@ -37,7 +38,7 @@ class MSNATTransformer(nn.Module):
         drop_path: Stochastic depth of both branches.
 
     Raises:
-        ValueError: Channels or scale factors that do not fit together.
+        ValueError: Channels or scale factors that do not fit together, or rates outside ``[0, 1)``.
     """
 
     attention_type: type[MultiScaleMultiHeadNA]
@@ -52,6 +53,7 @@ class MSNATTransformer(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        fraction(dropout=dropout)
         if attention_params.scale_factor != scale_factor:
             raise ValueError(f"the block has {scale_factor=}, its attention {attention_params.scale_factor}")
         if attention_params.out_channels != out_channels:

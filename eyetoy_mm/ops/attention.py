@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from eyetoy_mm.ops import backend_cpp, backend_flex, backend_natten, backend_reference, backend_torch
+from eyetoy_mm.ops import backend_cpp, backend_flex, backend_natten, backend_reference, backend_torch, flops, plain_form
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
 # In order of preference. Each module has `refusal(...)`, the reason why it cannot run a case or None, and
@@ -62,7 +62,11 @@ def neighborhood_attention(
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
     if query.numel() == 0:
         return query * key * value  # empty, and still part of the graph
-    return _choose(backend, query, neighborhood, bias).attend(query, key, value, neighborhood, bias, scale)
+    chosen = _choose(backend, query, neighborhood, bias)
+    if flops.is_counting():  # the definition's operations, not what this back end computes on the way
+        sizes = neighborhood.kernel_size, neighborhood.dilation
+        return torch.ops.eyetoy_mm.neighborhood_attention(query, key, value, bias, *sizes, scale)
+    return chosen.attend(query, key, value, neighborhood, bias, scale)
 
 
 def available_backends(
@@ -90,6 +94,8 @@ def _choose(name: str | None, query: Tensor, neighborhood: Neighborhood, bias: T
 def _autocast(x: Tensor) -> Tensor:
     """What autocast does to the inputs of a matrix product; it does not know our operators."""
     device = x.device.type
+    if device == "meta":  # which autocast does not know
+        return x
     if x.is_floating_point() and x.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return x.to(torch.get_autocast_dtype(device))
     return x
@@ -131,7 +137,7 @@ def _check(
         if not bias.is_floating_point() or bias.device != query.device:
             raise ValueError(f"bias must be floating and on {query.device}, got {bias.dtype} on {bias.device}")
     spatial = tuple(query.shape[1:-2])
-    if torch.jit.is_tracing():  # sizes are tensors then
+    if plain_form.is_wanted():  # sizes may be tensors or symbols then; the graph is for these
         spatial = tuple(int(length) for length in spatial)
     return Neighborhood.of(spatial, sizes, apart)
 

@@ -8,13 +8,14 @@ is used.
 from __future__ import annotations
 
 import functools
-import types
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from eyetoy_mm.ops.flex import MaskMod, compile_apart, make_block_mask
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
 
@@ -50,7 +51,7 @@ def coordinates(neighborhood: Neighborhood, index: Tensor) -> list[Tensor]:
     return places[::-1]
 
 
-def mask_mod(neighborhood: Neighborhood) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def mask_mod(neighborhood: Neighborhood) -> MaskMod:
     """The neighborhood as ``flex_attention`` asks for it: whether a query attends to a key."""
 
     def attends(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -77,10 +78,7 @@ def score_mod(neighborhood: Neighborhood, bias: Tensor) -> Callable[[Tensor, Ten
 
 @functools.lru_cache(maxsize=64)
 def _block_mask(neighborhood: Neighborhood, device: torch.device) -> BlockMask:
-    length = functools.reduce(int.__mul__, neighborhood.spatial)
-    # compiled, it never holds the whole (N, N) mask
-    create = torch.compile(create_block_mask) if device.type == "cuda" else create_block_mask
-    return create(mask_mod(neighborhood), None, None, length, length, device=device)
+    return make_block_mask(mask_mod(neighborhood), math.prod(neighborhood.spatial), device)
 
 
 @functools.lru_cache(maxsize=64)
@@ -89,9 +87,4 @@ def _compiled(neighborhood: Neighborhood, with_bias: bool) -> Callable[..., Tens
         modification = score_mod(neighborhood, bias) if with_bias else None
         return flex_attention(q, k, v, score_mod=modification, block_mask=mask, scale=scale)
 
-    # The compiler counts recompilations per code object and, after a few, runs the function uncompiled, which holds all
-    # scores. A code object of its own gives each neighborhood a count of its own; `fullgraph` turns silence into an
-    # error.
-    code = attention.__code__.replace(co_name=f"attention_{abs(hash((neighborhood, with_bias)))}")
-    own = types.FunctionType(code, attention.__globals__, code.co_name, None, attention.__closure__)
-    return torch.compile(own, dynamic=False, fullgraph=True)
+    return compile_apart(attention, neighborhood, with_bias)

@@ -14,6 +14,7 @@ neighborhood is the product over the axes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -62,6 +63,13 @@ class Axis:
         return (key % self.dilation == group) & (place >= start) & (place < start + self.kernel_size)
 
     @property
+    def pairs(self) -> int:
+        """Number of (position, key) pairs: the sizes of all windows added up. Lengths may be symbolic here."""
+        each, longer = self.length // self.dilation, self.length % self.dilation
+        groups = ((longer, each + 1), (self.dilation - longer, each))  # how many of them, how long
+        return sum(number * length * torch.sym_min(length, self.kernel_size) for number, length in groups)
+
+    @property
     def is_global(self) -> bool:
         """Whether every position attends to the whole axis."""
         return self.dilation == 1 and self.kernel_size >= self.length
@@ -96,6 +104,11 @@ class Neighborhood:
     def dilation(self) -> tuple[int, ...]:
         """Dilation per axis."""
         return tuple(axis.dilation for axis in self.axes)
+
+    @property
+    def pairs(self) -> int:
+        """Number of (position, key) pairs of the whole map."""
+        return math.prod(axis.pairs for axis in self.axes)
 
     @property
     def is_global(self) -> bool:

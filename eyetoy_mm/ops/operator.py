@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from eyetoy_mm.ops import plain_form
+from eyetoy_mm.ops import flops, plain_form
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
 _ARGUMENTS = (
@@ -75,6 +75,8 @@ def register(name: str, forward: Forward, backward: Backward) -> Forward:
 
     operator.register_fake(fake)
     gradient_operator.register_fake(fake_gradient)
+    flops.register(getattr(torch.ops.eyetoy_mm, name), flops.forward_flops)
+    flops.register(getattr(torch.ops.eyetoy_mm, f"{name}_backward"), flops.backward_flops)
     operator.register_autograd(differentiate, setup_context=save)
 
     class Direct(torch.autograd.Function):
@@ -89,8 +91,9 @@ def register(name: str, forward: Forward, backward: Backward) -> Forward:
             return differentiate(ctx, gradient, backward)
 
     def call(query, *arguments):
-        watched = torch.compiler.is_compiling() or type(query) not in _PLAIN or is_in_torch_dispatch_mode()
-        return (operator if watched else Direct.apply)(query, *arguments)
+        if torch.compiler.is_compiling() or type(query) not in _PLAIN or is_in_torch_dispatch_mode():
+            return operator(query, *arguments)
+        return (Direct.apply if torch.is_grad_enabled() else forward)(query, *arguments)
 
     return call
 

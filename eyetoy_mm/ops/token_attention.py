@@ -1,31 +1,46 @@
 """Attention of the global mechanism: a few tokens see everything, a spatial position sees itself and the tokens.
 
-For ``R`` tokens and ``N`` positions this is ``O(N * R)`` in time and memory; there is no ``N x N`` tensor. It equals
-attention over the ``R + N`` sequence under :func:`token_attention_mask`, which is the definition (seed 001, section
-4.2).
+It has two equal forms. ``split`` runs everywhere: for ``R`` tokens and ``N`` positions it takes ``O(N * R)`` time and
+memory, there is no ``N x N`` tensor. ``flex`` is the paper's, ``flex_attention`` under :func:`create_attention_mask`
+(seed 001, section 4.2), whose mask is the definition.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from eyetoy_mm.ops.flex import compile_apart, make_block_mask
+from eyetoy_mm.ops.flops import is_counting
 
 
-def token_attention_mask(num_tokens: int, length: int, device: torch.device | str | None = None) -> Tensor:
-    """The definition, as a boolean ``(length, length)`` matrix (True: row attends to column); tokens come first.
+@functools.lru_cache(maxsize=64)
+def create_attention_mask(num_tokens: int, seq_len: int, device: torch.device | str = "cpu") -> BlockMask:
+    """The definition, as ``flex_attention`` asks for it; tokens come first.
 
     Args:
         num_tokens: Number of register and context tokens.
-        length: Tokens plus spatial positions.
+        seq_len: Tokens plus spatial positions.
         device: Device of the mask.
+
+    Returns:
+        Mask ``(1, 1, seq_len, seq_len)``, for any batch and number of heads. It is kept and given again.
     """
-    index = torch.arange(length, device=device)
-    is_token = index < num_tokens
-    return is_token[:, None] | is_token[None, :] | (index[:, None] == index[None, :])
+
+    def attends(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query < num_tokens) | (key < num_tokens) | (query == key)
+
+    return make_block_mask(attends, seq_len, torch.device(device))
 
 
-def token_attention(query: Tensor, key: Tensor, value: Tensor, num_tokens: int, scale: float | None = None) -> Tensor:
+def token_attention(
+    query: Tensor, key: Tensor, value: Tensor, num_tokens: int, scale: float | None = None, form: str = "split"
+) -> Tensor:
     """Tokens attend to all, a spatial position attends to itself and to the tokens.
 
     Args:
@@ -34,26 +49,49 @@ def token_attention(query: Tensor, key: Tensor, value: Tensor, num_tokens: int, 
         value: Same shape.
         num_tokens: Number of leading tokens, at least 0. With none, every position attends to itself alone.
         scale: Factor on ``query @ key``; ``head_dim ** -0.5`` when None.
+        form: ``"split"``, or ``"flex"`` for ``flex_attention``: compiled on CUDA; on a CPU uncompiled, with all
+            ``(num_tokens + N) ** 2`` scores in memory and without gradients.
 
     Returns:
         Tensor of the shape of ``query``.
 
     Raises:
-        ValueError: Shapes that differ, or a number of tokens that the sequence does not have.
+        ValueError: Shapes that differ, a number of tokens that the sequence does not have, or an unknown form.
+        NotImplementedError: ``form="flex"`` on a CPU with inputs that require gradients.
     """
     if query.dim() != 4 or key.shape != query.shape or value.shape != query.shape:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ValueError(f"query, key and value must have one shape (B, length, heads, head_dim), got {shapes}")
     if not 0 <= num_tokens <= query.shape[1]:
         raise ValueError(f"num_tokens must be between 0 and the length {query.shape[1]}, got {num_tokens}")
+    if form not in ("split", "flex"):
+        raise ValueError(f"form must be 'split' or 'flex', got {form!r}")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (B, heads, length, dim)
+    if form == "split" or query.numel() == 0 or is_counting():  # flex_attention does not take empty sequences
+        return _split(q, k, v, num_tokens, scale).transpose(1, 2)
+    attention = _compiled(num_tokens, q.shape[2]) if q.is_cuda else flex_attention
+    mask = create_attention_mask(num_tokens, q.shape[2], q.device)
+    return attention(q, k, v, block_mask=mask, scale=scale).transpose(1, 2)
+
+
+def _split(q: Tensor, k: Tensor, v: Tensor, num_tokens: int, scale: float) -> Tensor:
+    """Tokens x all, and positions x (self + tokens); all ``(B, heads, length, dim)``."""
     tokens = F.scaled_dot_product_attention(q[:, :, :num_tokens], k, v, scale=scale)
 
     q, k_self, v_self = (x[:, :, num_tokens:] for x in (q, k, v))
     k_tokens, v_tokens = k[:, :, :num_tokens], v[:, :, :num_tokens]
-    self_score = (q * k_self).sum(-1, keepdim=True) * scale  # (B, heads, N, 1)
-    token_scores = q @ k_tokens.transpose(-2, -1) * scale  # (B, heads, N, tokens)
+    q = q * scale  # before the products, which float16 can overflow in
+    self_score = (q * k_self).sum(-1, keepdim=True)  # (B, heads, N, 1)
+    token_scores = q @ k_tokens.transpose(-2, -1)  # (B, heads, N, tokens)
     weights = torch.cat([self_score, token_scores], dim=-1).softmax(dim=-1)
     spatial = weights[..., :1] * v_self + weights[..., 1:] @ v_tokens
-    return torch.cat([tokens, spatial.to(tokens.dtype)], dim=2).transpose(1, 2)
+    return torch.cat([tokens, spatial.to(tokens.dtype)], dim=2)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(num_tokens: int, seq_len: int) -> Callable[..., Tensor]:
+    def attention(q, k, v, block_mask, scale):
+        return flex_attention(q, k, v, block_mask=block_mask, scale=scale)
+
+    return compile_apart(attention, "tokens", num_tokens, seq_len)

@@ -1,5 +1,7 @@
 """The backbone contract, from each toolbox."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -67,17 +69,45 @@ def test_out_indices_select_maps_and_leave_out_later_stages():
     maps = backbone(torch.randn(1, 3, 64, 64))
     assert [m.shape[1:] for m in maps] == [(16, 8, 8), (24, 4, 4)]
     assert len(backbone.encoder.transformer_stack.stages) == 3 and backbone.encoder.global_attention is None
-    sum(m.sum() for m in maps).backward()
-    assert all(p.grad is not None for p in backbone.parameters())  # nothing unused for DDP to complain of
     assert EyeToy(arch=MINI, out_indices=(-2, -1)).out_indices == (2, 3)
 
 
-def test_context_token_for_classifiers():
-    backbone = EyeToy(arch=MINI, out_indices=(3,), out_type="context_token")
-    (token,) = backbone(torch.randn(2, 3, 32, 32))
-    assert token.shape == (2, 32)
-    token.square().sum().backward()
-    assert all(p.grad is not None for p in backbone.parameters())
+def test_what_classifiers_get():
+    """The last stage's norm on the context token, or on the map and then its mean."""
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    backbones = {out_type: EyeToy(arch=MINI, out_type=out_type).double().eval() for out_type in EyeToy.OUT_TYPES}
+    whole = backbones["featmap"]
+    for backbone in backbones.values():
+        backbone.load_state_dict(whole.state_dict(), strict=False)
+    *_, (_, context_token) = whole.encoder.forward_stages(x)
+    torch.testing.assert_close(backbones["context_token"](x), (whole.norm3(context_token)[:, 0],))
+    torch.testing.assert_close(backbones["avg_featmap"](x), (whole(x)[-1].mean(dim=(2, 3)),))
+    means = EyeToy(arch=MINI, out_type="avg_featmap", out_indices=(0, 3))(x.float())
+    assert [m.shape for m in means] == [(2, 8), (2, 32)]
+
+
+WITHOUT_CONTEXT_TOKEN = [dict(global_layers=0), dict(use_context_token=False)]
+WITH_CONTEXT_TOKEN = [
+    dict(), dict(multi_scale=False), dict(overlap=True), dict(conv_groups=1), dict(stem_channels=4, stem_stride=2),
+    dict(global_layers=1), dict(register_tokens=0),
+]  # fmt: skip
+MAPS = [
+    dict(), dict(with_cp=True), dict(out_indices=(0,)), dict(out_indices=(1, 2)), dict(out_indices=(0, 3)),
+    dict(out_type="avg_featmap"), dict(out_type="avg_featmap", out_indices=(1,)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "outputs"),
+    [*product(WITHOUT_CONTEXT_TOKEN, MAPS), *product(WITH_CONTEXT_TOKEN, [*MAPS, dict(out_type="context_token")])],
+    ids=str,
+)
+def test_nothing_is_built_that_gets_no_gradient(changes, outputs):
+    """DistributedDataParallel waits for the gradient of every parameter."""
+    backbone = EyeToy(arch=MINI | changes, **outputs)
+    maps = backbone(torch.randn(2, 3, 64, 64))
+    sum((m * torch.randn_like(m)).sum() for m in maps).backward()
+    assert [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 @pytest.mark.parametrize("frozen_stages", [0, 1, 2, 4])
@@ -173,33 +203,95 @@ def test_named_sizes_stand_beside_swin(arch, parameters, gflops):
     assert flops(backbone, 224) <= gflops * 1e9
 
 
+def test_shallow_is_the_seeds_classifier():
+    """4 blocks of 4 groups x 2 heads for 32 x 32 pixels, pooled, with a linear head for 10 classes."""
+    backbone = EyeToy(arch="shallow", out_type="avg_featmap")
+    stem, blocks = backbone.encoder.initial_proj, backbone.encoder.transformer_stack.blocks
+    assert (stem.in_channels, stem.out_channels, stem.kernel_size, stem.stride) == (3, 64, (3, 3), (1, 1))
+    numbers = [(b.layernorm1.normalized_shape, b.layernorm2.normalized_shape, b.scale_factor) for b in blocks]
+    assert numbers == [((64,), (128,), 0.5), ((128,), (128,), 1), ((128,), (256,), 0.5), ((256,), (256,), 1)]
+    assert all([head.num_heads for head in block.multi_head_attention.heads] == [2, 2, 2, 2] for block in blocks)
+    assert backbone.encoder.global_attention is None
+    head = nn.Linear(256, 10)
+    parameters = sum(p.numel() for p in [*backbone.parameters(), *head.parameters()])
+    assert parameters == 2_351_370 <= 3.3e6
+    (features,) = backbone(torch.randn(2, 3, 32, 32))
+    assert head(features).shape == (2, 10)
+    assert [m.shape[1:] for m in EyeToy(arch="shallow")(torch.randn(1, 3, 32, 32))] == [(128, 16, 16), (256, 8, 8)]
+
+
+def groups_of(**changes):
+    """Of every block of the demo: each group's window, merging, kernel, groups of the tokenizer, and heads."""
+    backbone = EyeToy(arch=dict(type="demo", **changes))
+    return [
+        [
+            (head.attn_params.attention_window, head.stride, head.tokenizer.kernel_size[0], head.tokenizer.groups,
+             head.num_heads)
+            for head in block.multi_head_attention.heads
+        ]
+        for block in backbone.encoder.transformer_stack.blocks
+    ]  # fmt: skip
+
+
+def test_switches_change_what_they_name_and_nothing_else():
+    usual = groups_of()
+    assert groups_of(multi_scale=False) == [[(*groups[0][:-1], sum(heads for *_, heads in groups))] for groups in usual]
+    assert groups_of(windows=[[7] * 4] * 3 + [[7]]) == [[(7, *rest) for _, *rest in groups] for groups in usual]
+    assert groups_of(merging=[[1] * 4] * 3 + [[1]]) == [
+        [(window, 1, 1, *rest) for window, _, _, *rest in groups] for groups in usual
+    ]
+    assert groups_of(overlap=True) == [
+        [(window, s, {1: 1, 2: 4, 3: 5, 4: 8, 8: 16}[k], *rest) for window, s, k, *rest in groups] for groups in usual
+    ]
+    assert groups_of(conv_groups=1) == [[(*rest[:3], 1, rest[4]) for rest in groups] for groups in usual]
+    for changes in (dict(global_layers=0), dict(register_tokens=3), dict(use_context_token=False)):
+        assert groups_of(**changes) == usual
+
+
 def test_early_windows_are_the_seeds():
     for arch in ARCHS.values():
         assert arch.windows[:2] == ((17, 13, 11, 9),) * 2 and arch.merging[:2] == ((1, 2, 4, 8),) * 2
 
 
 def test_arch_by_name_with_changes():
-    backbone = EyeToy(arch=dict(type="demo", register_tokens=2, global_layers=3))
+    backbone = EyeToy(arch=dict(type="demo", register_tokens=2, global_layers=3, use_context_token=False))
     assert backbone.arch.embed_dims == ARCHS["demo"].embed_dims
-    assert backbone.encoder.global_attention.layers[0].register_tokens.shape[1] == 2
+    layers = backbone.encoder.global_attention.layers
+    assert (len(layers), layers[0].num_register_tokens, layers[0].num_context_tokens) == (3, 2, 0)
+    assert EyeToy(arch=dict(type="demo", global_layers=0)).encoder.global_attention is None
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"arch": "huge"}, "unknown arch 'huge'; choose one of demo, tiny, small, base"),
+        ({"arch": "huge"}, "unknown arch 'huge'; choose one of shallow, demo, tiny, small, base"),
         ({"arch": dict(type="demo", embed_dim=3)}, "arch has no field embed_dim"),
         ({"arch": dict(depths=[1])}, "needs embed_dims, num_heads"),
         ({"arch": MINI | dict(depths=(1, 1))}, "one entry per stage"),
-        ({"arch": MINI | dict(depths=(1, 0, 1, 1))}, "at least one block"),
+        ({"arch": MINI | dict(depths=4)}, "one entry per stage in every list, got .*'depths': 4"),
+        ({"arch": MINI | dict(windows=(7, 7, 7, 7))}, r"one number per head group .* windows=\(7, 7, 7, 7\)"),
+        ({"arch": MINI | dict(depths=(1, 0, 1, 1))}, "depths must be at least 1, got 0"),
+        ({"arch": MINI | dict(embed_dims=(6, 16, 24, 32))}, "2 x 2 axes .* got dim=6"),
+        ({"arch": MINI | dict(stem_stride=0)}, "stem_stride must be at least 1, got 0"),
+        ({"arch": MINI | dict(stem_channels=0)}, "in_channels must be at least 1, got 0"),
+        ({"arch": MINI | dict(conv_groups=0)}, "conv_groups must be at least 1, got 0"),
+        ({"arch": MINI | dict(global_layers=-1)}, "global_layers must be at least 0, got -1"),
+        ({"arch": MINI | dict(register_tokens=-1)}, "register_tokens must be at least 0, got -1"),
+        ({"arch": MINI | dict(global_heads=3)}, "d_model=32 and num_heads=3"),
+        ({"arch": MINI | dict(register_tokens=0, use_context_token=False)}, "global attention needs a token"),
+        ({"arch": MINI | dict(use_context_token=False), "out_type": "context_token"}, "use_context_token=False"),
+        ({"arch": MINI | dict(global_layers=0), "out_type": "context_token"}, "global_layers=0"),
+        ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
         ({"arch": MINI | dict(num_heads=(3, 1, 1, 2))}, "out_channels=8 does not divide by 2 groups x num_heads=3"),
-        ({"arch": MINI | dict(windows=((5, 0), (5, 3), (3, 3), (3,)))}, "attention_window must be at least 1, got 0"),
+        ({"arch": MINI | dict(windows=((5, 0), (5, 3), (3, 3), (3,)))}, "windows must be at least 1, got 0"),
         ({"out_indices": (0, 4)}, r"ascending stages from 0 to 3, got \(0, 4\)"),
         ({"out_indices": (2, 1)}, "ascending stages"),
         ({"frozen_stages": 5}, "frozen_stages must be between -1 and 4, got 5"),
-        ({"drop_path_rate": 1.0}, "less than 1, got 1.0"),
-        ({"out_type": "cls"}, "out_type must be 'featmap' or 'context_token', got 'cls'"),
-        ({"out_type": "context_token"}, r"needs out_indices=\(3,\)"),
+        ({"out_indices": ()}, "ascending stages"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate must be .* less than 1, got 1.0"),
+        ({"dropout": -0.1}, "dropout must be at least 0 .* got -0.1"),
+        ({"out_type": "cls"}, "out_type must be one of featmap, avg_featmap, context_token, got 'cls'"),
+        ({"out_type": "context_token", "out_indices": (2, 3)}, r"needs out_indices=\(3,\) .* got \(2, 3\)"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

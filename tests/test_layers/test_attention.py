@@ -1,11 +1,15 @@
 """Head groups and their combination: token identity, ragged borders, and a plain re-statement of the equations."""
 
-import dataclasses
-
 import pytest
 import torch
 
-from eyetoy_mm.layers import MultiScaleMultiHeadNA1D, MultiScaleMultiHeadNA2D, MultiScaleMultiHeadNA3D, SharedScaleNA2D
+from eyetoy_mm.layers import (
+    MultiScaleMultiHeadNA1D,
+    MultiScaleMultiHeadNA2D,
+    MultiScaleMultiHeadNA3D,
+    SharedScaleNA1D,
+    SharedScaleNA2D,
+)
 from eyetoy_mm.layers.resize import repeat_to, rescale
 from eyetoy_mm.ops.neighborhood import Axis
 from eyetoy_mm.params import ConvParams, NeighborhoodAttentionParams, msnat_params
@@ -109,56 +113,39 @@ def test_repeat_to_gives_each_position_its_token():
     assert repeat_to(x, (8,), 3).flatten().tolist() == [10, 10, 10, 20, 20, 20, 30, 30]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"scale_factor": 0.0}, "scale_factor must be positive, got 0.0"),
-        ({"scale_factor": -1.0}, "scale_factor must be positive"),
-        ({"head_params": ()}, "at least one head group"),
-        ({"out_channels": 12}, "16 channels to out_channels=12"),
-    ],
-)
-def test_multi_scale_refuses(changes, message):
-    with pytest.raises(ValueError, match=message):
-        MultiScaleMultiHeadNA2D(**(attention_params().__dict__ | changes))
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
+def test_merged_tokens_see_their_cell_and_half_of_each_neighbors_where_they_overlap(factor, overlap):
+    params = attention_params(windows=(1,), merging=(factor,), overlap=overlap).head_params[0]
+    head = SharedScaleNA1D(**params.__dict__).double()
+    x = torch.randn(1, 21, 8, dtype=torch.float64, requires_grad=True)
+    tokens = head(x)
+    assert tokens.shape[1] == -(-21 // factor)
+    reach = factor // 2 if overlap else 0
+    for token in range(tokens.shape[1]):
+        (gradient,) = torch.autograd.grad(tokens[:, token].sum(), x, retain_graph=True)
+        seen = gradient.abs().sum(dim=(0, 2)).nonzero().flatten().tolist()
+        assert seen == list(range(max(0, token * factor - reach), min(21, (token + 1) * factor + reach)))
 
 
-@pytest.mark.parametrize(
-    ("part", "changes", "message"),
-    [
-        ("attn_params", {"attention_window": 0}, "attention_window must be at least 1, got 0"),
-        ("attn_params", {"attention_stride": 2}, "attention_stride must be 1"),
-        ("attn_params", {"dilation": 0}, "dilation must be at least 1"),
-        ("conv_params", {"stride": 0}, "stride must be at least 1"),
-        ("conv_params", {"in_channels": 4}, "tokenizer takes in_channels=4, the group in_channels=8"),
-        (None, {"num_heads": 0}, "num_heads must be at least 1"),
-    ],
-)
-def test_head_group_refuses(part, changes, message):
-    head = attention_params().head_params[0]
-    if part is None:
-        head = dataclasses.replace(head, **changes)
-    else:
-        head = dataclasses.replace(head, **{part: dataclasses.replace(getattr(head, part), **changes)})
-    with pytest.raises(ValueError, match=message):
-        SharedScaleNA2D(**head.__dict__)
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_tokenizer_and_projection_may_be_one_matrix(groups):
+    conv = ConvParams(1, groups=groups, in_channels=8, out_channels=16)
+    layer = SharedScaleNA2D(NeighborhoodAttentionParams(3), 2, 8, 8, conv, dropout=0.5).double()
+    x = torch.randn(2, 9, 7, 8, dtype=torch.float64, requires_grad=True)
+    parameters = [x, *layer.parameters()]
+    found = []
+    for one_matrix in (True, False):
+        layer.eval()
+        layer.tokenizer.is_per_position = one_matrix
+        output = layer(x)
+        found.append([output, *torch.autograd.grad(output.square().sum(), parameters)])
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"windows": (3,)}, "one entry per head group"),
-        ({"num_heads": 3}, "out_channels=16 does not divide by 2 groups x num_heads=3"),
-    ],
-)
-def test_block_numbers_that_do_not_divide(changes, message):
-    with pytest.raises(ValueError, match=message):
-        attention_params(**changes)
-
-
-@pytest.mark.parametrize(("channels", "groups"), [((8, 16), 4), ((6, 16), 2), ((6, 12), 6), ((400, 400), 400)])
-def test_tokenizer_groups(channels, groups):
-    """The given number where it divides both, else as many as possible: depthwise where the output is a multiple."""
-    conv_groups = 4 if channels != (400, 400) else 32
-    params = msnat_params(*channels, windows=(3,), merging=(2,), num_heads=2, conv_groups=conv_groups)
-    assert params.attention_params.head_params[0].conv_params.groups == groups
+def test_dropout_of_tokens_keeps_the_tokenizer_apart():
+    conv = ConvParams(1, in_channels=8, out_channels=16)
+    layer = SharedScaleNA2D(NeighborhoodAttentionParams(3), 2, 8, 8, conv, dropout=0.5).train()
+    x = torch.randn(2, 9, 7, 8)
+    assert not torch.equal(layer(x), layer(x))

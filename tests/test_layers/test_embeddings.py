@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 
 from eyetoy_mm.layers import PositionalEmbedding1D, PositionalEmbedding2D, PositionalEmbedding3D
@@ -34,11 +33,3 @@ def test_half_precision_does_not_blur_positions():
     low = embedding(torch.zeros(1, 3000, 4, dtype=torch.bfloat16))
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.float(), embedding(torch.zeros(1, 3000, 4)), atol=0.01, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("cls", "dim"), [(PositionalEmbedding1D, 3), (PositionalEmbedding2D, 6), (PositionalEmbedding3D, 8)]
-)
-def test_dimensions_that_do_not_divide(cls, dim):
-    with pytest.raises(ValueError, match=f"2 x {cls.ndim} axes .* got dim={dim}"):
-        cls(dim)

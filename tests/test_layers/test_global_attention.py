@@ -10,7 +10,7 @@ def restated(layer, x, context, registers):
     """The diagram of seed 001, section 4.5, with a full matrix of scores."""
     sequence = layer.layernorm1(torch.cat([context, registers, x.flatten(1, 2)], dim=1))
     batch, length, channels = sequence.shape
-    heads, tokens = layer.num_heads, 1 + registers.shape[1]
+    heads, contexts, tokens = layer.num_heads, context.shape[1], context.shape[1] + registers.shape[1]
     q, k, v = (sequence @ layer.qkv_proj.weight.T + layer.qkv_proj.bias).chunk(3, dim=-1)
     q, k, v = (part.view(batch, length, heads, channels // heads).transpose(1, 2) for part in (q, k, v))
     scores = q @ k.transpose(-1, -2) / (channels // heads) ** 0.5
@@ -21,21 +21,30 @@ def restated(layer, x, context, registers):
     attended = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, channels)
     sequence = sequence + attended  # the residual leaves from LayerNorm1's output
     sequence = sequence + layer.ffn(layer.layernorm2(sequence))
-    return sequence[:, tokens:].view(x.shape), sequence[:, :1], sequence[:, 1:tokens]
+    return sequence[:, tokens:].view(x.shape), sequence[:, :contexts], sequence[:, contexts:tokens]
 
 
-@pytest.mark.parametrize("registers", [0, 3])
-def test_stack_is_the_papers_diagram(registers):
-    stack = (
-        GlobalAttentionStack(8, num_heads=2, num_layers=2, num_register_tokens=registers, dropout=0.3).double().eval()
-    )
+# Registers, and whether there is a context token; to have neither is refused.
+tokens_of_all_kinds = pytest.mark.parametrize(("registers", "context"), [(3, True), (0, True), (3, False), (1, False)])
+
+
+def build(registers, context, num_layers=2):
+    return GlobalAttentionStack(8, 2, num_layers, registers, dropout=0.3, use_context_token=context).double().eval()
+
+
+@tokens_of_all_kinds
+def test_stack_is_the_papers_diagram(registers, context):
+    stack = build(registers, context)
     x = torch.randn(2, 3, 4, 8, dtype=torch.float64)
     state = (x, stack.layers[0].context_token.expand(2, -1, -1), stack.layers[0].register_tokens.expand(2, -1, -1))
     for layer in stack.layers:
         state = restated(layer, *state)
-    features, context = stack(x)
+    features, context_token = stack(x)
     torch.testing.assert_close(features, state[0])
-    torch.testing.assert_close(context, state[1])
+    if context:
+        torch.testing.assert_close(context_token, state[1])
+    else:
+        assert context_token is None
 
 
 def test_positions_keep_their_identity():
@@ -57,10 +66,16 @@ def test_any_rank_and_first_layer_owns_the_tokens():
         assert features.shape == (2, *shape, 8) and context.shape == (2, 1, 8)
 
 
-def test_every_parameter_gets_a_gradient_from_the_map_alone():
-    stack = GlobalAttentionStack(8, num_heads=2, num_layers=2, num_register_tokens=2)
-    stack(torch.randn(2, 3, 3, 8))[0].square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in stack.parameters())
+@pytest.mark.parametrize("num_layers", [1, 3])
+@tokens_of_all_kinds
+def test_every_parameter_gets_a_gradient_from_each_output_alone(registers, context, num_layers):
+    stack = build(registers, context, num_layers)
+    owned = [name.removeprefix("layers.0.") for name, _ in stack.named_parameters() if "token" in name]
+    assert owned == ["context_token"] * context + ["register_tokens"] * (registers > 0)
+    for output in stack(torch.randn(2, 3, 3, 8, dtype=torch.float64)):
+        if output is not None:
+            gradients = torch.autograd.grad(output.square().sum(), list(stack.parameters()), retain_graph=True)
+            assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
 def test_memory_is_linear_in_the_positions():
@@ -76,13 +91,7 @@ def test_memory_is_linear_in_the_positions():
     assert largest(4096) < 4.5 * largest(1024)
 
 
-def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match="d_model=8 and num_heads=3"):
-        GlobalAttentionTransformer(8, 3)
-    with pytest.raises(ValueError, match="num_register_tokens must be at least 0, got -1"):
-        GlobalAttentionTransformer(8, 2, -1)
-    with pytest.raises(ValueError, match="num_layers must be at least 1, got 0"):
-        GlobalAttentionStack(8, 2, 0)
+def test_missing_and_superfluous_tokens_are_named():
     with pytest.raises(ValueError, match="context_token must be given"):
         GlobalAttentionTransformer(8, 2, use_input_context_token=True)(torch.randn(1, 4, 8))
     with pytest.raises(ValueError, match="register_tokens must not be given"):

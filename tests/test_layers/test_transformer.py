@@ -59,9 +59,6 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     kept = dropped[:, 0, 0] != 0
     assert torch.equal(dropped, kept[:, None, None] * x / 0.75)
     assert abs(kept.float().mean().item() - 0.75) < 0.03
-    for rate in (-0.1, 1.0):
-        with pytest.raises(ValueError, match=f"less than 1, got {rate}"):
-            DropPath(rate)
 
 
 def test_stack_splits_into_stages_where_the_map_is_rescaled():
@@ -76,13 +73,6 @@ def test_stack_splits_into_stages_where_the_map_is_rescaled():
     assert torch.equal(stack(x), maps[-1])
 
 
-def test_stack_refuses_blocks_that_do_not_fit():
-    with pytest.raises(ValueError, match="block 1 takes in_channels=8, but block 0 gives out_channels=16"):
-        TransformerStack2D([block_params(8, 16), block_params(8, 8)])
-    with pytest.raises(ValueError, match="at least one block"):
-        TransformerStack2D([])
-
-
 def test_gradient_checkpointing_changes_no_gradient():
     stack = TransformerStack2D([block_params(8, 8), block_params(8, 16, 0.5)]).double()
     x = torch.randn(2, 7, 6, 8, dtype=torch.float64, requires_grad=True)
@@ -91,19 +81,6 @@ def test_gradient_checkpointing_changes_no_gradient():
         gradients.append(torch.autograd.grad(stack(x).square().sum(), [x, *stack.parameters()]))
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"scale_factor": 0.5}, "the block has scale_factor=0.5, its attention 1.0"),
-        ({"out_channels": 8}, "the block has out_channels=8, its attention 16"),
-        ({"in_channels": 4}, "the block has in_channels=4, head group 0 has 8"),
-    ],
-)
-def test_block_refuses_parts_that_do_not_fit(changes, message):
-    with pytest.raises(ValueError, match=message):
-        MSNATTransformer2D(**dataclasses.replace(block_params(), **changes).__dict__)
 
 
 @pytest.mark.parametrize("params", [ConvParams(1), ConvParams(3), ConvParams(4, 4, "valid"), ConvParams(1, groups=2)])

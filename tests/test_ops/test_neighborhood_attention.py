@@ -161,12 +161,23 @@ def test_low_precision_is_near_double(dtype):
     torch.testing.assert_close(actual.double(), expected, atol=tolerance, rtol=tolerance)
 
 
-def test_equals_natten():
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=needs_cpp)])
+def test_equals_natten(backend):
     natten = pytest.importorskip("natten", reason="natten is not installed")
-    for spatial, kernel_size, dilation in [((9, 14), 4, 1), ((9, 14), (3, 5), (3, 2)), ((8, 8), 7, 1)]:
-        q, k, v = (x.detach() for x in qkv(spatial, dim=8, dtype=torch.float32))
-        expected = natten.na2d(q, k, v, kernel_size=kernel_size, dilation=dilation)
-        torch.testing.assert_close(neighborhood_attention(q, k, v, kernel_size, dilation), expected)
+    random = torch.Generator().manual_seed(0)
+
+    def draw(low, high):
+        return int(torch.randint(low, high + 1, (), generator=random))
+
+    for number in range(60):
+        ndim = 1 + number % 3
+        kernel_size = tuple(draw(2, (9, 5, 3)[ndim - 1]) for _ in range(ndim))
+        dilation = tuple(draw(1, 3) for _ in range(ndim))
+        spatial = tuple(draw(k * d, k * d + 7) for k, d in zip(kernel_size, dilation, strict=True))
+        q, k, v = (x.detach() for x in qkv(spatial, dim=8, batch=1, dtype=torch.float32, seed=number))
+        expected = getattr(natten, f"na{ndim}d")(q, k, v, kernel_size=kernel_size, dilation=dilation)
+        actual = neighborhood_attention(q, k, v, kernel_size, dilation, backend=backend)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_far_keys_have_no_influence():

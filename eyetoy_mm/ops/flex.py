@@ -1,0 +1,31 @@
+"""What both uses of ``flex_attention`` need: a mask without an ``(N, N)`` tensor, and a kernel for each case."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # batch, head, query, key: whether it attends
+
+
+def make_block_mask(mask_mod: MaskMod, length: int, device: torch.device) -> BlockMask:
+    """The mask of a sequence that attends to itself, one for all samples and heads."""
+    # compiled, it never holds the whole (N, N) mask
+    create = torch.compile(create_block_mask) if device.type == "cuda" else create_block_mask
+    with torch.inference_mode(False):  # masks are kept, and training may be what comes next
+        return create(mask_mod, None, None, length, length, device=device)
+
+
+def compile_apart(function: Callable[..., Tensor], *case: Hashable) -> Callable[..., Tensor]:
+    """Compile a function for one case.
+
+    The compiler counts recompilations per code object and, after a few, runs the function uncompiled, which holds all
+    scores. A code object of its own gives each case a count of its own; ``fullgraph`` turns silence into an error.
+    """
+    code = function.__code__.replace(co_name=f"{function.__name__}_{abs(hash(case))}")
+    own = types.FunctionType(code, function.__globals__, code.co_name, None, function.__closure__)
+    return torch.compile(own, dynamic=False, fullgraph=True)

@@ -1,0 +1,79 @@
+"""The tables of parameters and FLOPs, as users get them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lacks
+from eyetoy_mm.backbones import EyeToy
+from eyetoy_mm.engine.errors import UserError
+from tools.model_table import BEGIN, END, build, main, measure, parse_args, write_into
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    """Rows of both tables by the model's name, joined."""
+    rows: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            name, *rest = line.strip("| ").split(" | ")
+            rows.setdefault(name, []).extend(rest)
+    return rows
+
+
+def test_the_command_prints_models_and_their_parts():
+    pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
+    command = [sys.executable, "tools/model_table.py", "--models", "demo", "ConvNeXt-T", "--sizes", "64", "96"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = cells(done.stdout)
+    assert rows["model"][:3] == ["parameters", "FLOPs at 64", "FLOPs at 96"]
+    assert rows["model"][3:] == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "global stack"]
+    parameters = sum(p.numel() for p in EyeToy(arch="demo").parameters())
+    assert rows["demo"][0] == f"{parameters / 1e6:.2f} M"
+    assert rows["ConvNeXt-T"][0] == "27.82 M" and rows["ConvNeXt-T"][-1] == "-"
+    assert all(re.fullmatch(r"[\d.]+ M / [\d.]+ G / [\d.]+ G", cell) for cell in rows["demo"][3:])
+
+
+@pytest.mark.parametrize("name", ["demo", "Swin-T", "ConvNeXt-T"])
+def test_parts_make_up_the_whole(name):
+    model = build(name)
+    if model is None:
+        pytest.skip(f"there is no {name}")
+    total, *parts = measure(model, [64]).values()
+    assert len(parts) >= 5 and total == tuple(map(sum, zip(*parts, strict=True)))
+
+
+def test_models_that_are_not_there_are_left_out(monkeypatch, capsys):
+    monkeypatch.setattr("tools.model_table.PEERS", {"NAT-T": dict(type="eyetoy_mm.NoSuchBackbone")})
+    monkeypatch.setattr("sys.argv", ["model_table.py", "--models", "NAT-T"])
+    main()
+    out, err = capsys.readouterr()
+    assert "NAT-T" not in out and "NAT-T" in err
+
+
+def test_tables_take_the_place_of_the_old_ones(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_into(page, "new")
+    assert page.read_text() == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    page.write_text("nothing\n")
+    with pytest.raises(UserError, match="no place for the tables"):
+        write_into(page, "new")
+    assert page.read_text() == "nothing\n"
+
+
+def test_the_page_of_the_repository_has_a_place():
+    page = (ROOT / "docs/models.md").read_text()
+    assert page.index(BEGIN) < page.index(END)
+
+
+def test_unknown_models_are_refused_with_the_names_that_there_are(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["model_table.py", "--models", "huge"])
+    with pytest.raises(SystemExit):
+        parse_args()
+    assert "Swin-T" in capsys.readouterr().err

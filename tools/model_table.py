@@ -1,0 +1,160 @@
+"""Print parameters and FLOPs of the EyeToy family, and of backbones of mmpretrain beside it, as markdown tables.
+
+Usage::
+
+    python tools/model_table.py                                          # everything, at 224 and 512
+    python tools/model_table.py --models tiny Swin-T --sizes 224 384
+    python tools/model_table.py --into docs/models.md                    # in place of the tables there
+
+Backbones as they run in inference, without a classification head. FLOPs are those of mmengine's analysis for one square
+image: a multiply-add is one; norms and resizing count by the element, other elementwise operations do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from mmengine.analysis import FlopAnalyzer, parameter_count
+from torch import nn
+
+from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
+from eyetoy_mm.encoder import Encoder2D
+from eyetoy_mm.engine.errors import UserError, report_user_errors
+from eyetoy_mm.params import DEFAULT_IMG_ENCODER_PARAMS
+from eyetoy_mm.registry import MODELS
+
+FAMILY = ("default", *ARCHS)  # the seeds' DEFAULT_IMG_ENCODER_PARAMS, and the named sizes
+_MAPS = dict(out_indices=(0, 1, 2, 3))  # as for dense prediction
+PEERS: dict[str, dict] = {
+    "NAT-M": dict(type="eyetoy_mm.NAT", arch="mini"),
+    "NAT-T": dict(type="eyetoy_mm.NAT", arch="tiny"),
+    "NAT-S": dict(type="eyetoy_mm.NAT", arch="small"),
+    "NAT-B": dict(type="eyetoy_mm.NAT", arch="base"),
+    "Swin-T": dict(type="mmpretrain.SwinTransformer", arch="tiny", pad_small_map=True, **_MAPS),
+    "Swin-S": dict(type="mmpretrain.SwinTransformer", arch="small", pad_small_map=True, **_MAPS),
+    "Swin-B": dict(type="mmpretrain.SwinTransformer", arch="base", pad_small_map=True, **_MAPS),
+    "ConvNeXt-T": dict(type="mmpretrain.ConvNeXt", arch="tiny", gap_before_final_norm=False, **_MAPS),
+    "ConvNeXt-S": dict(type="mmpretrain.ConvNeXt", arch="small", gap_before_final_norm=False, **_MAPS),
+    "ConvNeXt-B": dict(type="mmpretrain.ConvNeXt", arch="base", gap_before_final_norm=False, **_MAPS),
+    "DeiT-S": dict(type="mmpretrain.VisionTransformer", arch="deit-small", img_size=224, patch_size=16),
+    "DeiT-B": dict(type="mmpretrain.VisionTransformer", arch="deit-base", img_size=224, patch_size=16),
+}
+BEGIN, END = "<!-- tools/model_table.py: begin -->", "<!-- tools/model_table.py: end -->"
+
+Figures = tuple[int, ...]  # parameters, then FLOPs at each size
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*FAMILY, *PEERS]
+    parser.add_argument("--models", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 512], help="sides of the image in pixels")
+    parser.add_argument("--into", type=Path, help=f"file with '{BEGIN}' and '{END}', between which the tables go")
+    return parser.parse_args()
+
+
+def build(name: str) -> nn.Module | None:
+    """Build a model, or None where the package that it is from does not have it."""
+    if name == "default":
+        return Encoder2D(**DEFAULT_IMG_ENCODER_PARAMS.__dict__)
+    if name in ARCHS:
+        return EyeToy(arch=name)
+    if find_spec("mmpretrain") is not None:
+        import mmpretrain.models  # noqa: F401 - registers its backbones
+    return MODELS.build(PEERS[name]) if MODELS.get(PEERS[name]["type"]) is not None else None
+
+
+def parts(model: nn.Module) -> dict[str, list[str]]:
+    """Names of the modules behind each part of a model that has stages; modules that it does not have are no harm."""
+    for path, encoder in model.named_modules():
+        if isinstance(encoder, Encoder2D):
+            prefix = f"{path}." if path else ""
+            blocks = [[f"{prefix}transformer_stack.blocks.{i}" for i in s] for s in encoder.transformer_stack.stages]
+            stages = {f"stage {i}": [*names, f"norm{i - 1}"] for i, names in enumerate(blocks, start=1)}
+            return {"stem": [f"{prefix}initial_proj"], **stages, "global stack": [f"{prefix}global_attention"]}
+    found = {"stem": ["patch_embed", "downsample_layers.0"]}
+    for i, _ in enumerate(getattr(model, "stages", ())):
+        found[f"stage {i + 1}"] = [f"stages.{i}", f"norm{i}", *([f"downsample_layers.{i}"] if i else [])]
+    return found if len(found) > 1 else {}
+
+
+def measure(model: nn.Module, sizes: Iterable[int]) -> dict[str, Figures]:
+    """Figures of the whole model, under ``"total"``, and of its parts."""
+    model.eval()
+    modules = {"total": [""], **parts(model)}
+    counts = [parameter_count(model)]
+    for size in sizes:
+        analyzer = FlopAnalyzer(model, torch.zeros(1, 3, size, size))
+        analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        with torch.no_grad():
+            counts.append(analyzer.by_module())
+    return {part: tuple(sum(count[name] for name in names) for count in counts) for part, names in modules.items()}
+
+
+def tables(figures: dict[str, dict[str, Figures]], sizes: Iterable[int]) -> Iterator[str]:
+    """Lines of the table of whole models and, where there are any, of the table of their parts."""
+    columns = ["parameters", *(f"FLOPs at {size}" for size in sizes)]
+    yield from _table(["model", *columns], ([name, *_cells(some["total"])] for name, some in figures.items()))
+    names = list(dict.fromkeys(part for some in figures.values() for part in some if part != "total"))
+    if names:
+        yield from ("", f"Of each part: {', '.join(columns)}.", "")
+        staged = {name: some for name, some in figures.items() if len(some) > 1}
+        rows = (
+            [name, *(" / ".join(_cells(some[part])) if any(some.get(part, ())) else "-" for part in names)]
+            for name, some in staged.items()
+        )
+        yield from _table(["model", *names], rows)
+
+
+def _cells(figures: Figures) -> list[str]:
+    parameters, *flops = figures
+    return [f"{parameters / 1e6:.2f} M", *(f"{count / 1e9:.2f} G" for count in flops)]
+
+
+def _table(header: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
+    for cells in (header, ["---"] * len(header), *rows):
+        yield f"| {' | '.join(cells)} |"
+
+
+def write_into(path: Path, text: str) -> None:
+    """Put the tables in their place in a file.
+
+    Raises:
+        UserError: There is no such file or no such place.
+    """
+    page = path.read_text() if path.is_file() else ""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise UserError(f"{path} has no place for the tables; it must have the lines {BEGIN} and {END}")
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+
+
+@report_user_errors
+def main() -> None:
+    """Measure one model after the other, then print."""
+    args = parse_args()
+    figures, missing = {}, []
+    for name in args.models:
+        model = build(name)
+        if model is None:
+            missing.append(name)
+        else:
+            figures[name] = measure(model, args.sizes)
+    if missing:
+        print(f"Left out, for their package does not have them: {', '.join(missing)}", file=sys.stderr)
+    text = "\n".join(tables(figures, args.sizes))
+    if args.into is None:
+        print(text)
+    else:
+        write_into(args.into, text)
+
+
+if __name__ == "__main__":
+    main()
