@@ -76,7 +76,7 @@ class SharedScaleNA(nn.Module):
         """``(B, *spatial, C)`` -> ``(B, *ceil(spatial / stride), num_heads * head_dim)``."""
         conv = self.tokenizer
         linear = conv.is_per_position and not (self.training and self.dropout.p)
-        if linear and x.numel() >= 2 * conv.in_channels**2:  # fewer positions do not repay a matrix of their own
+        if linear and math.prod(x.shape[1:-1]) >= 2 * conv.in_channels:  # fewer do not repay a matrix of their own
             qkv = self._tokenize_and_project(x)
         else:
             qkv = self.qkv_proj(self.dropout(self.tokenizer(self._pad(x))))
@@ -88,7 +88,8 @@ class SharedScaleNA(nn.Module):
         """Tokenizer and projection as one matrix: both are linear, and grouped 1x1 convolutions are slow."""
         conv, proj = self.tokenizer, self.qkv_proj
         outer = proj.weight.view(proj.out_channels, conv.groups, -1).transpose(0, 1)
-        weight = outer @ conv.weight.view(conv.groups, -1, conv.in_channels // conv.groups)  # (groups, 3 C', C_in / groups)
+        inner = conv.weight.view(conv.groups, -1, conv.in_channels // conv.groups)
+        weight = outer @ inner  # (groups, 3 * heads * dim, in_channels / groups)
         weight = weight.transpose(0, 1).reshape(proj.out_channels, conv.in_channels)
         bias = proj.bias if conv.bias is None else F.linear(conv.bias, proj.weight.flatten(1), proj.bias)
         return F.linear(x, weight, bias)

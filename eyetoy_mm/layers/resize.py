@@ -33,4 +33,6 @@ def repeat_to(x: Tensor, size: tuple[int, ...], factor: int) -> Tensor:
         x = x.unsqueeze(2 + 2 * axis)
     x = x.expand(batch, *(n for length in spatial for n in (length, factor)), channels)
     x = x.reshape(batch, *(length * factor for length in spatial), channels)
-    return x[(slice(None), *map(slice, size))]
+    for axis, length in enumerate(size, start=1):
+        x = x.narrow(axis, 0, length)
+    return x

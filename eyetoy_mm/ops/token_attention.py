@@ -70,7 +70,7 @@ def token_attention(
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (B, heads, length, dim)
     if form == "split" or query.numel() == 0 or is_counting():  # flex_attention does not take empty sequences
         return _split(q, k, v, num_tokens, scale).transpose(1, 2)
-    attention = _compiled(num_tokens, q.shape[2]) if q.is_cuda else flex_attention
+    attention: Callable[..., Tensor] = _compiled(num_tokens, q.shape[2]) if q.is_cuda else flex_attention  # type: ignore
     mask = create_attention_mask(num_tokens, q.shape[2], q.device)
     return attention(q, k, v, block_mask=mask, scale=scale).transpose(1, 2)
 
