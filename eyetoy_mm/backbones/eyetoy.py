@@ -75,7 +75,7 @@ ARCHS: dict[str, Arch] = {
         stem_channels=64,
     ),
     "demo": Arch((32, 64, 128, 192), (1, 1, 2, 1), (1, 2, 2, 6), global_layers=1, global_heads=6, register_tokens=8),
-    "tiny": Arch((64, 128, 384, 512), (2, 2, 6, 2), (1, 2, 3, 8), global_layers=1),
+    "tiny": Arch((64, 128, 384, 576), (1, 2, 6, 2), (1, 2, 3, 9), global_layers=1, global_heads=9),
     "small": Arch((64, 128, 384, 640), (2, 2, 15, 3), (1, 2, 3, 10), global_heads=10),
     "base": Arch((96, 192, 512, 768), (2, 2, 17, 2), (1, 3, 4, 12), global_heads=12),
 }
@@ -85,7 +85,7 @@ tiny, small and base stand beside Swin-T, -S and -B."""
 
 @MODELS.register_module()
 class EyeToy(BaseModule):
-    """The EyeToy encoder with a map at the end of each stage, at strides 4, 8, 16 and 32 for the named sizes.
+    """The EyeToy encoder with a map at the end of each stage: at strides 4, 8, 16 and 32, of ``shallow`` at 2 and 4.
 
     Args:
         arch: A name from :data:`ARCHS`, or a mapping with the fields of :class:`Arch`, where ``type`` may name the

@@ -199,7 +199,7 @@ def flops(backbone: nn.Module, size: int) -> int:
 )
 def test_named_sizes_stand_beside_swin(arch, parameters, gflops):
     backbone = EyeToy(arch=arch)
-    assert abs(sum(p.numel() for p in backbone.parameters()) / parameters - 1) < 0.1
+    assert abs(sum(p.numel() for p in backbone.parameters()) / parameters - 1) < 0.15
     assert flops(backbone, 224) <= gflops * 1e9
 
 

@@ -2,5 +2,5 @@
 model = dict(
     type="ImageClassifier",
     backbone=dict(type="eyetoy_mm.EyeToy", arch=dict(type="tiny"), out_type="context_token", drop_path_rate=0.2),
-    head=dict(type="LinearClsHead", num_classes=1000, in_channels=512, loss=dict(type="CrossEntropyLoss")),
+    head=dict(type="LinearClsHead", num_classes=1000, in_channels=576, loss=dict(type="CrossEntropyLoss")),
 )
