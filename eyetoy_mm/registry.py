@@ -1,8 +1,10 @@
 """The scope ``eyetoy_mm`` in mmengine's registries; mmengine imports this file when it meets ``type='eyetoy_mm.X'``."""
 
 try:
+    from mmengine.registry import DATASETS as MMENGINE_DATASETS
     from mmengine.registry import HOOKS as MMENGINE_HOOKS
     from mmengine.registry import MODELS as MMENGINE_MODELS
+    from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
     from mmengine.registry import Registry
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -12,4 +14,16 @@ except ModuleNotFoundError as error:
     ) from error
 
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope="eyetoy_mm", locations=["eyetoy_mm.backbones"])
+DATASETS = Registry(
+    "dataset",
+    parent=MMENGINE_DATASETS,
+    scope="eyetoy_mm",
+    locations=["eyetoy_mm.datasets.cifar"],  # needs mmpretrain
+)
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.hooks"])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor",
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope="eyetoy_mm",
+    locations=["eyetoy_mm.engine.optim"],
+)

@@ -5,6 +5,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `mmcv_ops`: mmcv-lite has no compiled ops, and without them mmdet.models and mmseg.models do not import;
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
+* `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare.
 
@@ -12,11 +13,18 @@ Importing this package, and `activate`, import neither torch nor any OpenMMLab p
 hooks, in the moment in which a package that has one is imported.
 """
 
-from eyetoy_mm.compat import checkpoint_loading, flop_handles, mmcv_ops, mmseg_text_packages, pkg_resources_shim
+from eyetoy_mm.compat import (
+    checkpoint_loading,
+    downstream_configs,
+    flop_handles,
+    mmcv_ops,
+    mmseg_text_packages,
+    pkg_resources_shim,
+)
 
 __all__ = ["activate"]
 
-_TRAPS = (mmcv_ops, checkpoint_loading, flop_handles, pkg_resources_shim, mmseg_text_packages)
+_TRAPS = (mmcv_ops, checkpoint_loading, flop_handles, downstream_configs, pkg_resources_shim, mmseg_text_packages)
 
 
 def activate() -> None:

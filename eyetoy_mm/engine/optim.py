@@ -1,0 +1,47 @@
+"""Constructors of optimizers."""
+
+from __future__ import annotations
+
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from eyetoy_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Learning rates that fall with the distance from the head, for any model whose backbone tells its depths.
+
+    mmdet's and mmseg's constructors know ConvNeXt and BEiT alone; mmpretrain's takes classifiers alone. This one reads
+    ``backbone.get_layer_depth``, which our backbones and mmpretrain's have, and keeps every rule of mmengine's
+    ``paramwise_cfg`` (``custom_keys``, ``norm_decay_mult``, ...). A parameter of depth ``d`` out of ``n`` has the learning
+    rate times ``layer_decay_rate ** (n - 1 - d)`` (Clark et al., 2020, ELECTRA, layerwise learning rate decay); what is
+    not in the backbone keeps its own.
+
+    Example::
+
+        optim_wrapper = dict(
+            constructor='eyetoy_mm.LayerDecayOptimWrapperConstructor', paramwise_cfg=dict(layer_decay_rate=0.9)
+        )
+
+    Raises:
+        ValueError: ``layer_decay_rate`` is missing or not in (0, 1], or the model has no backbone that tells its depths.
+    """
+
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = "", **kwargs) -> None:
+        """Add a group for each parameter below ``module``; the model itself comes with an empty prefix."""
+        super().add_params(params, module, prefix=prefix, **kwargs)
+        if prefix:
+            return
+        rate = self.paramwise_cfg.get("layer_decay_rate")
+        if rate is None or not 0 < rate <= 1:
+            raise ValueError(f"paramwise_cfg needs a layer_decay_rate in (0, 1], got {rate}")
+        backbone = getattr(module, "backbone", None)
+        if not hasattr(backbone, "get_layer_depth"):
+            raise ValueError(
+                f"layer-wise decay needs a backbone with get_layer_depth; {type(backbone).__name__} has none"
+            )
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        for group in params:
+            depth, num_depths = backbone.get_layer_depth(names[id(group["params"][0])], prefix="backbone.")
+            group["lr"] = group.get("lr", self.base_lr) * rate ** (num_depths - 1 - depth)

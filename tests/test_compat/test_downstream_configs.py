@@ -1,0 +1,40 @@
+"""Configs of this package by name, `eyetoy_mm::...`, in every kind of installation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytest.importorskip("mmengine")
+
+
+@pytest.mark.parametrize("first", ["eyetoy_mm", "mmengine.config, mmengine.hub, eyetoy_mm"])
+def test_configs_of_this_package_by_name(run_python: Callable[..., str], tmp_path: Path, first: str) -> None:
+    pytest.importorskip("mmdet")
+    config = tmp_path / "config.py"
+    config.write_text("_base_ = 'eyetoy_mm::_base_/models/mask-rcnn_eyetoy.py'\n")
+    code = (
+        f"import {first}\n"
+        "from mmengine.config import Config\n"
+        "from mmengine.hub import get_config\n"
+        f"print(Config.fromfile({str(config)!r}).model.backbone.type)\n"
+        "print(get_config('eyetoy_mm::eyetoy/mask-rcnn_eyetoy-s_fpn_1x_coco.py').model.backbone.arch.type)\n"
+        "from mmengine.utils import get_installed_path\n"
+        "print(get_installed_path('eyetoy_mm'))\n"
+    )
+    backbone, arch, path = run_python(code).split()
+    assert (backbone, arch) == ("eyetoy_mm.EyeToy", "small")
+    assert (Path(path) / "registry.py").is_file()
+
+
+def test_what_is_not_installed_stays_an_error(run_python: Callable[..., str]) -> None:
+    code = (
+        "import eyetoy_mm, pytest\n"
+        "from mmengine.utils import get_installed_path\n"
+        "with pytest.raises(Exception, match='no_such_package'):\n"
+        "    get_installed_path('no_such_package')\n"
+    )
+    run_python(code)
