@@ -1,4 +1,7 @@
-"""EyeToy-tiny on ImageNet-1K: 224x224, 300 epochs of mixup and CutMix, 1,024 images a step (8 GPUs x 128), AMP."""
+"""EyeToy-tiny on ImageNet-1K: 224x224, 300 epochs of mixup and CutMix, 1,024 images a step (8 GPUs x 128), AMP, EMA.
+
+RandAugment and random erasing come with the dataset's file. EMA's decay is 0.9999; its weights are what is evaluated.
+"""
 
 _base_ = [
     "_base_/models/classifier_eyetoy.py",
@@ -11,4 +14,5 @@ model = dict(
     train_cfg=dict(augments=[dict(type="Mixup", alpha=0.8), dict(type="CutMix", alpha=1.0)]),
 )
 train_dataloader = dict(batch_size=128)
+custom_hooks = [*_base_.custom_hooks, dict(type="EMAHook", momentum=1e-4, priority="ABOVE_NORMAL")]
 auto_scale_lr = dict(enable=False, base_batch_size=1024)

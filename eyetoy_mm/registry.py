@@ -18,7 +18,7 @@ DATASETS = Registry(
     "dataset",
     parent=MMENGINE_DATASETS,
     scope="eyetoy_mm",
-    locations=["eyetoy_mm.datasets.cifar"],  # needs mmpretrain
+    locations=["eyetoy_mm.datasets.cifar", "eyetoy_mm.datasets.class_folders"],  # they need mmpretrain
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.hooks"])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

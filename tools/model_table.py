@@ -24,7 +24,8 @@ from torch import nn
 
 from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
 from eyetoy_mm.encoder import Encoder2D
-from eyetoy_mm.engine.errors import UserError, report_user_errors
+from eyetoy_mm.engine.errors import report_user_errors
+from eyetoy_mm.engine.tables import markdown_table, write_into
 from eyetoy_mm.params import DEFAULT_IMG_ENCODER_PARAMS
 from eyetoy_mm.registry import MODELS
 
@@ -35,6 +36,15 @@ PEERS: dict[str, dict] = {
     "NAT-T": dict(type="eyetoy_mm.NAT", arch="tiny"),
     "NAT-S": dict(type="eyetoy_mm.NAT", arch="small"),
     "NAT-B": dict(type="eyetoy_mm.NAT", arch="base"),
+    "DiNAT-M": dict(type="eyetoy_mm.DiNAT", arch="mini"),
+    "DiNAT-T": dict(type="eyetoy_mm.DiNAT", arch="tiny"),
+    "DiNAT-S": dict(type="eyetoy_mm.DiNAT", arch="small"),
+    "DiNAT-B": dict(type="eyetoy_mm.DiNAT", arch="base"),
+    "DiNAT-L": dict(type="eyetoy_mm.DiNAT", arch="large"),
+    "DiNAT_s-T": dict(type="eyetoy_mm.DiNAT_s", arch="tiny"),
+    "DiNAT_s-S": dict(type="eyetoy_mm.DiNAT_s", arch="small"),
+    "DiNAT_s-B": dict(type="eyetoy_mm.DiNAT_s", arch="base"),
+    "DiNAT_s-L": dict(type="eyetoy_mm.DiNAT_s", arch="large"),
     "Swin-T": dict(type="mmpretrain.SwinTransformer", arch="tiny", pad_small_map=True, **_MAPS),
     "Swin-S": dict(type="mmpretrain.SwinTransformer", arch="small", pad_small_map=True, **_MAPS),
     "Swin-B": dict(type="mmpretrain.SwinTransformer", arch="base", pad_small_map=True, **_MAPS),
@@ -44,7 +54,6 @@ PEERS: dict[str, dict] = {
     "DeiT-S": dict(type="mmpretrain.VisionTransformer", arch="deit-small", img_size=224, patch_size=16),
     "DeiT-B": dict(type="mmpretrain.VisionTransformer", arch="deit-base", img_size=224, patch_size=16),
 }
-BEGIN, END = "<!-- tools/model_table.py: begin -->", "<!-- tools/model_table.py: end -->"
 
 Figures = tuple[int, ...]  # parameters, then FLOPs at each size
 
@@ -55,7 +64,7 @@ def parse_args() -> argparse.Namespace:
     names = [*FAMILY, *PEERS]
     parser.add_argument("--models", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 512], help="sides of the image in pixels")
-    parser.add_argument("--into", type=Path, help=f"file with '{BEGIN}' and '{END}', between which the tables go")
+    parser.add_argument("--into", type=Path, help="file that keeps a place for the tables")
     return parser.parse_args()
 
 
@@ -100,7 +109,7 @@ def measure(model: nn.Module, sizes: Iterable[int]) -> dict[str, Figures]:
 def tables(figures: dict[str, dict[str, Figures]], sizes: Iterable[int]) -> Iterator[str]:
     """Lines of the table of whole models and, where there are any, of the table of their parts."""
     columns = ["parameters", *(f"FLOPs at {size}" for size in sizes)]
-    yield from _table(["model", *columns], ([name, *_cells(some["total"])] for name, some in figures.items()))
+    yield markdown_table(["model", *columns], ([name, *_cells(some["total"])] for name, some in figures.items()))
     names = list(dict.fromkeys(part for some in figures.values() for part in some if part != "total"))
     if names:
         yield from ("", f"Of each part: {', '.join(columns)}.", "")
@@ -109,31 +118,12 @@ def tables(figures: dict[str, dict[str, Figures]], sizes: Iterable[int]) -> Iter
             [name, *(" / ".join(_cells(some[part])) if any(some.get(part, ())) else "-" for part in names)]
             for name, some in staged.items()
         )
-        yield from _table(["model", *names], rows)
+        yield markdown_table(["model", *names], rows)
 
 
 def _cells(figures: Figures) -> list[str]:
     parameters, *flops = figures
     return [f"{parameters / 1e6:.2f} M", *(f"{count / 1e9:.2f} G" for count in flops)]
-
-
-def _table(header: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
-    for cells in (header, ["---"] * len(header), *rows):
-        yield f"| {' | '.join(cells)} |"
-
-
-def write_into(path: Path, text: str) -> None:
-    """Put the tables in their place in a file.
-
-    Raises:
-        UserError: There is no such file or no such place.
-    """
-    page = path.read_text() if path.is_file() else ""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise UserError(f"{path} has no place for the tables; it must have the lines {BEGIN} and {END}")
-    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 @report_user_errors
@@ -153,7 +143,7 @@ def main() -> None:
     if args.into is None:
         print(text)
     else:
-        write_into(args.into, text)
+        write_into(args.into, "tools/model_table.py", text)
 
 
 if __name__ == "__main__":

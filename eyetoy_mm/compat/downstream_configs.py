@@ -1,8 +1,8 @@
 """Trap: mmengine finds the configs of its own downstream packages alone.
 
-What breaks: `_base_ = 'eyetoy_mm::...'` and `get_config('eyetoy_mm::...')`. `mmengine.config.utils` has a closed list of
-packages, and `mmengine.utils.get_installed_path` joins the folder of a package's metadata and its name: the metadata of
-an editable install (`pip install -e`, since PEP 660) is in site-packages, the package itself is not.
+What breaks: `_base_ = 'eyetoy_mm::...'` and `get_config('eyetoy_mm::...')`. `mmengine.config.utils` has a closed list
+of packages, and `mmengine.utils.get_installed_path` joins the folder of a package's metadata and its name: the metadata
+of an editable install (`pip install -e`, since PEP 660) is in site-packages, the package itself is not.
 
 What we do: the list gets this package, and a path that does not exist is replaced by the one that Python imports from.
 

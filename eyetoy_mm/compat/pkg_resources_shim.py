@@ -6,11 +6,12 @@ setuptools >= 82 no longer has it, and a virtual environment of Python >= 3.12 h
 
 What we do: `pkg_resources` is imported from `_pkg_resources.py`, which has what mmengine and mmpretrain take from it,
 from importlib.metadata. The real one, where installed, is found first; it is not imported to find out (that is slow and
-warns).
+warns). Its warning, which mmengine brings about anew for every `_base_` of another package, is not shown.
 
 Delete this file, and `_pkg_resources.py`, when the supported mmengine uses importlib.metadata.
 """
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,5 +25,6 @@ def needed() -> bool:
 
 def apply() -> None:
     """Lets `pkg_resources` be imported from our stand-in where there is no real one."""
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated as an API")
     if needed():
         stand_in_for("pkg_resources", Path(__file__).with_name("_pkg_resources.py"))

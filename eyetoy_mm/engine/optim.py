@@ -14,9 +14,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     mmdet's and mmseg's constructors know ConvNeXt and BEiT alone; mmpretrain's takes classifiers alone. This one reads
     ``backbone.get_layer_depth``, which our backbones and mmpretrain's have, and keeps every rule of mmengine's
-    ``paramwise_cfg`` (``custom_keys``, ``norm_decay_mult``, ...). A parameter of depth ``d`` out of ``n`` has the learning
-    rate times ``layer_decay_rate ** (n - 1 - d)`` (Clark et al., 2020, ELECTRA, layerwise learning rate decay); what is
-    not in the backbone keeps its own.
+    ``paramwise_cfg`` (``custom_keys``, ``norm_decay_mult``, ...). A parameter of depth ``d`` out of ``n`` has the
+    learning rate times ``layer_decay_rate ** (n - 1 - d)`` (layerwise learning rate decay of ELECTRA, Clark et al.,
+    2020); what is not in the backbone keeps its own.
 
     Example::
 
@@ -25,7 +25,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         )
 
     Raises:
-        ValueError: ``layer_decay_rate`` is missing or not in (0, 1], or the model has no backbone that tells its depths.
+        ValueError: ``layer_decay_rate`` is missing or not in (0, 1], or the model's backbone does not tell its depths.
     """
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = "", **kwargs) -> None:
@@ -37,7 +37,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if rate is None or not 0 < rate <= 1:
             raise ValueError(f"paramwise_cfg needs a layer_decay_rate in (0, 1], got {rate}")
         backbone = getattr(module, "backbone", None)
-        if not hasattr(backbone, "get_layer_depth"):
+        if backbone is None or not hasattr(backbone, "get_layer_depth"):
             raise ValueError(
                 f"layer-wise decay needs a backbone with get_layer_depth; {type(backbone).__name__} has none"
             )

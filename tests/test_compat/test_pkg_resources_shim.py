@@ -64,3 +64,15 @@ def test_namespace_packages_that_ask_for_it_still_work(run_python: Callable[...,
         "import eyetoy_mm, old_namespace.first, old_namespace.second; print('imported')"
     )
     assert run_python(code, tmp_path / "first", tmp_path / "second").strip() == "imported"
+
+
+def test_its_warning_is_not_shown_for_every_base(run_python: Callable[..., str], tmp_path: Path) -> None:
+    pytest.importorskip("mmseg")
+    pytest.importorskip("pkg_resources")
+    config = tmp_path / "config.py"
+    config.write_text("_base_ = 'mmseg::_base_/models/upernet_swin.py'\n")
+    code = (
+        "import sys\nsys.stderr = sys.stdout\n"
+        f"import eyetoy_mm\nfrom mmengine.config import Config\nConfig.fromfile({str(config)!r})"
+    )
+    assert "pkg_resources" not in run_python(code)

@@ -9,8 +9,7 @@ import pytest
 
 import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones import EyeToy
-from eyetoy_mm.engine.errors import UserError
-from tools.model_table import BEGIN, END, build, main, measure, parse_args, write_into
+from tools.model_table import build, main, measure, parse_args
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,22 +53,6 @@ def test_models_that_are_not_there_are_left_out(monkeypatch, capsys):
     main()
     out, err = capsys.readouterr()
     assert "NAT-T" not in out and "NAT-T" in err
-
-
-def test_tables_take_the_place_of_the_old_ones(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write_into(page, "new")
-    assert page.read_text() == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    page.write_text("nothing\n")
-    with pytest.raises(UserError, match="no place for the tables"):
-        write_into(page, "new")
-    assert page.read_text() == "nothing\n"
-
-
-def test_the_page_of_the_repository_has_a_place():
-    page = (ROOT / "docs/models.md").read_text()
-    assert page.index(BEGIN) < page.index(END)
 
 
 def test_unknown_models_are_refused_with_the_names_that_there_are(monkeypatch, capsys):

@@ -1,0 +1,335 @@
+"""Run NAT, DiNAT and DiNAT_s beside their original code on a CPU: how far results differ, and how fast both are.
+
+    python benchmarks/nat.py --official CHECKOUT --natten-python OLD/bin/python
+    python benchmarks/nat.py ... --table speed --rounds 5
+    python benchmarks/nat.py ... --record tests/test_backbones/nat_parity        # the small cases, as test data
+
+CHECKOUT is the public repository SHI-Labs/Neighborhood-Attention-Transformer, OLD an environment with natten 0.17, its
+torch, and timm. The original models run there, in a process that takes turns with this one, so that both meet the same
+disturbances.
+
+Parity: both have the same random weights, much larger than those that a training starts from, ours through `init_cfg`
+from a file; a figure is the largest difference relative to the largest value. Speed: classifiers, medians over rounds,
+in each of which both take a turn; a training step is forward and backward, no optimizer; a ratio is their time to ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from measuring import header, machine, row, show
+from torch import Tensor, nn
+
+SMALL = dict(embed_dims=4, depths=[2, 2], num_heads=[2, 4], mlp_ratio=2, layer_scale=0)
+THREE = SMALL | dict(depths=[1, 1, 2], num_heads=[1, 2, 2])
+FOUR = SMALL | dict(depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4])
+
+
+def numbers(depths: list[int], width: int, heads: int, ratio: int, pattern=((1,),) * 4, layer_scale=0.0) -> dict:
+    dilations = [[some[i % len(some)] for i in range(depth)] for depth, some in zip(depths, pattern)]
+    heads = [heads * 2**stage for stage in range(4)]
+    given = dict(embed_dims=width, depths=depths, num_heads=heads, kernel_size=7, mlp_ratio=ratio, dilations=dilations)
+    return given | dict(layer_scale=layer_scale)
+
+
+GAPS = ((1, 8), (1, 4), (1, 2), (1,))
+MODELS = {  # a type, its numbers
+    "NAT-M": ("NAT", numbers([3, 4, 6, 5], 64, 2, 3)),
+    "NAT-T": ("NAT", numbers([3, 4, 18, 5], 64, 2, 3)),
+    "NAT-S": ("NAT", numbers([3, 4, 18, 5], 96, 3, 2, layer_scale=1e-5)),
+    "DiNAT-T": ("DiNAT", numbers([3, 4, 18, 5], 64, 2, 3, GAPS)),
+    "DiNAT_s-T": ("DiNAT_s", numbers([2, 2, 6, 2], 96, 3, 4, GAPS)),
+}
+RECORDED = {  # the type, its numbers, height and width of the image, padding
+    "window-3": ("NAT", dict(FOUR, kernel_size=3, dilations=[[1], [1], [1, 1], [1]]), (65, 78), "clamp"),
+    "window-5": ("NAT", dict(SMALL, kernel_size=5, dilations=[[1, 1], [1, 1]]), (41, 50), "clamp"),
+    "window-7": ("NAT", dict(SMALL, kernel_size=7, dilations=[[1, 1], [1, 1]]), (56, 67), "clamp"),
+    "window-11": ("NAT", dict(SMALL, kernel_size=11, dilations=[[1, 1], [1, 1]]), (82, 95), "clamp"),
+    "dilated": ("DiNAT", dict(SMALL, kernel_size=3, dilations=[[1, 4], [1, 2]]), (50, 69), "clamp"),
+    "layer-scale": (
+        "DiNAT",
+        dict(SMALL, kernel_size=5, dilations=[[2, 1], [1, 1]], layer_scale=0.1),
+        (43, 40),
+        "clamp",
+    ),
+    "swin": ("DiNAT_s", dict(SMALL, kernel_size=3, dilations=[[1, 3], [2, 1]]), (53, 46), "clamp"),
+    "small-maps": ("DiNAT", dict(THREE, kernel_size=7, dilations=[[2], [1], [1, 2]]), (45, 70), "zeros"),
+    "small-maps-swin": ("DiNAT_s", dict(SMALL, kernel_size=5, dilations=[[1, 4], [2, 1]]), (37, 58), "zeros"),
+}
+LARGE = {name: (*MODELS[name], (224, 256), "clamp") for name in ("NAT-M", "NAT-T", "DiNAT-T", "DiNAT_s-T")} | {
+    "DiNAT-T, map too small": (*MODELS["DiNAT-T"], (150, 221), "zeros")
+}
+CLASSES = 10
+FILES = {"NAT": "nat", "DiNAT": "dinat", "DiNAT_s": "dinats"}
+TIMED = [("NAT-M", 1, 224), ("NAT-T", 1, 224), ("DiNAT-T", 1, 224), ("DiNAT_s-T", 1, 224), ("NAT-M", 1, 512)]
+
+Case = tuple[str, dict, tuple[int, int], str]
+
+# --- Both sides -------------------------------------------------------------------------------------------------------
+
+
+def evaluate(name: str, model: Callable, image: np.ndarray, table: Tensor) -> dict[str, np.ndarray]:
+    """Outputs, and gradients of the sum of their sines by the image and by a table of relative position bias."""
+    x = torch.from_numpy(image).float().requires_grad_()
+    outputs = model(x)
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    gradients = torch.autograd.grad(sum(y.sin().sum() for y in outputs), [x, table])
+    found = {f"{name}/output {i}": y for i, y in enumerate(outputs)}
+    found |= {f"{name}/image gradient": gradients[0], f"{name}/bias gradient": gradients[1]}
+    return {key: y.detach().numpy() for key, y in found.items()}
+
+
+def turn(model: nn.Module, x: Tensor, task: str) -> float:
+    """Seconds of one forward pass in inference, or of one training step."""
+    model.train(task == "step")
+    start = time.perf_counter()
+    if task == "step":
+        model(x).square().mean().backward()
+        model.zero_grad(set_to_none=True)
+    else:
+        with torch.inference_mode():
+            model(x)
+    return time.perf_counter() - start
+
+
+# --- The original code, in the process that has it --------------------------------------------------------------------
+
+
+class Original:
+    """Answers the requests of the other process; each is the name of a method and its arguments."""
+
+    def __init__(self, checkout: Path) -> None:
+        torch.cuda.get_device_capability = lambda *_: (0, 0)  # natten asks when it is imported
+        self.checkout = checkout
+        self.timed: nn.Module = nn.Identity()
+        self.image = torch.zeros(())
+
+    def build(self, folder: str, kind: str, given: dict, **more) -> nn.Module:
+        """A model of a folder of the repository; what that imports of OpenMMLab 1.x is only needed to register."""
+        registry = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
+        for name in ("mmcv", "mmcv.runner", "mmdet", "mmdet.utils", "mmdet.models", "mmdet.models.builder"):
+            sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].__dict__.update(load_checkpoint=None, get_root_logger=None, BACKBONES=registry)
+        for name in FILES.values():
+            sys.modules.pop(name, None)
+        sys.path.insert(0, str(self.checkout / folder))
+        cls = getattr(importlib.import_module(FILES[kind]), kind)
+        sys.path.pop(0)
+        given = {{"embed_dims": "embed_dim"}.get(name, name): value for name, value in given.items()}
+        if not given["layer_scale"]:
+            del given["layer_scale"]
+        return cls(**given, drop_path_rate=0.0, **more)
+
+    def record(self, kind: str, given: dict, size: list[int], padding: str, path: str) -> None:
+        """Write image, weights and results of a classifier and a dense backbone that share what they can."""
+        torch.manual_seed(0)
+        image = torch.randint(-2, 3, (1, 3, *size), dtype=torch.int8).numpy()
+        stages = tuple(range(len(given["depths"])))
+        models = {
+            "classifier": self.build("classification", kind, given, num_classes=CLASSES),
+            "dense": self.build("detection", kind, given, out_indices=stages),
+        }
+        arrays, weights = {"image": image}, {}
+        for name, model in models.items():
+            weights |= {key: _spread(key, x).half() for key, x in model.state_dict().items() if key not in weights}
+            model.load_state_dict({key: weights[key].float() for key in model.state_dict()})
+            model.eval()
+            if padding == "zeros":
+                _pad_as_before(model)
+            tables = [x for key, x in model.named_parameters() if key.endswith("rpb")]
+            arrays |= evaluate(name, model, image, tables[0])
+        np.savez(path, **arrays, **{f"weights/{key}": x.numpy() for key, x in weights.items()})
+
+    def prepare(self, kind: str, given: dict, batch: int, side: int) -> None:
+        """Build the model that takes turns."""
+        self.timed = self.build("classification", kind, given, num_classes=1000)
+        self.image = torch.randn(batch, 3, side, side)
+
+    def turn(self, task: str) -> float:
+        """Seconds of one turn."""
+        return turn(self.timed, self.image, task)
+
+
+def _spread(name: str, like: Tensor) -> Tensor:
+    """Random weights with which every part matters."""
+    if like.dim() == 1:
+        return 0.1 * torch.randn_like(like) + (1 if re.search(r"norm.*weight|gamma", name) else 0)
+    return torch.randn_like(like) * (0.5 if name.endswith("rpb") else math.prod(like.shape[1:]) ** -0.5)
+
+
+def _pad_as_before(model: nn.Module) -> None:
+    """The rule for small maps of natten 0.14 and 0.15, which 0.17 refuses: zeros around the input of the layer."""
+
+    def before(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        height, width = module.size = inputs[0].shape[1:3]
+        reach = [kernel * dilation for kernel, dilation in zip(module.kernel_size, module.dilation)]
+        return F.pad(inputs[0], (0, 0, 0, max(0, reach[1] - width), 0, max(0, reach[0] - height)))
+
+    for module in model.modules():
+        if hasattr(module, "rpb"):
+            module.register_forward_pre_hook(before)
+            module.register_forward_hook(lambda module, _, y: y[:, : module.size[0], : module.size[1]])
+
+
+def answer(checkout: Path) -> None:
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what others print is no reply
+    original = Original(checkout)
+    for line in sys.stdin:
+        method, arguments = json.loads(line)
+        print(json.dumps(getattr(original, method)(*arguments)), file=replies, flush=True)
+
+
+# --- Ours, and the tables ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def other_process(arguments: argparse.Namespace) -> Iterator[Callable]:
+    """A function that calls a method of :class:`Original` there."""
+    command = [arguments.natten_python, "-W", "ignore", __file__, "--worker", "--official", str(arguments.official)]
+    command += ["--threads", str(arguments.threads)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def ask(method: str, *given) -> object:
+            process.stdin.write(json.dumps([method, given]) + "\n")
+            process.stdin.flush()
+            reply = process.stdout.readline()
+            if not reply:
+                sys.exit(f"the original code failed at {method}{given}; its message is above")
+            return json.loads(reply)
+
+        yield ask
+        process.stdin.close()
+
+
+class Classifier(nn.Module):
+    def __init__(self, classes: int, kind: str, given: dict, **more) -> None:
+        super().__init__()
+        from eyetoy_mm import backbones
+
+        self.backbone = getattr(backbones, kind)(None, **given, out_type="avg_featmap", **more)
+        self.head = nn.Linear(given["embed_dims"] * 2 ** (len(given["depths"]) - 1), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x)[-1])
+
+
+def ours(case: Case, recorded: Mapping[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    """Results with the recorded weights, through files with the names that the published ones have."""
+    from eyetoy_mm import backbones
+
+    kind, given, _, padding = case
+    weights = {key.split("/")[1]: torch.from_numpy(recorded[key]).float() for key in recorded if "weights/" in key}
+    files = {
+        "classifier": {key: x for key, x in weights.items() if not re.match(r"norm\d", key)},
+        "dense": {key: x for key, x in weights.items() if not re.match(r"(norm|head)\.", key)},
+    }
+    init = {name: dict(type="Pretrained", checkpoint=str(folder / f"{name}.pth")) for name in files}
+    for name, state in files.items():
+        torch.save(state, init[name]["checkpoint"])
+    classifier = Classifier(CLASSES, kind, given, padding=padding, init_cfg=init["classifier"])
+    classifier.head.load_state_dict({name: weights[f"head.{name}"] for name in ("weight", "bias")})
+    dense = getattr(backbones, kind)(None, **given, padding=padding, init_cfg=init["dense"])
+    found = {}
+    for name, model, backbone in (("classifier", classifier, classifier.backbone), ("dense", dense, dense)):
+        backbone.init_weights()
+        model.eval()
+        found |= evaluate(name, model, recorded["image"], backbone.levels[0].blocks[0].attn.rpb)
+    return found
+
+
+def parity_table(ask: Callable, arguments: argparse.Namespace) -> None:
+    header("case", "image", "logits", "maps", "gradient by the image", "by the bias")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, case in (RECORDED if arguments.record else RECORDED | LARGE).items():
+            path = Path(folder) / "recorded.npz"
+            ask("record", *case, str(path))
+            recorded = dict(np.load(path))
+            found = ours(case, recorded, Path(folder))
+            worst = dict.fromkeys(("classifier/output", "dense/output", "image gradient", "bias gradient"), 0.0)
+            for key, mine in found.items():
+                column = next(column for column in worst if column in key)
+                worst[column] = max(worst[column], np.abs(mine - recorded[key]).max() / np.abs(recorded[key]).max())
+            row(name, "x".join(map(str, case[2])), *(f"{value:.0e}" for value in worst.values()))
+            if arguments.record:
+                save_thin(arguments.record / f"{name}.npz", case, recorded)
+
+
+def save_thin(path: Path, case: Case, recorded: dict[str, np.ndarray]) -> None:
+    """As small as it can be: an array has a head of its own, and a part of a gradient tells as much as all of it."""
+    weights = {key: recorded.pop(key) for key in list(recorded) if key.startswith("weights/")}
+    shapes = {key.removeprefix("weights/"): x.shape for key, x in weights.items()}
+    thin = {key: x[..., ::5, ::5] if "image gradient" in key else x for key, x in recorded.items()}
+    flat = np.concatenate([x.ravel() for x in weights.values()])
+    np.savez_compressed(path, case=json.dumps(case), shapes=json.dumps(shapes), weights=flat, **thin)
+
+
+def speed_table(ask: Callable, arguments: argparse.Namespace) -> None:
+    header("model", "images", "forward: ours, ms", "original, ms", "ratio", "step: ours, ms", "original, ms", "ratio")
+    for name, batch, side in TIMED:
+        if arguments.only not in name:
+            continue
+        model, image = Classifier(1000, *MODELS[name]), torch.randn(batch, 3, side, side)
+        ask("prepare", *MODELS[name], batch, side)
+        times: dict[tuple[str, str], list[float]] = {}
+        for number in range(arguments.rounds + 1):
+            for task in ("forward", "step"):
+                pair = {"ours": turn(model, image, task), "original": ask("turn", task)}
+                for side_of, seconds in pair.items() if number else ():  # the first warms up
+                    times.setdefault((task, side_of), []).append(1e3 * seconds)
+        cells = []
+        for task in ("forward", "step"):
+            mine, other = (statistics.median(times[task, side_of]) for side_of in ("ours", "original"))
+            cells += [show([mine]), show([other]), f"{other / mine:.2f}"]
+        row(name, f"{batch} of {side}x{side}", *cells)
+
+
+TABLES = {"parity": parity_table, "speed": speed_table}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--official", type=Path, required=True, help="checkout of the original repository")
+    parser.add_argument("--natten-python", help="interpreter of an environment with natten 0.17, its torch, and timm")
+    parser.add_argument("--table", choices=TABLES, help="one of the tables")
+    parser.add_argument("--only", default="", help="models whose name has this in it, in the table of speed")
+    parser.add_argument("--record", type=Path, help="folder for the small cases of parity; no other table then")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.worker:
+        answer(arguments.official)
+        return
+    if arguments.natten_python is None:
+        parser.error("--natten-python is needed, for the original code")
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_instance("benchmark", log_level="WARNING")
+    print(f"torch {torch.__version__}, {machine('cpu')}, {arguments.threads} threads, medians of {arguments.rounds}")
+    with other_process(arguments) as ask:
+        for name, table in TABLES.items():
+            if name == ("parity" if arguments.record else arguments.table or name):
+                table(ask, arguments)
+
+
+if __name__ == "__main__":
+    main()

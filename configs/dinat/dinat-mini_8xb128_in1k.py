@@ -1,0 +1,4 @@
+"""DiNAT-Mini on ImageNet-1K; published: 81.8 %."""
+
+_base_ = "../nat/nat-mini_8xb128_in1k.py"
+model = dict(backbone=dict(type="eyetoy_mm.DiNAT", arch="mini"))

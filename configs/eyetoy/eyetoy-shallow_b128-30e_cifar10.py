@@ -1,0 +1,22 @@
+"""The shallow model on CIFAR-10: the proposal's 30 epochs of AdamW, global average pooling and no clipping.
+
+In 30 epochs it underfits rather than overfits (90 % in training and 89 % in test, says the proposal), so that nothing
+slows the fit: no dropout, no mixed images; crops, flips, smoothed labels and a little stochastic depth.
+"""
+
+_base_ = [
+    "../_base_/models/classifier_eyetoy.py",
+    "../_base_/schedules/adamw_50e.py",
+    "../_base_/mmpretrain_runtime.py",
+    "mmpretrain::_base_/datasets/cifar10_bs16.py",
+]
+model = dict(
+    backbone=dict(arch=dict(type="shallow"), out_type="avg_featmap", drop_path_rate=0.1),
+    head=dict(
+        num_classes=10,
+        in_channels=256,
+        loss=dict(_delete_=True, type="LabelSmoothLoss", label_smooth_val=0.1, mode="original"),
+    ),
+)
+train_dataloader = dict(batch_size=128)
+train_cfg = dict(max_epochs=30)

@@ -1,0 +1,15 @@
+"""NAT-Mini on ImageNet-1K: 300 epochs, of which 20 warm up, and 10 more at the lowest rate; published: 81.8 %."""
+
+_base_ = "../eyetoy_imagenet.py"
+model = dict(
+    backbone=dict(
+        _delete_=True, type="eyetoy_mm.NAT", arch="mini", out_type="avg_featmap", drop_path_rate=0.2, padding="zeros"
+    ),
+    head=dict(in_channels=512),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-3, by_epoch=True, begin=0, end=20, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min=5e-6, by_epoch=True, begin=20, end=300, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=310)
+custom_hooks = [dict(type="eyetoy_mm.CheckClsLabelsHook")]  # no EMA

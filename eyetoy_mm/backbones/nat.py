@@ -1,0 +1,462 @@
+"""NAT, DiNAT and DiNAT_s: the published neighborhood attention backbones, on the project's operator.
+
+Sources: Hassani et al., "Neighborhood Attention Transformer" (CVPR 2023); Hassani and Shi, "Dilated Neighborhood
+Attention Transformer" (2022); their public repository, whose names of parameters are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice, pairwise
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from eyetoy_mm.backbones.eyetoy import _ascending_indices
+from eyetoy_mm.backbones.nat_checkpoints import checked
+from eyetoy_mm.layers.checks import at_least, fraction
+from eyetoy_mm.layers.conv import Conv2D, to_channels_first, to_channels_last
+from eyetoy_mm.layers.drop_path import DropPath
+from eyetoy_mm.layers.mlp import FeedForward
+from eyetoy_mm.ops import neighborhood_attention
+from eyetoy_mm.registry import MODELS
+
+# --- Parts; maps are channels-last (B, H, W, C) ----------------------------------------------------------------------
+
+
+class BiasedNA(nn.Module):
+    """Multi-head neighborhood attention with a learned relative position bias, projections included.
+
+    Args:
+        channels: Channels of input and output.
+        num_heads: Heads; they divide the channels.
+        kernel_size: Window, odd.
+        dilation: Distance between the positions of a window.
+        padding: What happens on an axis shorter than ``kernel_size * dilation``. ``"clamp"``: the window is clamped to
+            the dilation group. ``"zeros"``, the rule that the published models were trained with: zeros are appended to
+            the input until the window fits; their keys and values are the projection's bias, and they are attended to.
+    """
+
+    def __init__(self, channels: int, num_heads: int, kernel_size: int, dilation: int, padding: str = "clamp") -> None:
+        super().__init__()
+        self.num_heads, self.kernel_size, self.dilation, self.padding = num_heads, kernel_size, dilation, padding
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.rpb = nn.Parameter(self.qkv.weight.new_empty(num_heads, 2 * kernel_size - 1, 2 * kernel_size - 1))
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, H, W, C)`` -> the same shape."""
+        height, width = x.shape[1:3]
+        if self.padding == "zeros":
+            reach = self.kernel_size * self.dilation
+            x = F.pad(x, (0, 0, 0, max(0, reach - width), 0, max(0, reach - height)))
+        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        attended = neighborhood_attention(query, key, value, self.kernel_size, self.dilation, self.rpb)
+        return self.proj(attended[:, :height, :width].flatten(-2))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward network, both on normed input and with a residual, scaled by channel or not."""
+
+    gamma1: nn.Parameter | None
+    gamma2: nn.Parameter | None
+
+    def __init__(
+        self, channels: int, attention: BiasedNA, mlp_ratio: int, layer_scale: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = FeedForward(channels, mlp_ratio)
+        self.drop_path = DropPath(drop_path)
+        for name in ("gamma1", "gamma2"):
+            gamma = nn.Parameter(self.norm1.weight.new_full((channels,), layer_scale)) if layer_scale else None
+            self.register_parameter(name, gamma)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, H, W, C)`` -> the same shape."""
+        x = x + self.drop_path(_scaled(self.attn(self.norm1(x)), self.gamma1))
+        return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma2))
+
+
+def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
+    return x if gamma is None else gamma * x
+
+
+class ConvStem(nn.Module):
+    """Two overlapping convolutions of stride 2 with nothing between, and a norm."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        widths = (in_channels, channels // 2, channels)
+        self.proj = nn.Sequential(
+            *(Conv2D(kernel_size=3, stride=2, padding=1, in_channels=a, out_channels=b) for a, b in pairwise(widths))
+        )
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, H, W, in_channels)`` -> ``(B, ceil(H / 4), ceil(W / 4), channels)``."""
+        return self.norm(self.proj(x))
+
+
+class ConvDownsampler(nn.Module):
+    """An overlapping convolution of stride 2, and a norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduction = Conv2D(
+            kernel_size=3, stride=2, padding=1, bias=False, in_channels=channels, out_channels=2 * channels
+        )
+        self.norm = nn.LayerNorm(2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, H, W, C)`` -> ``(B, ceil(H / 2), ceil(W / 2), 2 C)``."""
+        return self.norm(self.reduction(x))
+
+
+class PatchStem(nn.Module):
+    """Swin's: a linear map of patches of 4 x 4 pixels, with zeros beyond the border, and a norm."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.proj = Conv2D(kernel_size=4, stride=4, padding=0, in_channels=in_channels, out_channels=channels)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, H, W, in_channels)`` -> ``(B, ceil(H / 4), ceil(W / 4), channels)``."""
+        return self.norm(self.proj(_pad_to_multiple(x, 4)))
+
+
+class PatchMerging(nn.Module):
+    """Swin's: the channels of 2 x 2 positions, with zeros beyond the border, normed and mapped to half as many."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, H, W, C)`` -> ``(B, ceil(H / 2), ceil(W / 2), 2 C)``."""
+        x = _pad_to_multiple(x, 2).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H/2, 2, W/2, 2, C)
+        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))  # rows change faster than columns
+
+
+def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    height, width = x.shape[1:3]
+    return F.pad(x, (0, 0, 0, -width % multiple, 0, -height % multiple))
+
+
+class Level(nn.Module):
+    """One stage: blocks, and what makes the next stage's map."""
+
+    def __init__(self, blocks: Sequence[Block], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor, recompute: bool = False) -> tuple[Tensor, Tensor]:
+        """``(B, H, W, C)`` -> the same shape, and the input of the next stage."""
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x, x if self.downsample is None else self.downsample(x)
+
+
+# --- The whole --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NATArch:
+    """What makes one size of the family, up to dilations.
+
+    Attributes:
+        embed_dims: Channels of the first stage; every further stage has twice as many.
+        depths: Blocks of each stage.
+        num_heads: Heads of each stage.
+        mlp_ratio: Width of the feed-forward networks, in channels of the stage.
+        layer_scale: First value of the learned factors on the branches, 0 for no such factors.
+        kernel_size: Window, odd.
+    """
+
+    embed_dims: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    mlp_ratio: int
+    layer_scale: float = 0.0
+    kernel_size: int = 7
+
+
+@MODELS.register_module()
+class NAT(BaseModule):
+    """Neighborhood Attention Transformer, with a map at the end of each stage: at strides 4, 8, 16 and 32.
+
+    Args:
+        arch: A size from ``ARCHS``, or None where the numbers say it all.
+        embed_dims: Channels of the first stage; this and the numbers below replace the size's own.
+        depths: Blocks of each stage.
+        num_heads: Heads of each stage.
+        kernel_size: Window, odd.
+        mlp_ratio: Width of the feed-forward networks, in channels of the stage.
+        dilations: One for each block of each stage, or a name from ``DILATIONS``; None for the first of these, and 1
+            where there are none. They are not in a checkpoint.
+        layer_scale: First value of the learned factors on the branches, 0 for no such factors.
+        in_channels: Channels of the image.
+        out_indices: Stages whose maps are returned, in ascending order; negative ones count from the last. Stages
+            after the last of them are not built. None takes every stage for maps, and the last one for means.
+        out_type: ``"featmap"`` for the maps, or ``"avg_featmap"`` for their means over the positions.
+        frozen_stages: -1 freezes nothing, 0 the stem, ``n`` the stem and the first ``n`` stages; frozen parts stay in
+            evaluation mode.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
+        with_cp: Recompute the blocks in the backward pass, for less memory.
+        padding: What happens where a window with its gaps is larger than the map: ``"clamp"`` clamps the window;
+            ``"zeros"`` pads the map as the published models did, for these. See :class:`BiasedNA`.
+        init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=...)`` takes the published files as they are and the
+            project's own, the latter with ``prefix='backbone.'``; a file that does not fit is an error, see
+            :mod:`eyetoy_mm.backbones.nat_checkpoints`.
+
+    Raises:
+        ValueError: An unknown size, padding or out type, an index or number of stages that the size does not have, or
+            numbers that are out of range, do not divide, or are not one per stage or block.
+    """
+
+    ARCHS = {
+        "mini": NATArch(64, (3, 4, 6, 5), (2, 4, 8, 16), 3),
+        "tiny": NATArch(64, (3, 4, 18, 5), (2, 4, 8, 16), 3),
+        "small": NATArch(96, (3, 4, 18, 5), (3, 6, 12, 24), 2, layer_scale=1e-5),
+        "base": NATArch(128, (3, 4, 18, 5), (4, 8, 16, 32), 2, layer_scale=1e-5),
+    }
+    DILATIONS: dict[str, tuple[tuple[int, ...], ...]] = {}
+    """Dilations by name, the default first; of each stage, repeated up to its depth."""
+    OUT_TYPES = ("featmap", "avg_featmap")
+    PADDINGS = ("clamp", "zeros")
+    stem_type: type[nn.Module] = ConvStem
+    downsampler_type: type[nn.Module] = ConvDownsampler
+
+    def __init__(
+        self,
+        arch: str | None = "tiny",
+        *,
+        embed_dims: int | None = None,
+        depths: Sequence[int] | None = None,
+        num_heads: Sequence[int] | None = None,
+        kernel_size: int | None = None,
+        mlp_ratio: int | None = None,
+        dilations: str | Sequence[Sequence[int]] | None = None,
+        layer_scale: float | None = None,
+        in_channels: int = 3,
+        out_indices: Sequence[int] | None = None,
+        out_type: str = "featmap",
+        frozen_stages: int = -1,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        padding: str = "clamp",
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.arch = self._resolve(
+            arch,
+            embed_dims=embed_dims,
+            depths=depths and tuple(depths),
+            num_heads=num_heads and tuple(num_heads),
+            kernel_size=kernel_size,
+            mlp_ratio=mlp_ratio,
+            layer_scale=layer_scale,
+        )
+        self.dilations = self._resolve_dilations(dilations)
+        fraction(drop_path_rate=drop_path_rate)
+        for name, value, choices in (("out_type", out_type, self.OUT_TYPES), ("padding", padding, self.PADDINGS)):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        num_stages = len(self.arch.depths)
+        if out_indices is None:
+            out_indices = range(num_stages) if out_type == "featmap" else (num_stages - 1,)
+        self.out_indices = _ascending_indices(out_indices, num_stages)
+        if not -1 <= frozen_stages <= num_stages:
+            raise ValueError(f"frozen_stages must be between -1 and {num_stages}, got {frozen_stages}")
+        self.out_type, self.frozen_stages, self.with_cp = out_type, frozen_stages, with_cp
+
+        numbers, last = self.arch, self.out_indices[-1]
+        step = drop_path_rate / max(sum(numbers.depths) - 1, 1)
+        self.patch_embed = self.stem_type(in_channels, numbers.embed_dims)
+        self.levels = nn.ModuleList()
+        for stage in range(last + 1):
+            channels, first = numbers.embed_dims * 2**stage, sum(numbers.depths[:stage])
+            blocks = [
+                Block(
+                    channels,
+                    BiasedNA(channels, numbers.num_heads[stage], numbers.kernel_size, dilation, padding),
+                    int(numbers.mlp_ratio),
+                    numbers.layer_scale,
+                    step * (first + index),
+                )
+                for index, dilation in enumerate(self.dilations[stage])
+            ]
+            self.levels.append(Level(blocks, self.downsampler_type(channels) if stage < last else None))
+            if stage in self.out_indices:
+                self.add_module(f"norm{stage}", nn.LayerNorm(channels))
+        for name, parameter in self.named_parameters():
+            if name.endswith(".rpb"):
+                nn.init.trunc_normal_(parameter, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self._freeze()
+
+    def init_weights(self) -> None:
+        """Initialise from ``init_cfg``; the constructor has done what a model without it needs.
+
+        Raises:
+            CheckpointError: The checkpoint does not fit; the message names keys.
+        """
+        self.init_cfg: list[dict] = checked(self.init_cfg)
+        super().init_weights()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Extract features.
+
+        Args:
+            x: Images ``(B, in_channels, H, W)`` of any size.
+
+        Returns:
+            One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index, or its mean ``(B, C_i)``.
+        """
+        outputs = []
+        x = self.patch_embed(to_channels_last(x))
+        for stage, level in enumerate(self.levels):
+            features, x = level(x, recompute=self.with_cp and self.training)
+            if stage in self.out_indices:
+                features = self.get_submodule(f"norm{stage}")(features)
+                featmap = self.out_type == "featmap"
+                outputs.append(to_channels_first(features).contiguous() if featmap else features.flatten(1, 2).mean(1))
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> NAT:
+        """Set training mode, except for the frozen parts."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def _freeze(self) -> None:
+        parts: list[nn.Module] = [self.patch_embed] if self.frozen_stages >= 0 else []
+        for stage in range(min(self.frozen_stages, len(self.levels))):
+            parts.append(self.levels[stage])
+            if stage in self.out_indices:
+                parts.append(self.get_submodule(f"norm{stage}"))
+        for part in parts:
+            part.eval()
+            part.requires_grad_(False)
+
+    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
+        """Depth of a parameter, for layer-wise learning rate decay.
+
+        Args:
+            param_name: Name of the parameter in the whole model.
+            prefix: What stands before the backbone's own names, e.g. ``"backbone."``.
+
+        Returns:
+            The depth (0 for the stem, 1 for the first block, ...; a downsampler has that of the block after it) and the
+            number of depths, with one for what follows the backbone.
+        """
+        depths = self.arch.depths[: len(self.levels)]
+        num_layers = sum(depths) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        part, *path = param_name.removeprefix(prefix).split(".")
+        if part == "patch_embed":
+            return 0, num_layers
+        if part == "levels":
+            stage, kind, index = int(path[0]), path[1], path[2]
+            return 1 + sum(depths[:stage]) + (int(index) if kind == "blocks" else depths[stage]), num_layers
+        return num_layers - 1, num_layers
+
+    @classmethod
+    def _resolve(cls, arch: str | None, **numbers) -> NATArch:
+        if arch is not None and arch not in cls.ARCHS:
+            raise ValueError(f"unknown arch {arch!r}; {cls.__name__} has {', '.join(cls.ARCHS)}, or give the numbers")
+        given = {name: value for name, value in numbers.items() if value is not None}
+        known = ({} if arch is None else asdict(cls.ARCHS[arch])) | given
+        missing = [name for name in ("embed_dims", "depths", "num_heads", "mlp_ratio") if name not in known]
+        if missing:
+            raise ValueError(f"arch=None needs {', '.join(missing)} too, got {given}")
+        found = NATArch(**known)
+        if not len(found.depths) == len(found.num_heads) > 0:
+            raise ValueError(f"depths and num_heads need one entry per stage, got {found.depths} and {found.num_heads}")
+        at_least(1, depths=min(found.depths), num_heads=min(found.num_heads), embed_dims=found.embed_dims)
+        at_least(1, kernel_size=found.kernel_size, mlp_ratio=found.mlp_ratio)
+        if found.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, for a window with a centre, got {found.kernel_size}")
+        if found.mlp_ratio != int(found.mlp_ratio):
+            raise ValueError(f"mlp_ratio must be a whole number, got {found.mlp_ratio}")
+        if not found.layer_scale >= 0:
+            raise ValueError(f"layer_scale must be at least 0, got {found.layer_scale}")
+        for stage, heads in enumerate(found.num_heads):
+            if found.embed_dims * 2**stage % heads:
+                raise ValueError(
+                    f"num_heads={heads} of stage {stage} does not divide its {found.embed_dims * 2**stage} channels"
+                )
+        return found
+
+    def _resolve_dilations(self, dilations: str | Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...]:
+        depths = self.arch.depths
+        if dilations is None:
+            dilations = next(iter(self.DILATIONS), [[1] * depth for depth in depths])
+        if isinstance(dilations, str):
+            if dilations not in self.DILATIONS:
+                known = f"choose one of {', '.join(self.DILATIONS)}" if self.DILATIONS else "it has none by name"
+                raise ValueError(
+                    f"unknown dilations {dilations!r} of {type(self).__name__}; {known}, or give the numbers"
+                )
+            dilations = [list(islice(cycle(some), depth)) for some, depth in zip(self.DILATIONS[dilations], depths)]
+        if [len(some) for some in dilations] != list(depths):
+            raise ValueError(f"dilations need one number per block of each stage, {depths=}, got {dilations}")
+        at_least(1, dilations=min(map(min, dilations)))
+        return tuple(map(tuple, dilations))
+
+
+# --- Variants ---------------------------------------------------------------------------------------------------------
+
+
+@MODELS.register_module()
+class DiNAT(NAT):
+    """Dilated Neighborhood Attention Transformer: NAT where every other block has a window with gaps.
+
+    ``dilations`` take the names of the published training settings: ``"imagenet"`` for images of 224 pixels, and of
+    384 with windows of 11; ``"imagenet-384"`` for 384 with windows of 7; ``"coco"``; ``"ade20k"`` for crops of 512, and
+    ``"ade20k-640"``.
+    """
+
+    ARCHS = NAT.ARCHS | {
+        "small": NATArch(96, (3, 4, 18, 5), (3, 6, 12, 24), 2),
+        "large": NATArch(192, (3, 4, 18, 5), (6, 12, 24, 48), 2),
+    }
+    DILATIONS = {
+        "imagenet": ((1, 8), (1, 4), (1, 2), (1,)),
+        "imagenet-384": ((1, 13), (1, 6), (1, 3), (1,)),
+        "coco": ((1, 28), (1, 7, 1, 14), (1, 3, 1, 5, 1, 7), (1, 3)),
+        "ade20k": ((1, 16), (1, 4, 1, 8), (1, 2, 1, 3, 1, 4), (1, 2)),
+        "ade20k-640": ((1, 20), (1, 5, 1, 10), (*(1, 2, 1, 3, 1, 4, 1, 5) * 2, 1, 5), (1, 2)),
+    }
+
+
+@MODELS.register_module()
+class DiNAT_s(DiNAT):
+    """DiNAT with Swin's depths, widths, stem and downsamplers."""
+
+    ARCHS = {
+        "tiny": NATArch(96, (2, 2, 6, 2), (3, 6, 12, 24), 4),
+        "small": NATArch(96, (2, 2, 18, 2), (3, 6, 12, 24), 4),
+        "base": NATArch(128, (2, 2, 18, 2), (4, 8, 16, 32), 4),
+        "large": NATArch(192, (2, 2, 18, 2), (6, 12, 24, 48), 4),
+    }
+    DILATIONS = DiNAT.DILATIONS | {
+        "coco": ((1, 28), (1, 14), (1, 3, 1, 5, 1, 7), (1, 3)),
+        "ade20k": ((1, 16), (1, 8), (1, 2, 1, 3, 1, 4), (1, 2)),
+        "ade20k-640": ((1, 20), (1, 10), (*(1, 2, 1, 3, 1, 4, 1, 5) * 2, 1, 5), (1, 2)),
+    }
+    stem_type = PatchStem
+    downsampler_type = PatchMerging

@@ -1,0 +1,119 @@
+"""CIFAR's batch files as they lie on a disk: other splits than the archive's, compressed files, subsets."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmpretrain.datasets import CIFAR10, CIFAR100
+
+from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CIFAR10Files(CIFAR10):
+    """CIFAR-10 from the batch files that are named, without the archive's checksums and downloads.
+
+    mmpretrain's CIFAR10 takes the archive whole or not at all. With this class and ``indices``, the training batches
+    alone give a training and a validation set: ``indices=45000`` is the first 45,000 images, ``indices=-5000`` the last
+    5,000.
+
+    Args:
+        data_root: The folder with the files, or with ``cifar-10-batches-py`` in it.
+        files: Names of the files, in this order. Each may be compressed, with the suffix ``.xz``. None takes those of
+            the split.
+        split: ``train`` or ``test``.
+        **kwargs: Other arguments of mmpretrain's datasets, as ``pipeline`` and ``indices``.
+
+    Raises:
+        UserError: A file is missing, cut, or something else than images and labels.
+    """
+
+    def __init__(self, data_root: str, files: Sequence[str] | None = None, split: str = "train", **kwargs: Any) -> None:
+        self.files = files or [name for name, _ in (self.train_list if split == "train" else self.test_list)]
+        super().__init__(data_root=data_root, split=split, download=False, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Images ``(32, 32, 3)`` RGB of 8 bits, and their labels."""
+        data_list = []
+        for name in self.files:
+            images, labels = read_batch(self._find(name))
+            data_list += [dict(img=image, gt_label=label) for image, label in zip(images, labels)]
+        return data_list
+
+    def _find(self, name: str) -> Path:
+        root = Path(self.data_root).expanduser()
+        paths = [folder / f for folder in (root, root / self.base_folder) for f in (name, f"{name}.xz")]
+        for path in paths:
+            if path.is_file():
+                return path
+        raise UserError(
+            f"there is no CIFAR file {name}; looked for {', '.join(map(str, paths))}. Say where it is: --data-root DIR"
+        )
+
+
+@DATASETS.register_module()
+class CIFAR100Files(CIFAR10Files, CIFAR100):
+    """CIFAR-100 with its 100 fine labels, as :class:`CIFAR10Files`; its folder is ``cifar-100-python``."""
+
+
+def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
+    """Read one batch file.
+
+    Args:
+        path: A pickle of a dict with ``data`` and ``labels``, or of CIFAR-100 ``fine_labels``; compressed if the
+            suffix is ``.xz``.
+
+    Returns:
+        The images ``(N, 32, 32, 3)`` of 8 bits, and their labels.
+
+    Raises:
+        UserError: It cannot be read, or is something else.
+    """
+    try:
+        content = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        batch = _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
+        labels = batch["labels"] if "labels" in batch else batch["fine_labels"]
+        labels = [int(label) for label in labels]
+        images = np.asarray(batch["data"])
+        if images.dtype != np.uint8 or images.shape != (len(labels), 3 * 32 * 32):
+            raise ValueError(f"{len(labels)} labels, and data of shape {images.shape} and type {images.dtype}")
+    except Exception as error:  # a damaged pickle can raise whatever it likes
+        raise UserError(
+            f"{path} is not a batch file of CIFAR, or is damaged or cut short ({type(error).__name__}: {error}); get "
+            "it again, or take it off the dataset's `files`"
+        ) from error
+    return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """What pickle protocol 2 writes for bytes: ``_codecs.encode(text, 'latin1')``."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"asks to encode with {encoding!r}")
+    return text.encode("latin1")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads NumPy arrays and plain data; a pickle that may import what it likes can run what it likes."""
+
+    _ALLOWED = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _encode,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Arrays are named as the NumPy that wrote them does: 1.x numpy.core, 2.x numpy._core."""
+        if (module, name) in self._ALLOWED:
+            return self._ALLOWED[module, name]
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return np.ndarray(0).__reduce__()[0]
+        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":  # protocol 5
+            return np.ndarray(0).__reduce_ex__(5)[0]
+        raise pickle.UnpicklingError(f"refused: asks to import {module}.{name}")

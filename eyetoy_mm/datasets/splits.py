@@ -1,0 +1,120 @@
+"""Images in one folder per class, and their split into training and validation lists."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from eyetoy_mm.engine.errors import UserError
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+Split = Mapping[str, list[str]]  # by class, paths from the folder of the classes
+
+
+def class_names(root: Path) -> list[str]:
+    """The sorted names of the class folders in ``root``, hidden ones apart.
+
+    Raises:
+        UserError: There is no such folder, or it has none.
+    """
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}")
+    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise UserError(f"{root} has no class folders; it must have one folder of images for each class")
+    return names
+
+
+def class_images(root: Path, name: str) -> list[str]:
+    """The sorted images of a class at any depth, as paths from ``root``; other suffixes and what is hidden are left out.
+
+    Raises:
+        UserError: There is no such folder, or no image in it.
+    """
+    folder = root / name
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} for the class {name!r}; {root} has {_some(class_names(root))}")
+    paths = (Path(parent, file) for parent, _, files in os.walk(folder, followlinks=True) for file in files)
+    images = [
+        path.relative_to(root).as_posix()
+        for path in paths
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not images:
+        raise UserError(
+            f"the class {name!r} has no image in {folder} (suffixes {', '.join(IMAGE_SUFFIXES)}); remove the folder, "
+            "or exclude the class"
+        )
+    return sorted(images)
+
+
+def split_classes(
+    root: Path, train: float, val: int | None = None, exclude: Collection[str] = (), seed: int = 0
+) -> tuple[Split, Split]:
+    """Draw training and validation images of each class.
+
+    A class' draw depends on the seed and its name alone, not on the other classes.
+
+    Args:
+        root: The folder with one folder per class.
+        train: Training images of each class, as a whole number from 1 on, or as a fraction of its images.
+        val: Validation images of each class at most; None takes all that are left.
+        exclude: Classes to leave out.
+        seed: Of the draw.
+
+    Raises:
+        UserError: An unknown class to leave out, fewer than two classes, or a class with too few images.
+    """
+    if not (0 < train < 1 or (train >= 1 and float(train).is_integer())):
+        raise UserError(f"training images of a class must be a whole number or a fraction between 0 and 1, got {train}")
+    if val is not None and val < 1:
+        raise UserError(f"validation images of a class must be at least 1, got {val}")
+    names = class_names(root)
+    unknown = sorted(set(exclude) - set(names))
+    if unknown:
+        raise UserError(f"cannot exclude {', '.join(unknown)}: no such class in {root}, which has {_some(names)}")
+    names = [name for name in names if name not in exclude]
+    if len(names) < 2:
+        raise UserError(f"a classifier needs two classes, but {root} leaves {_some(names) or 'none'}")
+    images = {name: class_images(root, name) for name in names}
+    if train >= 1:
+        counts = dict.fromkeys(names, int(train))
+    else:  # one image at least for either list
+        counts = {name: max(1, min(round(train * len(images[name])), len(images[name]) - 1)) for name in names}
+    short = [f"{name} ({len(images[name])})" for name in names if len(images[name]) <= counts[name]]
+    if short:
+        need = max(2, int(train) + 1)
+        raise UserError(f"each class needs {need} images, one of them for validation; too few: {_some(short)}")
+    first, second = {}, {}
+    for name in names:
+        drawn = random.Random(f"{seed} {name}").sample(images[name], len(images[name]))
+        stop = None if val is None else counts[name] + val
+        first[name], second[name] = sorted(drawn[: counts[name]]), sorted(drawn[counts[name] : stop])
+    return first, second
+
+
+def write_split(folder: Path, train: Split, val: Split) -> None:
+    """Write ``classes.txt``, and ``train.txt`` and ``val.txt`` with a path and a label a line, as mmpretrain reads.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    texts = {"classes.txt": "".join(f"{name}\n" for name in train)}
+    for name, split in (("train.txt", train), ("val.txt", val)):
+        texts[name] = "".join(f"{path} {label}\n" for label, paths in enumerate(split.values()) for path in paths)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the lists into {folder}: {error}; choose another folder") from error
+
+
+def _some(names: Collection[str], most: int = 8) -> str:
+    """The names in one line, cut where there are many."""
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more

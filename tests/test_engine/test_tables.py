@@ -1,0 +1,39 @@
+"""Tables and their places in documents."""
+
+from pathlib import Path
+
+import pytest
+
+from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.engine.tables import markdown_table, write_into
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN, END = "<!-- tools/x.py: begin -->", "<!-- tools/x.py: end -->"
+
+
+def test_table():
+    assert markdown_table(["a", "b"], [["1", "2"], ["3", "4"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |"
+
+
+def test_text_takes_the_place_of_the_old_one(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_into(page, "tools/x.py", "new")
+    assert page.read_text() == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+
+
+@pytest.mark.parametrize("text", ["nothing\n", f"{BEGIN} and no end\n", f"{END} alone\n"])
+def test_documents_without_a_place_stay_as_they_are(tmp_path, text):
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(UserError, match="no place for this; it must have the lines <!-- tools/x.py: begin -->"):
+        write_into(page, "tools/x.py", "new")
+    assert page.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("page", "program"), [("docs/models.md", "tools/model_table.py"), ("docs/configs.md", "tools/dry_run.py")]
+)
+def test_pages_of_the_repository_have_places(page, program):
+    text = (ROOT / page).read_text()
+    assert text.index(f"<!-- {program}: begin -->") < text.index(f"<!-- {program}: end -->")

@@ -1,0 +1,67 @@
+"""tools/convert_checkpoint.py as users run it, and what it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
+from eyetoy_mm.backbones import DiNAT_s
+from eyetoy_mm.backbones.nat_checkpoints import to_official
+from tools.convert_checkpoint import main
+
+ROOT = Path(__file__).resolve().parents[2]
+MINI = dict(arch=None, embed_dims=8, depths=(1, 2), num_heads=(1, 2), kernel_size=3, mlp_ratio=2)
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A file with the published names: ``layers.`` of DiNAT_s, ``norm.`` and ``head.``."""
+    own = DiNAT_s(**MINI, out_type="avg_featmap").state_dict()
+    state = to_official({f"backbone.{key}": x for key, x in own.items()} | {"head.fc.weight": torch.randn(5, 16)})
+    assert {"layers.0.blocks.0.attn.rpb", "norm.bias", "head.weight"} <= state.keys()
+    torch.save(state, tmp_path / "official.pth")
+    return tmp_path / "official.pth"
+
+
+def convert(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *map(str, arguments)])
+    main()
+
+
+def test_there_and_back(classifier, tmp_path, monkeypatch, capsys):
+    there, back = tmp_path / "new" / "openmmlab.pth", tmp_path / "back.pth"
+    command = [sys.executable, "tools/convert_checkpoint.py", str(classifier), str(there)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "dict(type='eyetoy_mm.DiNAT_s', arch=None, embed_dims=8, depths=[1, 2], num_heads=[1, 2]" in done.stdout
+    state = torch.load(there)["state_dict"]
+    assert {"backbone.levels.0.blocks.0.attn.rpb", "backbone.norm1.bias", "head.fc.weight"} <= state.keys()
+    convert(monkeypatch, there, back, "--to", "official")
+    original, again = torch.load(classifier), torch.load(back)
+    assert original.keys() == again.keys() and all(torch.equal(original[key], again[key]) for key in original)
+
+
+def test_what_does_not_fit_is_named_and_nothing_is_written(classifier, tmp_path, monkeypatch):
+    state = torch.load(classifier)
+    for change, message in (
+        (lambda s: s.pop("layers.1.blocks.0.mlp.fc2.bias"), r"1 missing \(levels.1.blocks.0.mlp.fc2.bias\)"),
+        (lambda s: s.update(other=torch.zeros(1)), r"1 not in the model \(other\)"),
+        (lambda s: s.update({"norm.bias": torch.zeros(3)}), r"1 of another shape \(norm1.bias \(3,\) for \(16,\)\)"),
+        (lambda s: s.clear() or s.update({"conv1.weight": torch.zeros(1)}), "not a checkpoint of NAT"),
+    ):
+        changed = dict(state)
+        change(changed)
+        torch.save(changed, tmp_path / "changed.pth")
+        with pytest.raises(SystemExit, match=message):
+            convert(monkeypatch, tmp_path / "changed.pth", tmp_path / "target.pth")
+    assert not (tmp_path / "target.pth").exists()
+
+
+def test_files_that_are_not_there_or_already_are(classifier, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="there is no checkpoint .*nowhere.pth"):
+        convert(monkeypatch, tmp_path / "nowhere.pth", tmp_path / "target.pth")
+    with pytest.raises(SystemExit, match="official.pth exists already"):
+        convert(monkeypatch, classifier, classifier)

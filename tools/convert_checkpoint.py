@@ -1,0 +1,61 @@
+"""Turn published checkpoints of NAT, DiNAT and DiNAT_s into OpenMMLab files, and back.
+
+Usage::
+
+    python tools/convert_checkpoint.py nat_tiny.pth nat-tiny_in1k.pth              # a classifier, for mmpretrain
+    python tools/convert_checkpoint.py maskrcnn_dinat_s_tiny.pth mask-rcnn.pth     # a detector or segmentor
+    python tools/convert_checkpoint.py nat-tiny_in1k.pth again.pth --to official   # and back, value for value
+
+Prints the backbone that the weights are of; its dilations and padding are not in a file. `init_cfg` of these backbones
+takes both kinds of files, so this is for whole models: `load_from`, tools/test.py, tools/infer.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import eyetoy_mm.backbones  # noqa: F401 - registers the backbones
+from eyetoy_mm.backbones.nat_checkpoints import describe, fitting, read_state, split, to_official, to_openmmlab
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+from eyetoy_mm.engine.checkpoint import check_exists
+from eyetoy_mm.engine.errors import UserError, report_user_errors
+from eyetoy_mm.registry import MODELS
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="checkpoint file")
+    parser.add_argument("target", type=Path, help="file to write")
+    parser.add_argument("--to", choices=["openmmlab", "official"], default="openmmlab", help="names in the target")
+    return parser.parse_args()
+
+
+@report_user_errors
+def main() -> None:
+    """Read, check against the backbone that the weights are of, rename, write."""
+    args = parse_args()
+    check_exists(str(args.source))
+    if args.target.exists():
+        raise UserError(f"{args.target} exists already; choose another name or take it away")
+    state = read_state(str(args.source))
+    own, _ = split(state)
+    try:
+        numbers = describe(own)
+    except CheckpointError as error:
+        raise UserError(f"{args.source}: {error}") from error
+    with torch.device("meta"):
+        backbone = MODELS.build(numbers)
+    fitting(backbone, own, str(args.source))
+    args.target.parent.mkdir(parents=True, exist_ok=True)
+    converted = to_official(state) if args.to == "official" else {"state_dict": to_openmmlab(state), "meta": {}}
+    torch.save(converted, args.target)
+    print(f"{args.source} -> {args.target}: {len(state)} tensors, of the backbone")
+    print(f"dict({', '.join(f'{key}={value!r}' for key, value in numbers.items())})")
+
+
+if __name__ == "__main__":
+    main()
