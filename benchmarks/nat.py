@@ -28,7 +28,8 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,8 @@ import torch.nn.functional as F
 from measuring import header, machine, row, show
 from torch import Tensor, nn
 
-SMALL = dict(embed_dims=4, depths=[2, 2], num_heads=[2, 4], mlp_ratio=2, layer_scale=0)
-THREE = SMALL | dict(depths=[1, 1, 2], num_heads=[1, 2, 2])
-FOUR = SMALL | dict(depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4])
+FOUR = dict(embed_dims=4, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4], mlp_ratio=2, layer_scale=0)
+TWO = FOUR | dict(depths=[2, 2], num_heads=[2, 4])
 
 
 def numbers(depths: list[int], width: int, heads: int, ratio: int, pattern=((1,),) * 4, layer_scale=0.0) -> dict:
@@ -58,20 +58,20 @@ MODELS = {  # a type, its numbers
     "DiNAT_s-T": ("DiNAT_s", numbers([2, 2, 6, 2], 96, 3, 4, GAPS)),
 }
 RECORDED = {  # the type, its numbers, height and width of the image, padding
-    "window-3": ("NAT", dict(FOUR, kernel_size=3, dilations=[[1], [1], [1, 1], [1]]), (65, 78), "clamp"),
-    "window-5": ("NAT", dict(SMALL, kernel_size=5, dilations=[[1, 1], [1, 1]]), (41, 50), "clamp"),
-    "window-7": ("NAT", dict(SMALL, kernel_size=7, dilations=[[1, 1], [1, 1]]), (56, 67), "clamp"),
-    "window-11": ("NAT", dict(SMALL, kernel_size=11, dilations=[[1, 1], [1, 1]]), (82, 95), "clamp"),
-    "dilated": ("DiNAT", dict(SMALL, kernel_size=3, dilations=[[1, 4], [1, 2]]), (50, 69), "clamp"),
+    "window-3": ("NAT", FOUR | dict(kernel_size=3, dilations=[[1], [1], [1, 1], [1]]), (65, 78), "clamp"),
+    "window-5": ("NAT", TWO | dict(kernel_size=5, dilations=[[1, 1], [1, 1]]), (41, 50), "clamp"),
+    "window-7": ("NAT", TWO | dict(kernel_size=7, dilations=[[1, 1], [1, 1]]), (56, 67), "clamp"),
+    "window-11": ("NAT", TWO | dict(kernel_size=11, dilations=[[1, 1], [1, 1]]), (82, 95), "clamp"),
+    "dilated": ("DiNAT", TWO | dict(kernel_size=3, dilations=[[1, 4], [1, 2]]), (50, 69), "clamp"),
     "layer-scale": (
         "DiNAT",
-        dict(SMALL, kernel_size=5, dilations=[[2, 1], [1, 1]], layer_scale=0.1),
+        TWO | dict(kernel_size=5, dilations=[[2, 1], [1, 1]], layer_scale=0.1),
         (43, 40),
         "clamp",
     ),
-    "swin": ("DiNAT_s", dict(SMALL, kernel_size=3, dilations=[[1, 3], [2, 1]]), (53, 46), "clamp"),
-    "small-maps": ("DiNAT", dict(THREE, kernel_size=7, dilations=[[2], [1], [1, 2]]), (45, 70), "zeros"),
-    "small-maps-swin": ("DiNAT_s", dict(SMALL, kernel_size=5, dilations=[[1, 4], [2, 1]]), (37, 58), "zeros"),
+    "swin": ("DiNAT_s", TWO | dict(kernel_size=3, dilations=[[1, 3], [2, 1]]), (53, 46), "clamp"),
+    "small-maps": ("DiNAT", FOUR | dict(kernel_size=7, dilations=[[2], [1], [1, 2], [1]]), (45, 70), "zeros"),
+    "small-maps-swin": ("DiNAT_s", TWO | dict(kernel_size=5, dilations=[[1, 4], [2, 1]]), (37, 58), "zeros"),
 }
 LARGE = {name: (*MODELS[name], (224, 256), "clamp") for name in ("NAT-M", "NAT-T", "DiNAT-T", "DiNAT_s-T")} | {
     "DiNAT-T, map too small": (*MODELS["DiNAT-T"], (150, 221), "zeros")
@@ -85,9 +85,19 @@ Case = tuple[str, dict, tuple[int, int], str]
 # --- Both sides -------------------------------------------------------------------------------------------------------
 
 
+def draw(name: str, shape: Sequence[int]) -> np.ndarray:
+    """The image, or random weights with which every part matters: a function of the name alone."""
+    random = np.random.RandomState(zlib.crc32(name.encode()))  # a generator whose numbers stay what they are
+    if name == "image":
+        return random.randint(-2, 3, shape).astype(np.float32)
+    if len(shape) == 1:
+        return np.float32(0.1 * random.randn(*shape) + bool(re.search(r"norm.*weight|gamma", name)))
+    return np.float32(random.randn(*shape) * (0.5 if name.endswith("rpb") else math.prod(shape[1:]) ** -0.5))
+
+
 def evaluate(name: str, model: Callable, image: np.ndarray, table: Tensor) -> dict[str, np.ndarray]:
     """Outputs, and gradients of the sum of their sines by the image and by a table of relative position bias."""
-    x = torch.from_numpy(image).float().requires_grad_()
+    x = torch.from_numpy(image).requires_grad_()
     outputs = model(x)
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     gradients = torch.autograd.grad(sum(y.sin().sum() for y in outputs), [x, table])
@@ -138,24 +148,22 @@ class Original:
         return cls(**given, drop_path_rate=0.0, **more)
 
     def record(self, kind: str, given: dict, size: list[int], padding: str, path: str) -> None:
-        """Write image, weights and results of a classifier and a dense backbone that share what they can."""
-        torch.manual_seed(0)
-        image = torch.randint(-2, 3, (1, 3, *size), dtype=torch.int8).numpy()
+        """Write results of a classifier and a dense backbone, and the shapes of the weights that both have."""
         stages = tuple(range(len(given["depths"])))
         models = {
             "classifier": self.build("classification", kind, given, num_classes=CLASSES),
             "dense": self.build("detection", kind, given, out_indices=stages),
         }
-        arrays, weights = {"image": image}, {}
+        arrays, shapes = {}, {}
         for name, model in models.items():
-            weights |= {key: _spread(key, x).half() for key, x in model.state_dict().items() if key not in weights}
-            model.load_state_dict({key: weights[key].float() for key in model.state_dict()})
+            shapes[name] = {key: list(x.shape) for key, x in model.state_dict().items()}
+            model.load_state_dict({key: torch.from_numpy(draw(key, shape)) for key, shape in shapes[name].items()})
             model.eval()
             if padding == "zeros":
                 _pad_as_before(model)
             tables = [x for key, x in model.named_parameters() if key.endswith("rpb")]
-            arrays |= evaluate(name, model, image, tables[0])
-        np.savez(path, **arrays, **{f"weights/{key}": x.numpy() for key, x in weights.items()})
+            arrays |= evaluate(name, model, draw("image", (1, 3, *size)), tables[0])
+        np.savez_compressed(path, shapes=json.dumps(shapes), **arrays)
 
     def prepare(self, kind: str, given: dict, batch: int, side: int) -> None:
         """Build the model that takes turns."""
@@ -165,13 +173,6 @@ class Original:
     def turn(self, task: str) -> float:
         """Seconds of one turn."""
         return turn(self.timed, self.image, task)
-
-
-def _spread(name: str, like: Tensor) -> Tensor:
-    """Random weights with which every part matters."""
-    if like.dim() == 1:
-        return 0.1 * torch.randn_like(like) + (1 if re.search(r"norm.*weight|gamma", name) else 0)
-    return torch.randn_like(like) * (0.5 if name.endswith("rpb") else math.prod(like.shape[1:]) ** -0.5)
 
 
 def _pad_as_before(model: nn.Module) -> None:
@@ -231,27 +232,25 @@ class Classifier(nn.Module):
         return self.head(self.backbone(x)[-1])
 
 
-def ours(case: Case, recorded: Mapping[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
-    """Results with the recorded weights, through files with the names that the published ones have."""
+def ours(case: Case, shapes: dict[str, dict[str, list[int]]], folder: Path) -> dict[str, np.ndarray]:
+    """Results with the same weights, through files with the names that the published ones have."""
     from eyetoy_mm import backbones
 
-    kind, given, _, padding = case
-    weights = {key.split("/")[1]: torch.from_numpy(recorded[key]).float() for key in recorded if "weights/" in key}
-    files = {
-        "classifier": {key: x for key, x in weights.items() if not re.match(r"norm\d", key)},
-        "dense": {key: x for key, x in weights.items() if not re.match(r"(norm|head)\.", key)},
+    kind, given, size, padding = case
+    states = {
+        name: {key: torch.from_numpy(draw(key, shape)) for key, shape in some.items()} for name, some in shapes.items()
     }
-    init = {name: dict(type="Pretrained", checkpoint=str(folder / f"{name}.pth")) for name in files}
-    for name, state in files.items():
+    init = {name: dict(type="Pretrained", checkpoint=str(folder / f"{name}.pth")) for name in states}
+    for name, state in states.items():
         torch.save(state, init[name]["checkpoint"])
     classifier = Classifier(CLASSES, kind, given, padding=padding, init_cfg=init["classifier"])
-    classifier.head.load_state_dict({name: weights[f"head.{name}"] for name in ("weight", "bias")})
+    classifier.head.load_state_dict({name: states["classifier"][f"head.{name}"] for name in ("weight", "bias")})
     dense = getattr(backbones, kind)(None, **given, padding=padding, init_cfg=init["dense"])
     found = {}
     for name, model, backbone in (("classifier", classifier, classifier.backbone), ("dense", dense, dense)):
         backbone.init_weights()
         model.eval()
-        found |= evaluate(name, model, recorded["image"], backbone.levels[0].blocks[0].attn.rpb)
+        found |= evaluate(name, model, draw("image", (1, 3, *size)), backbone.levels[0].blocks[0].attn.rpb)
     return found
 
 
@@ -262,23 +261,17 @@ def parity_table(ask: Callable, arguments: argparse.Namespace) -> None:
             path = Path(folder) / "recorded.npz"
             ask("record", *case, str(path))
             recorded = dict(np.load(path))
-            found = ours(case, recorded, Path(folder))
+            shapes = json.loads(str(recorded.pop("shapes")))
+            found = ours(case, shapes, Path(folder))
             worst = dict.fromkeys(("classifier/output", "dense/output", "image gradient", "bias gradient"), 0.0)
             for key, mine in found.items():
                 column = next(column for column in worst if column in key)
                 worst[column] = max(worst[column], np.abs(mine - recorded[key]).max() / np.abs(recorded[key]).max())
             row(name, "x".join(map(str, case[2])), *(f"{value:.0e}" for value in worst.values()))
-            if arguments.record:
-                save_thin(arguments.record / f"{name}.npz", case, recorded)
-
-
-def save_thin(path: Path, case: Case, recorded: dict[str, np.ndarray]) -> None:
-    """As small as it can be: an array has a head of its own, and a part of a gradient tells as much as all of it."""
-    weights = {key: recorded.pop(key) for key in list(recorded) if key.startswith("weights/")}
-    shapes = {key.removeprefix("weights/"): x.shape for key, x in weights.items()}
-    thin = {key: x[..., ::5, ::5] if "image gradient" in key else x for key, x in recorded.items()}
-    flat = np.concatenate([x.ravel() for x in weights.values()])
-    np.savez_compressed(path, case=json.dumps(case), shapes=json.dumps(shapes), weights=flat, **thin)
+            if arguments.record:  # a part of the gradients tells as much as all of them
+                thin = {key: x[..., ::5, ::5] if "image gradient" in key else x for key, x in recorded.items()}
+                description = dict(case=json.dumps(case), shapes=json.dumps(shapes))
+                np.savez_compressed(arguments.record / f"{name}.npz", **description, **thin)
 
 
 def speed_table(ask: Callable, arguments: argparse.Namespace) -> None:

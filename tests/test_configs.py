@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData, PixelData
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones.eyetoy import ARCHS
 from eyetoy_mm.engine.config import load_config
-from tools.dry_run import ROOT, all_configs, build, step, without_downloads
+from tools.dry_run import ROOT, all_configs, build, few_proposals, step, without_downloads
 
 CONFIGS = all_configs()
 ABLATIONS = [path for path in CONFIGS if path.parent.name == "ablations"]
@@ -112,19 +112,6 @@ def test_ablations_change_the_backbone_alone(path):
     assert changed == usual | dict(model={k: v for k, v in usual["model"].items() if k != "backbone"})
     with torch.device("meta"):
         MODELS.build(backbone)  # at its own size
-
-
-def few_proposals(config):
-    """Detectors spend their time on proposals, of which small images have no use for so many."""
-    for stage in ("train_cfg", "test_cfg"):
-        settings = config.model.get(stage) or {}
-        for name in ("rpn", "rpn_proposal"):
-            if name in settings:
-                settings[name].update({"nms_pre": 50, "max_per_img": 20} if "nms_pre" in settings[name] else {})
-        heads = settings.get("rcnn") or []
-        for head in heads if isinstance(heads, list) else [heads]:
-            if "sampler" in head:
-                head.sampler.num = 32
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -78,7 +78,7 @@ def shrink(config: Config) -> None:
         _scale_sizes(loader.dataset.pipeline, factor)
     config.val_dataloader.batch_size = config.test_dataloader.batch_size = 1  # sizes differ
     config.test_pipeline = config.test_dataloader.dataset.pipeline  # what mmseg's inference takes
-    _keep_every_score(config.model.get("test_cfg"))
+    few_proposals(config)
     config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=2, val_interval=2)
     config.param_scheduler = None
     config.log_processor = dict(by_epoch=False)
@@ -112,13 +112,18 @@ def _scale_sizes(node: Any, factor: float, key: str | None = None) -> Any:
     return node
 
 
-def _keep_every_score(node: Any) -> None:
-    """Let untrained detectors find something, too."""
-    for name, value in (node or {}).items():
-        if name == "score_thr":
-            node[name] = 0.0
-        elif isinstance(value, dict):
-            _keep_every_score(value)
+def few_proposals(config: Config) -> None:
+    """Let detectors work on few proposals, and find something untrained, in place: small images need no more."""
+    for stage in ("train_cfg", "test_cfg"):
+        pending = [config.model.get(stage)]
+        while pending:
+            settings = pending.pop()
+            if isinstance(settings, list):  # one of each head of a cascade
+                pending.extend(settings)
+            elif isinstance(settings, dict):
+                pending.extend(settings.values())
+                few = dict(nms_pre=50, max_per_img=20, score_thr=0.0, num=32)
+                settings.update({name: value for name, value in few.items() if name in settings})
 
 
 def use_sample(config: Config, scratch: Path) -> None:

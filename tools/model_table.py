@@ -41,6 +41,7 @@ PEERS: dict[str, dict] = {
     "DiNAT-S": dict(type="eyetoy_mm.DiNAT", arch="small"),
     "DiNAT-B": dict(type="eyetoy_mm.DiNAT", arch="base"),
     "DiNAT-L": dict(type="eyetoy_mm.DiNAT", arch="large"),
+    "DiNAT-L-11x11": dict(type="eyetoy_mm.DiNAT", arch="large", kernel_size=11),
     "DiNAT_s-T": dict(type="eyetoy_mm.DiNAT_s", arch="tiny"),
     "DiNAT_s-S": dict(type="eyetoy_mm.DiNAT_s", arch="small"),
     "DiNAT_s-B": dict(type="eyetoy_mm.DiNAT_s", arch="base"),

@@ -1,4 +1,3 @@
 _base_ = "mmdet::_base_/default_runtime.py"
 custom_imports = dict(imports=["eyetoy_mm"])  # before mmdet: it supplies what mmcv-lite lacks
 custom_hooks = [dict(type="eyetoy_mm.CheckDetDataHook")]
-ignore_other_categories = False  # True: annotations of categories that are not in metainfo.classes are left out

@@ -49,7 +49,7 @@ def _mend(package_utils: ModuleType) -> None:
         spec = find_spec(package)
         return path if spec is None or spec.origin is None else os.path.dirname(spec.origin)
 
-    package_utils.get_installed_path = get_installed_path
+    vars(package_utils)["get_installed_path"] = get_installed_path
     # Where mmengine was imported before this package, it has the old one by name in several places.
     for name, module in list(sys.modules.items()):
         if name.startswith("mmengine") and vars(module).get("get_installed_path") is original:

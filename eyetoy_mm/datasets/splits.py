@@ -29,7 +29,7 @@ def class_names(root: Path) -> list[str]:
 
 
 def class_images(root: Path, name: str) -> list[str]:
-    """The sorted images of a class at any depth, as paths from ``root``; other suffixes and what is hidden are left out.
+    """The sorted images of a class at any depth, as paths from ``root``; hidden ones and other suffixes are left out.
 
     Raises:
         UserError: There is no such folder, or no image in it.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
+from eyetoy_mm.engine.coco_files import check_coco_file
 from eyetoy_mm.engine.errors import UserError
 
 _INSTALL = "pip install 'eyetoy-mm[lite]' (or [full] where mmcv's compiled operators are wanted)"
@@ -113,9 +112,6 @@ def adapt_to_machine(config: Config) -> None:
 def check_data(config: Config, *splits: str) -> None:
     """Check that the files and folders of the datasets exist, and that COCO files fit the classes of the config.
 
-    mmdet drops annotations of classes that it does not know without a word, and fails without naming the file if nothing
-    is left. Where they are to be dropped, the config says ``ignore_other_categories = True``.
-
     Args:
         config: The config.
         splits: Which of ``train``, ``val`` and ``test`` will be used.
@@ -198,117 +194,10 @@ def _check_coco_datasets(config: Config, splits: tuple[str, ...]) -> None:
     for split, dataset in _datasets(config, splits):
         kind: Any = dataset.get("type")
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-        if not (isinstance(kind, type) and issubclass(kind, CocoDataset) and dataset.get("ann_file")):
-            continue
-        if kind.load_data_list is CocoDataset.load_data_list:
+        if getattr(kind, "load_data_list", None) is CocoDataset.load_data_list and dataset.get("ann_file"):
             classes = kind._load_metainfo(dataset.get("metainfo")).get("classes") or ()
             path = Path(dataset.get("data_root") or "") / dataset["ann_file"]
-            try:
-                content = _read_coco(path)
-                _check_categories(content, classes, bool(config.get("ignore_other_categories")))
-                _check_images(content, classes, dataset)
-            except ValueError as error:
-                raise UserError(f"{path} ({split}) {error}") from error
-
-
-def _read_coco(path: Path) -> dict[str, list[dict]]:
-    """Read a COCO file; ValueError if it is none."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:  # no JSON, or no text
-        raise ValueError(f"is not JSON: {error}. Is the file complete? Download or write it again") from error
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
-    fields = dict(
-        images=("id", "file_name", "width", "height"),
-        annotations=("id", "image_id", "category_id", "bbox", "area"),
-        categories=("id", "name"),
-    )
-    if isinstance(content, dict):
-        content.setdefault("annotations", [])  # lists of test images have none
-    for key, names in fields.items():
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise ValueError(f"is not in COCO's format: it has no list {key!r}, next to {_some(fields, 3)}")
-        for index, entry in enumerate(entries):
-            lacking = [name for name in names if not isinstance(entry, dict) or name not in entry]
-            if lacking:
-                raise ValueError(f"is not in COCO's format: {key}[{index}] has no {_some(lacking)}; add it")
-    return content
-
-
-def _check_categories(content: dict[str, list[dict]], classes: list[str] | str, ignore_others: bool) -> None:
-    """ValueError if labels would be dropped or mixed up: mmdet numbers them as the file lists its categories."""
-    setting = "metainfo=dict(classes=(...)) of the dataset"
-    if isinstance(classes, str):
-        raise ValueError(f"has no classes: {setting} is the text {classes!r}; a single class is classes=({classes!r},)")
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    counts = Counter(names.get(a["category_id"], f"category_id {a['category_id']}") for a in content["annotations"])
-    others = [f"{name!r} ({count} annotations)" for name, count in counts.items() if name not in classes]
-    absent = [repr(name) for name in classes if name not in names.values()]
-    if absent or (others and not ignore_others):
-        lines = ["does not have the classes of the config, which mmdet would pass over in silence:"]
-        lines += [f"  in the file, not in classes: {_some(others)}"] if others else []
-        lines += [f"  in classes, not in the file: {_some(absent)}"] if absent else []
-        own = tuple(names.values()) if len(names) <= 10 else f"its {len(names)} categories in their order"
-        lines.append(f"Set {setting}, in training, validation and test, to {own}, and num_classes={len(names)} in the")
-        lines[-1] += " model's heads, or correct the file"
-        if others and not absent:
-            lines[-1] += "; to leave the other annotations out, set ignore_other_categories=True"
-        raise ValueError("\n".join(lines))
-    found = [name for name in names.values() if name in classes]
-    if found != list(classes):
-        raise ValueError(
-            f"lists the categories as {_some(map(repr, found))}, but the config's classes are "
-            f"{_some(map(repr, classes))}: mmdet would call them by each other's names. Use the file's order, and each "
-            f"name once, in {setting}"
-        )
-
-
-def _check_images(content: dict[str, list[dict]], classes: list[str], dataset: dict) -> None:
-    """ValueError if images are not on disk, if none is left to train on, or if masks are asked for and not there."""
-    images, labelled = content["images"], set()
-    known = {category["id"] for category in content["categories"] if category["name"] in classes}
-    with_mask = any(step.get("with_mask") for step in dataset.get("pipeline") or ())
-    for annotation in content["annotations"]:
-        if annotation["category_id"] in known:
-            labelled.add(annotation["image_id"])
-            if with_mask and not annotation.get("segmentation"):
-                raise ValueError(
-                    f"has no segmentation in annotation {annotation['id']}, but the pipeline loads masks. Add it, or "
-                    "train a detector of boxes alone, such as configs/eyetoy/retinanet_eyetoy-t_fpn_1x_coco.py"
-                )
-    rules = {} if dataset.get("test_mode") else dataset.get("filter_cfg") or {}
-    used = [
-        image
-        for image in images
-        if min(image["width"], image["height"]) >= rules.get("min_size", 0)
-        and (image["id"] in labelled or not rules.get("filter_empty_gt"))
-    ]
-    if not used:
-        raise ValueError(
-            f"leaves no image: it has {len(images)}, {len(labelled)} with annotations of the classes; "
-            f"filter_cfg={dict(rules)}. Check the annotations' image_id and the images' width and height"
-        )
-    folder = Path(dataset.get("data_root") or "") / ((dataset.get("data_prefix") or {}).get("img") or "")
-    if "://" in str(folder):
-        return
-    paths = [folder / image["file_name"] for image in used]
-    # Whole folders at a time: asking for each image takes minutes on network disks.
-    present = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}
-    missing = [str(path) for path in paths if path not in present]
-    if missing:
-        raise ValueError(
-            f"names {len(missing)} images (of {len(paths)}) that are not on disk: {_some(missing)}. Put them there, or "
-            "say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR"
-        )
-
-
-def _some(values: Iterable[str], limit: int = 5) -> str:
-    """The first of ``values`` and how many follow."""
-    values = list(values)
-    rest = f" and {len(values) - limit} more" if len(values) > limit else ""
-    return ", ".join(values[:limit]) + rest
+            check_coco_file(path, split, classes, dataset)
 
 
 def _replace_types(node: object, names: dict[str, str]) -> int:

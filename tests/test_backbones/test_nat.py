@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.analysis import FlopAnalyzer
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones import NAT, DiNAT, DiNAT_s
@@ -43,6 +44,15 @@ def count(cls, arch, **more):
         backbone = cls(arch, out_type="avg_featmap", **more)
     head = 1000 * (backbone.arch.embed_dims * 8 + 1)
     return sum(p.numel() for p in backbone.parameters()) + head
+
+
+@pytest.mark.parametrize(("cls", "arch", "flops"), [(NAT, "mini", 2_711_119_872), (DiNAT_s, "tiny", 4_509_194_496)])
+def test_flops_are_those_of_the_published_code(cls, arch, flops):
+    """As fvcore and natten's own formulas count the original models at 224 x 224."""
+    analyzer = FlopAnalyzer(cls(arch, out_type="avg_featmap").eval(), torch.zeros(1, 3, 224, 224))
+    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    with torch.no_grad():
+        assert analyzer.total() == pytest.approx(flops, rel=0.001)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +171,17 @@ def test_the_rules_differ_on_small_maps_and_nowhere_else():
     assert not torch.allclose(clamp(x[:, :5]), zeros(x[:, :5]))
     padded = F.pad(x[:, :5], (0, 0, 0, 0, 0, 1))
     torch.testing.assert_close(clamp(padded)[:, :5], zeros(x[:, :5]))
+
+
+@pytest.mark.parametrize("padding", NAT.PADDINGS)
+@pytest.mark.parametrize(("cls", "depths"), [(DiNAT, (3, 4, 6, 5)), (DiNAT_s, (2, 2, 6, 2))])
+def test_the_dilations_of_detection_take_small_images(cls, depths, padding):
+    """28 * 7 positions at stride 4 are 784 pixels, below which natten refuses since 0.17."""
+    numbers = dict(MINI, depths=depths, num_heads=(1, 1, 2, 4), kernel_size=7, mlp_ratio=1)
+    maps = cls(**numbers, dilations="coco", padding=padding)(torch.randn(1, 3, 320, 213))
+    assert [m.shape[1:] for m in maps] == [(8, 80, 54), (16, 40, 27), (32, 20, 14), (64, 10, 7)]
+    sum(m.sin().sum() for m in maps).backward()
+    assert all(m.isfinite().all() for m in maps)
 
 
 def test_out_indices_select_maps_and_leave_out_later_stages():

@@ -65,3 +65,26 @@ def test_files_that_are_not_there_or_already_are(classifier, tmp_path, monkeypat
         convert(monkeypatch, tmp_path / "nowhere.pth", tmp_path / "target.pth")
     with pytest.raises(SystemExit, match="official.pth exists already"):
         convert(monkeypatch, classifier, classifier)
+
+
+def test_a_config_says_what_the_whole_model_needs(classifier, tmp_path, monkeypatch):
+    """Also of a file without its last block, which fits a shallower backbone by itself."""
+    pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
+    state = torch.load(classifier)
+    numbers = MINI | dict(type="eyetoy_mm.DiNAT_s", out_type="avg_featmap")
+    model = dict(
+        type="ImageClassifier", backbone=numbers, head=dict(type="LinearClsHead", num_classes=5, in_channels=16)
+    )
+    config, target = tmp_path / "config.py", tmp_path / "target.pth"
+    config.write_text(f"default_scope = 'mmpretrain'\nmodel = {model!r}\n")
+    with pytest.raises(SystemExit, match=r"does not fit .* 1 missing \(head.fc.bias\)"):
+        convert(monkeypatch, classifier, target, "--config", config)
+    state["head.bias"] = torch.zeros(5)
+    short = {key: x for key, x in state.items() if not key.startswith("layers.1.blocks.1.")}
+    torch.save(short, tmp_path / "short.pth")
+    with pytest.raises(SystemExit, match=r"13 missing \(backbone.levels.1.blocks.1"):
+        convert(monkeypatch, tmp_path / "short.pth", target, "--config", config)
+    assert not target.exists()
+    torch.save(state, classifier)
+    convert(monkeypatch, classifier, target, "--config", config)
+    assert "head.fc.bias" in torch.load(target)["state_dict"]

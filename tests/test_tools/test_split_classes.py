@@ -141,9 +141,6 @@ def test_command_line(tmp_path):
 def test_mistakes_are_told_in_a_message(tmp_path):
     make(tmp_path / "images", a=3, b=3)
     (tmp_path / "file").touch()
-    for arguments, message in (
-        ([tmp_path / "none"], "error: there is no folder"),
-        ([tmp_path / "images", "--out", tmp_path / "file"], f"error: cannot write the lists into {tmp_path / 'file'}"),
-    ):
-        done = tool(*arguments)
-        assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    done = tool(tmp_path / "images", "--out", tmp_path / "file")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"error: cannot write the lists into {tmp_path / 'file'}" in done.stderr
