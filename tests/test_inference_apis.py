@@ -154,7 +154,7 @@ def test_mmpretrain_inferencers(files, frames):
 
 def test_without_the_import_where_the_config_has_it(files):
     """mmpretrain needs nothing of mmcv's compiled operators, so the config's `custom_imports` is enough."""
-    config, checkpoint = files("mmpretrain")
+    config, _ = files("mmpretrain")
     code = (
         "import sys\n"
         "from mmpretrain import ImageClassificationInferencer\n"
