@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
-from tools.dry_run import ROOT, SAMPLE, STAGES, dry_run, photos_by_largest_object
+from tools.dry_run import ROOT, SAMPLE, STAGES, dry_run_apart, photos_by_largest_object
 
 BLOCK = re.compile(r"```python\n# configs/(my_\w+\.py)\n(.*?)```", re.DOTALL)
 CONFIGS = dict(BLOCK.findall((ROOT / "docs/your-data.md").read_text()))
@@ -49,5 +49,5 @@ def test_config_of_the_page(tmp_path, name):
         text = text.replace('"my_data"', repr(str(tmp_path)))
     path = tmp_path / name
     path.write_text(text + DEMO[name])
-    cells, error = dry_run(path, own_data=True)
+    cells, error = dry_run_apart(path, own_data=True)
     assert not error and len(cells) == len(STAGES)

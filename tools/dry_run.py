@@ -250,16 +250,19 @@ def dry_run(path: Path, own_data: bool = False) -> tuple[list[str], str]:
     return cells, ""
 
 
+def dry_run_apart(path: Path, own_data: bool = False) -> tuple[list[str], str]:
+    """:func:`dry_run` in a process of its own: the toolboxes keep visualizers and message hubs for good."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(dry_run, (path, own_data))
+
+
 @report_user_errors
 def main() -> None:
-    """Run each config in a process of its own; print, or write, the table."""
+    """Run one config after the other; print, or write, the table."""
     args = parse_args()
     rows, failed = [], []
-    context = multiprocessing.get_context("spawn")
-    paths = [path.resolve() for path in args.configs] or all_configs()
-    for path in paths:  # a process each: toolboxes keep visualizers and message hubs for good
-        with context.Pool(1) as pool:
-            cells, error = pool.apply(dry_run, (path, args.own_data))
+    for path in [path.resolve() for path in args.configs] or all_configs():
+        cells, error = dry_run_apart(path, args.own_data)
         name = path.relative_to(ROOT / "configs") if path.is_relative_to(ROOT / "configs") else path
         rows.append([f"`{name}`", *cells, *["-"] * (len(STAGES) - len(cells))])
         if error:

@@ -3,7 +3,7 @@
 import pytest
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
-from tools.dry_run import ROOT, STAGES, dry_run, photos_by_largest_object, shrink, use_sample
+from tools.dry_run import ROOT, STAGES, dry_run_apart, photos_by_largest_object, shrink, use_sample
 
 
 def test_a_config_from_end_to_end(tmp_path):  # tests/test_docs.py has one of each toolbox, on data of its own
@@ -13,7 +13,7 @@ def test_a_config_from_end_to_end(tmp_path):  # tests/test_docs.py has one of ea
 _base_ = "{ROOT}/configs/eyetoy_imagenet.py"
 model = dict(backbone=dict(arch=dict(type="demo")), head=dict(in_channels=192))
 """)
-    cells, error = dry_run(path)
+    cells, error = dry_run_apart(path)
     assert not error and len(cells) == len(STAGES)
     assert cells[0] == "yes" and cells[1].endswith(" M") and cells[5].startswith("class ")
     assert all(float(cells[i]) > 0 for i in (2, 3))
@@ -23,7 +23,7 @@ model = dict(backbone=dict(arch=dict(type="demo")), head=dict(in_channels=192))
     ("text", "stage", "message"),
     [
         ("model = dict(", "parses", "SyntaxError"),
-        ("model = dict(backbone=dict(arch=dict(type='huge')))", "builds", "unknown arch 'huge'"),
+        ("model = dict(backbone=dict(arch='huge'))", "builds", "unknown arch 'huge'"),
         ("model = dict(decode_head=dict(num_classes=3))", "steps", ""),
     ],
 )
@@ -31,7 +31,7 @@ def test_a_config_that_does_not_get_there(tmp_path, text, stage, message):
     pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
     path = tmp_path / "config.py"
     path.write_text(f'_base_ = "{ROOT}/configs/sample/upernet_eyetoy-demo_ade20k-sample.py"\n{text}\n')
-    cells, error = dry_run(path)
+    cells, error = dry_run_apart(path)
     assert len(cells) == STAGES.index(stage) and error and message in error
 
 
