@@ -71,7 +71,12 @@ def _check_categories(path: Path, content: dict[str, list[dict]], classes: Seque
     if isinstance(classes, str):
         raise ValueError(f"has no classes: {setting} is the text {classes!r}; a single class is classes=({classes!r},)")
     names = {category["id"]: category["name"] for category in content["categories"]}
-    counts = Counter(names.get(a["category_id"], f"category_id {a['category_id']}") for a in content["annotations"])
+    unknown = {str(a["category_id"]) for a in content["annotations"]} - set(map(str, names))
+    if unknown:
+        raise ValueError(
+            f"has annotations of category_id {_some(sorted(unknown))}, which its categories do not list; correct them"
+        )
+    counts = Counter(names[a["category_id"]] for a in content["annotations"])
     others = [f"{name!r} (annotations: {count})" for name, count in counts.items() if name not in classes]
     absent = [repr(name) for name in classes if name not in names.values()]
     if absent:

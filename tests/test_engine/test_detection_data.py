@@ -155,6 +155,10 @@ def test_annotations_of_other_classes_are_left_out_with_a_word(tmp_path, monkeyp
     assert len(said) == 1 and "left out, being of no class of the config: 'bird' (annotations: 3)" in said[0]
 
 
+def test_an_annotation_of_no_category(tmp_path):
+    refused(tmp_path, changed("annotations", 0, category_id=99), "annotations of category_id 99")
+
+
 def test_classes_in_another_order(tmp_path):
     """mmdet numbers the labels as the file lists its categories, and names them as the config does."""
     from mmdet.datasets import CocoDataset
