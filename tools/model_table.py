@@ -5,6 +5,7 @@ Usage::
     python tools/model_table.py                                          # everything, at 224 and 512
     python tools/model_table.py --models tiny Swin-T --sizes 224 384
     python tools/model_table.py --into docs/models.md                    # in place of the tables there
+    python tools/model_table.py --configs configs/nat/*upernet*.py       # whole detectors and segmentors
 
 Backbones as they run in inference, without a classification head. FLOPs are those of mmengine's analysis for one square
 image: a multiply-add is one; norms and resizing count by the element, other elementwise operations do not.
@@ -17,14 +18,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.analysis import FlopAnalyzer, parameter_count
-from torch import nn
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
 
 from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
 from eyetoy_mm.encoder import Encoder2D
-from eyetoy_mm.engine.errors import report_user_errors
+from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.errors import UserError, report_user_errors
 from eyetoy_mm.engine.tables import markdown_table, write_into
 from eyetoy_mm.params import DEFAULT_IMG_ENCODER_PARAMS
 from eyetoy_mm.registry import MODELS
@@ -65,6 +69,12 @@ def parse_args() -> argparse.Namespace:
     names = [*FAMILY, *PEERS]
     parser.add_argument("--models", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 512], help="sides of the image in pixels")
+    parser.add_argument(
+        "--configs",
+        nargs="+",
+        type=Path,
+        help="detectors and segmentors in place of backbones, at the field's 1280x800 and 2048x512",
+    )
     parser.add_argument("--into", type=Path, help="file that keeps a place for the tables")
     return parser.parse_args()
 
@@ -107,6 +117,53 @@ def measure(model: nn.Module, sizes: Iterable[int]) -> dict[str, Figures]:
     return {part: tuple(sum(count[name] for name in names) for count in counts) for part, names in modules.items()}
 
 
+class Dense(nn.Module):
+    """What a detector or segmentor computes for an image, as the field counts it.
+
+    A detector has 1,000 boxes, of which 100 get a mask; a segmentor is without its auxiliary head.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Every output of the heads for an image ``(1, 3, H, W)``, so that a trace leaves none out."""
+        maps = self.model.extract_feat(x)
+        if hasattr(self.model, "decode_head"):
+            return (self.model.decode_head(maps),)
+        if not hasattr(self.model, "roi_head"):
+            return tuple(output for outputs in self.model.bbox_head(maps) for output in outputs)
+        found = [output for outputs in self.model.rpn_head(maps) for output in outputs]
+        head, boxes = self.model.roi_head, torch.tensor([[0.0, 8.0, 8.0, 64.0, 64.0]]).repeat(1000, 1)
+        stages: list[tuple[int, ...]] = [(i,) for i in range(getattr(head, "num_stages", 0))]
+        for stage in stages or [()]:  # a cascade, or a single head
+            results = head._bbox_forward(*stage, maps, boxes)
+            masks = head._mask_forward(*stage, maps, boxes[:100])
+            found += [results["cls_score"], results["bbox_pred"], masks["mask_preds"]]
+        return tuple(found)
+
+
+def measure_config(path: Path) -> tuple[str, ...]:
+    """Name, size of the image, parameters and FLOPs of a detector's or segmentor's config.
+
+    Raises:
+        UserError: It is of neither.
+    """
+    config = load_config(path)
+    sizes = {"mmdet": (800, 1280), "mmseg": (512, 2048)}
+    if config.default_scope not in sizes:
+        raise UserError(f"{path} is for {config.default_scope}; --configs takes detectors and segmentors")
+    height, width = sizes[config.default_scope]
+    config.model.backbone.pop("init_cfg", None)
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model).eval()
+    analyzer = FlopAnalyzer(Dense(model), torch.zeros(1, 3, height, width))
+    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    with torch.no_grad():
+        return path.stem, f"{width}x{height}", *_cells((parameter_count(model)[""], analyzer.total()))
+
+
 def tables(figures: dict[str, dict[str, Figures]], sizes: Iterable[int]) -> Iterator[str]:
     """Lines of the table of whole models and, where there are any, of the table of their parts."""
     columns = ["parameters", *(f"FLOPs at {size}" for size in sizes)]
@@ -132,7 +189,7 @@ def main() -> None:
     """Measure one model after the other, then print."""
     args = parse_args()
     figures, missing = {}, []
-    for name in args.models:
+    for name in args.models if args.configs is None else []:
         model = build(name)
         if model is None:
             missing.append(name)
@@ -140,7 +197,10 @@ def main() -> None:
             figures[name] = measure(model, args.sizes)
     if missing:
         print(f"Left out, for their package does not have them: {', '.join(missing)}", file=sys.stderr)
-    text = "\n".join(tables(figures, args.sizes))
+    if args.configs is None:
+        text = "\n".join(tables(figures, args.sizes))
+    else:
+        text = markdown_table(["config", "image", "parameters", "FLOPs"], map(measure_config, args.configs))
     if args.into is None:
         print(text)
     else:

@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones import EyeToy
-from tools.model_table import build, main, measure, parse_args
+from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.errors import UserError
+from tools import dry_run
+from tools.model_table import Dense, build, main, measure, measure_config, parse_args
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,3 +64,23 @@ def test_unknown_models_are_refused_with_the_names_that_there_are(monkeypatch, c
     with pytest.raises(SystemExit):
         parse_args()
     assert "Swin-T" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mask-rcnn_eyetoy-demo_sample", "upernet_eyetoy-demo_sample"])
+def test_whole_models_count_as_pytorch_counts_them(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    path = ROOT / f"configs/sample/{name}.py"
+    _, size, parameters, flops = measure_config(path)
+    width, height = map(int, size.split("x"))
+    model = dry_run.build(load_config(path)).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        Dense(model)(torch.zeros(1, 3, height, width))
+    # PyTorch counts a multiply-add as two, and neither norms nor resizing
+    assert float(flops.removesuffix(" G")) == pytest.approx(counter.get_total_flops() / 2e9, rel=0.03)
+    assert parameters == f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M"
+
+
+def test_configs_of_classifiers_are_refused():
+    with pytest.raises(UserError, match="is for mmpretrain; --configs takes detectors and segmentors"):
+        measure_config(ROOT / "configs/eyetoy_imagenet.py")
