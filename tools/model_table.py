@@ -155,7 +155,6 @@ def measure_config(path: Path) -> tuple[str, ...]:
     if config.default_scope not in sizes:
         raise UserError(f"{path} is for {config.default_scope}; --configs takes detectors and segmentors")
     height, width = sizes[config.default_scope]
-    config.model.backbone.pop("init_cfg", None)
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model).eval()
     analyzer = FlopAnalyzer(Dense(model), torch.zeros(1, 3, height, width))

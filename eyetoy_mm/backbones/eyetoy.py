@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from eyetoy_mm.backbones.staged import StagedBackbone, ascending_indices
 from eyetoy_mm.encoder import Encoder2D
 from eyetoy_mm.layers.checks import at_least, fraction
 from eyetoy_mm.layers.conv import to_channels_first
@@ -84,7 +84,7 @@ tiny, small and base stand beside Swin-T, -S and -B."""
 
 
 @MODELS.register_module()
-class EyeToy(BaseModule):
+class EyeToy(StagedBackbone):
     """The EyeToy encoder with a map at the end of each stage: at strides 4, 8, 16 and 32, of ``shallow`` at 2 and 4.
 
     Args:
@@ -130,7 +130,7 @@ class EyeToy(BaseModule):
         num_stages = len(self.arch.depths)
         if out_indices is None:
             out_indices = range(num_stages) if out_type == "featmap" else (num_stages - 1,)
-        self.out_indices = _ascending_indices(out_indices, num_stages)
+        self.out_indices = ascending_indices(out_indices, num_stages)
         has_context_token = self.arch.global_layers > 0 and self.arch.use_context_token
         if out_type == "context_token" and (self.out_indices != (num_stages - 1,) or not has_context_token):
             raise ValueError(
@@ -174,13 +174,7 @@ class EyeToy(BaseModule):
                 outputs.append(norm(context_token).squeeze(1))
         return tuple(outputs)
 
-    def train(self, mode: bool = True) -> EyeToy:
-        """Set training mode, except for the frozen parts."""
-        super().train(mode)
-        self._freeze()
-        return self
-
-    def _freeze(self) -> None:
+    def _frozen_parts(self) -> list[nn.Module]:
         stack = self.encoder.transformer_stack
         parts: list[nn.Module] = []
         if self.frozen_stages >= 0:
@@ -191,9 +185,7 @@ class EyeToy(BaseModule):
                 parts.append(self.get_submodule(f"norm{stage}"))
         if self.frozen_stages == len(self.arch.depths) and self.encoder.global_attention is not None:
             parts.append(self.encoder.global_attention)
-        for part in parts:
-            part.eval()
-            part.requires_grad_(False)
+        return parts
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Depth of a parameter, for layer-wise learning rate decay.
@@ -297,10 +289,3 @@ def _resolve(arch: str | Mapping) -> Arch:
 
 def _tuples(value):
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def _ascending_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
-    indices = tuple(index + num_stages if index < 0 else index for index in out_indices)
-    if not indices or list(indices) != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < num_stages:
-        raise ValueError(f"out_indices must be ascending stages from 0 to {num_stages - 1}, got {tuple(out_indices)}")
-    return indices

@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, islice, pairwise
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from eyetoy_mm.backbones.eyetoy import _ascending_indices
 from eyetoy_mm.backbones.nat_checkpoints import checked
+from eyetoy_mm.backbones.staged import StagedBackbone, ascending_indices
 from eyetoy_mm.layers.checks import at_least, fraction
 from eyetoy_mm.layers.conv import Conv2D, to_channels_first, to_channels_last
 from eyetoy_mm.layers.drop_path import DropPath
@@ -190,7 +189,7 @@ class NATArch:
 
 
 @MODELS.register_module()
-class NAT(BaseModule):
+class NAT(StagedBackbone):
     """Neighborhood Attention Transformer, with a map at the end of each stage: at strides 4, 8, 16 and 32.
 
     Args:
@@ -273,7 +272,7 @@ class NAT(BaseModule):
         num_stages = len(self.arch.depths)
         if out_indices is None:
             out_indices = range(num_stages) if out_type == "featmap" else (num_stages - 1,)
-        self.out_indices = _ascending_indices(out_indices, num_stages)
+        self.out_indices = ascending_indices(out_indices, num_stages)
         if not -1 <= frozen_stages <= num_stages:
             raise ValueError(f"frozen_stages must be between -1 and {num_stages}, got {frozen_stages}")
         self.out_type, self.frozen_stages, self.with_cp = out_type, frozen_stages, with_cp
@@ -335,21 +334,13 @@ class NAT(BaseModule):
                 outputs.append(to_channels_first(features).contiguous() if featmap else features.flatten(1, 2).mean(1))
         return tuple(outputs)
 
-    def train(self, mode: bool = True) -> NAT:
-        """Set training mode, except for the frozen parts."""
-        super().train(mode)
-        self._freeze()
-        return self
-
-    def _freeze(self) -> None:
+    def _frozen_parts(self) -> list[nn.Module]:
         parts: list[nn.Module] = [self.patch_embed] if self.frozen_stages >= 0 else []
         for stage in range(min(self.frozen_stages, len(self.levels))):
             parts.append(self.levels[stage])
             if stage in self.out_indices:
                 parts.append(self.get_submodule(f"norm{stage}"))
-        for part in parts:
-            part.eval()
-            part.requires_grad_(False)
+        return parts
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Depth of a parameter, for layer-wise learning rate decay.
