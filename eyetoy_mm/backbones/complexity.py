@@ -24,9 +24,9 @@ def neighborhood_attention_handle(inputs: list[Any], outputs: list[Any]) -> int:
         inputs: Values of the graph, the operator's arguments.
         outputs: Its output.
     """
-    query, _, _, _, *sizes, _ = inputs
+    query, _, value, _, *sizes, _ = inputs
     kernel_size, dilation = ([number.toIValue() for number in x.node().inputs()] for x in sizes)
-    return 2 * multiply_adds(query.type().sizes(), kernel_size, dilation)
+    return sum(multiply_adds(x.type().sizes(), kernel_size, dilation) for x in (query, value))
 
 
 def _traced_for_counting(trace: Callable) -> Callable:

@@ -7,7 +7,16 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from eyetoy_mm.ops import backend_cpp, backend_flex, backend_natten, backend_reference, backend_torch, flops, plain_form
+from eyetoy_mm.ops import (
+    backend_cpp,
+    backend_flex,
+    backend_natten,
+    backend_reference,
+    backend_torch,
+    flops,
+    plain_form,
+    selection,
+)
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
 # In order of preference. Each module has `refusal(...)`, the reason why it cannot run a case or None, and
@@ -35,23 +44,26 @@ def neighborhood_attention(
     """Attend from every position of a sequence, image or volume to the window of positions around it.
 
     The window of a position near a border is shifted inward, never padded; see :mod:`eyetoy_mm.ops.neighborhood`. A
-    window larger than an axis is clamped to it. Under autocast the inputs are cast to its dtype. Source: Hassani et
-    al., "Neighborhood Attention Transformer" (CVPR 2023), eq. 1-3, and "Dilated Neighborhood Attention Transformer"
-    (2022), eq. 1-2.
+    window larger than an axis is clamped to it. Under autocast the inputs are cast to its dtype. It has derivatives of
+    every order, in either direction, and takes part in the transforms of :mod:`torch.func`. Source: Hassani et al.,
+    "Neighborhood Attention Transformer" (CVPR 2023), eq. 1-3, and "Dilated Neighborhood Attention Transformer" (2022),
+    eq. 1-2.
 
     Args:
         query: ``(B, *spatial, heads, head_dim)`` with one to three spatial axes.
-        key: Same shape as ``query``.
-        value: Same shape as ``query``.
+        key: ``(B, *spatial, key_heads, head_dim)``; ``key_heads`` divide ``heads``, and each serves ``heads //
+            key_heads`` consecutive heads of the query (grouped-query attention).
+        value: ``(B, *spatial, key_heads, value_dim)``.
         kernel_size: Window size in positions, one for all axes or one per axis; at least 1, odd or even.
         dilation: Distance between the positions of a window, one for all axes or one per axis.
         bias: Optional learnable relative position bias ``(heads, 2 * kernel_size - 1 per axis)`` added to the scaled
             scores; the index along an axis is ``(key - query) / dilation + kernel_size - 1``.
         scale: Factor on ``query @ key``; ``head_dim ** -0.5`` when None.
-        backend: A name from :data:`BACKENDS`, or None for the best one that can run the case.
+        backend: A name from :data:`BACKENDS`; None for the first that can run the case, of those that
+            :func:`use_backend` allows.
 
     Returns:
-        Tensor of the shape and dtype of ``query``.
+        ``(B, *spatial, heads, value_dim)`` in the dtype of ``query``.
 
     Raises:
         ValueError: A shape, kernel size, dilation or back end name that makes no sense.
@@ -60,10 +72,12 @@ def neighborhood_attention(
     query, key, value = _autocast(query), _autocast(key), _autocast(value)
     neighborhood = _check(query, key, value, kernel_size, dilation, bias)
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    if query.numel() == 0:
-        return query * key * value  # empty, and still part of the graph
-    chosen = _choose(backend, query, neighborhood, bias)
-    if flops.is_counting():  # the definition's operations, not what this back end computes on the way
+    if key.shape[-2] != query.shape[-2]:
+        key, value = _for_every_head(key, query.shape[-2]), _for_every_head(value, query.shape[-2])
+    if query.numel() == 0 or value.numel() == 0:
+        return _nothing(query, key, value, bias)
+    chosen = selection.choose(BACKENDS, backend, query, neighborhood, bias)
+    if query.is_meta or flops.is_counting():  # the definition's operations, not what this back end computes on the way
         sizes = neighborhood.kernel_size, neighborhood.dilation
         return torch.ops.eyetoy_mm.neighborhood_attention(query, key, value, bias, *sizes, scale)
     return chosen.attend(query, key, value, neighborhood, bias, scale)
@@ -80,15 +94,17 @@ def available_backends(
     return {name: backend.refusal(query, neighborhood, bias) for name, backend in BACKENDS.items()}
 
 
-def _choose(name: str | None, query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> ModuleType:
-    if name is None:
-        return next(b for b in BACKENDS.values() if b.refusal(query, neighborhood, bias) is None)
-    if name not in BACKENDS:
-        raise ValueError(f"unknown back end {name!r}; choose one of {', '.join(BACKENDS)} or None")
-    reason = BACKENDS[name].refusal(query, neighborhood, bias)
-    if reason is not None:
-        raise RuntimeError(f"back end {name!r} cannot run this neighborhood attention: {reason}")
-    return BACKENDS[name]
+def _for_every_head(x: Tensor, heads: int) -> Tensor:
+    """``(..., key_heads, dim)`` -> ``(..., heads, dim)``."""
+    return x.unsqueeze(-2).expand(*x.shape[:-1], heads // x.shape[-2], x.shape[-1]).flatten(-3, -2)
+
+
+def _nothing(*tensors: Tensor | None) -> Tensor:
+    """The empty output, which is still part of the graph of all inputs."""
+    query, _, value, _ = tensors
+    assert query is not None and value is not None
+    zero = sum(x.sum() for x in tensors if x is not None)
+    return (zero * query.new_zeros(*query.shape[:-1], value.shape[-1])).to(query.dtype)
 
 
 def _autocast(x: Tensor) -> Tensor:
@@ -114,11 +130,15 @@ def _check(
         raise ValueError(
             f"query must be (B, *spatial, heads, head_dim) with 1 to 3 spatial axes, got {tuple(query.shape)}"
         )
-    if key.shape != query.shape or value.shape != query.shape:
+    if key.shape[:-2] != query.shape[:-2] or key.shape[-1:] != query.shape[-1:] or value.shape[:-1] != key.shape[:-1]:
         raise ValueError(
-            "query, key and value must have one shape, got "
-            f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
+            "key and value must have the batch and the map of query, key its head_dim, and value the heads of key, got "
+            f"query {tuple(query.shape)}, key {tuple(key.shape)} and value {tuple(value.shape)}"
         )
+    if not key.shape[-2] or query.shape[-2] % key.shape[-2]:
+        raise ValueError(f"the heads of key must divide those of query, got {key.shape[-2]} for {query.shape[-2]}")
+    if not query.shape[-1]:
+        raise ValueError(f"head_dim must be at least 1, got query {tuple(query.shape)}")
     if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
         raise ValueError(
             f"query, key and value must have one floating dtype, got {query.dtype}, {key.dtype} and {value.dtype}"
@@ -127,7 +147,7 @@ def _check(
         raise ValueError(
             f"query, key and value must be on one device, got {query.device}, {key.device} and {value.device}"
         )
-    sizes, apart = _per_axis("kernel_size", kernel_size, ndim), _per_axis("dilation", dilation, ndim)
+    sizes, dilations = _per_axis("kernel_size", kernel_size, ndim), _per_axis("dilation", dilation, ndim)
     if bias is not None:
         expected = (query.shape[-2], *(2 * size - 1 for size in sizes))
         if tuple(bias.shape) != expected:
@@ -139,7 +159,7 @@ def _check(
     spatial = tuple(query.shape[1:-2])
     if plain_form.is_wanted():  # sizes may be tensors or symbols then; the graph is for these
         spatial = tuple(int(length) for length in spatial)
-    return Neighborhood.of(spatial, sizes, apart)
+    return Neighborhood.of(spatial, sizes, dilations)
 
 
 def _per_axis(name: str, sizes: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:

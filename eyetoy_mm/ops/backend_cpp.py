@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from eyetoy_mm.ops import plain_form
 from eyetoy_mm.ops.neighborhood import Neighborhood
-from eyetoy_mm.ops.operator import register
+from eyetoy_mm.ops.operator import Operator
 
 FOLDER = Path(__file__).parent / "cpp"
 INTERFACE = 1  # as in cpp/neighborhood.h
@@ -43,6 +44,10 @@ def attend(
     """Call the kernels; plain operators while a graph is exported."""
     if plain_form.is_wanted():
         return plain_form.attend(query, key, value, neighborhood, bias, scale)
+    dim, value_dim = query.shape[-1], value.shape[-1]
+    if dim != value_dim:  # the kernels know one; zeros change neither scores nor values
+        query, key, value = (F.pad(x, (0, max(dim, value_dim) - x.shape[-1])) for x in (query, key, value))
+        return attend(query, key, value, neighborhood, bias, scale)[..., :value_dim]
     if bias is None and neighborhood.is_global:  # a sequence fills tiles better
         length = math.prod(neighborhood.spatial)
         q, k, v = (x.flatten(1, -3) for x in (query, key, value))
@@ -53,10 +58,17 @@ def attend(
 # --- What cpp/neighborhood.h asks for ---------------------------------------------------------------------------------
 
 
-def _strided(x: Tensor) -> list[int]:
-    """A tensor ``(B, *spatial, heads, dim)`` as a ``Strided``."""
-    batch, *axes, head, _ = x.stride()
-    return [x.data_ptr(), batch, *[0] * (3 - len(axes)), *axes, head]
+def _checked(x: Tensor, shape: Sequence[int]) -> int:
+    """Address of what the kernels may read or write as ``shape``; the only way by which one reaches them.
+
+    Raises:
+        TypeError: The tensor is not what they take for granted.
+    """
+    if x.dtype != torch.float32 or not x.is_cpu or x.layout != torch.strided or x.is_neg():
+        raise TypeError(f"the kernels take float32 in the memory of a CPU, got {x.dtype}, {x.layout} on {x.device}")
+    if x.shape != shape or (x.shape[-1] > 1 and x.stride(-1) != 1):
+        raise TypeError(f"the kernels take shape {tuple(shape)} with a last stride of 1, got {tuple(x.shape)} by {x.stride()}")
+    return x.data_ptr()
 
 
 def _run(
@@ -71,20 +83,26 @@ def _run(
     """Describe the case as a ``Problem`` and the tensors as ``Strided``, and call a function of the library."""
     if isinstance(KERNELS, str):
         raise RuntimeError(KERNELS)
-    batch, *spatial, heads, dim = tensors[0].shape
+    shape = tensors[0].shape
+    batch, *spatial, heads, dim = shape
     ones = [1] * (3 - len(spatial))
     numbers = [batch, heads, dim, *ones, *spatial, *ones, *kernel_size, *ones, *dilation]
     numbers += struct.unpack("q", struct.pack("d", scale))
     numbers += [torch.get_num_threads(), PARALLEL or 0]
-    numbers += [0 if x is None else x.data_ptr() for x in (bias, bias_gradient)]
+    table = (heads, *(2 * size - 1 for size in kernel_size))
+    for x in (bias, bias_gradient):
+        if x is not None and not x.is_contiguous():
+            raise TypeError(f"the kernels take a contiguous bias, got {tuple(x.shape)} by {x.stride()}")
+        numbers.append(0 if x is None else _checked(x, table))
     problem = len(numbers)
-    for x in tensors:
-        numbers += _strided(x)
+    for x in tensors:  # as a ``Strided`` each
+        batch_stride, *strides, head_stride, _ = x.stride()
+        numbers += [_checked(x, shape), batch_stride, *[0] * len(ones), *strides, head_stride]
     memory = array.array("q", numbers)
     first = memory.buffer_info()[0]
-    places = range(first + 8 * problem, first + 8 * len(numbers), 48)
-    if getattr(KERNELS, function)(*map(ctypes.c_void_p, (first, *places))) < 0:
-        raise MemoryError(f"out of memory in neighborhood attention over {tuple(tensors[0].shape)}")
+    addresses = range(first + 8 * problem, first + 8 * len(numbers), 48)
+    if getattr(KERNELS, function)(*map(ctypes.c_void_p, (first, *addresses))) < 0:
+        raise MemoryError(f"out of memory in neighborhood attention over {tuple(shape)}")
 
 
 # --- The library ------------------------------------------------------------------------------------------------------
@@ -126,8 +144,12 @@ PARALLEL = threads_of_torch()
 
 def _float(x: Tensor) -> Tensor:
     """As the kernels read it: float32, and the elements of a head next to each other."""
-    x = x.float()
+    x = x.float().resolve_neg()
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _table(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float().resolve_neg().contiguous()
 
 
 # --- The operators ----------------------------------------------------------------------------------------------------
@@ -135,23 +157,19 @@ def _float(x: Tensor) -> Tensor:
 
 def _forward(query, key, value, bias, kernel_size, dilation, scale):
     q, k, v = _float(query), _float(key), _float(value)
-    output = torch.empty_like(q, memory_format=torch.contiguous_format)
-    table = None if bias is None else bias.float().contiguous()
-    _run("eyetoy_forward", (q, k, v, output), kernel_size, dilation, scale, table)
+    output = q.new_empty(q.shape)
+    _run("eyetoy_forward", (q, k, v, output), kernel_size, dilation, scale, _table(bias))
     return output.to(query.dtype)
 
 
 def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
     g, q, k, v = _float(gradient), _float(query), _float(key), _float(value)
-    dq, dk, dv = torch.empty(q.shape), torch.zeros(q.shape), torch.zeros(q.shape)
-    tensors = (g, q, k, v, dq, dk, dv)
-    if bias is None:
-        bias_gradient = torch.empty(0)
-        _run("eyetoy_backward", tensors, kernel_size, dilation, scale, None)
-    else:
-        bias_gradient = torch.zeros(bias.shape)
-        _run("eyetoy_backward", tensors, kernel_size, dilation, scale, bias.float().contiguous(), bias_gradient)
-    return *(x.to(query.dtype) for x in (dq, dk, dv)), bias_gradient.to(query.dtype if bias is None else bias.dtype)
+    dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
+    table = _table(bias)
+    table_gradient = None if table is None else table.new_zeros(table.shape)
+    _run("eyetoy_backward", (g, q, k, v, dq, dk, dv), kernel_size, dilation, scale, table, table_gradient)
+    bias_gradient = query.new_empty(0) if table_gradient is None else table_gradient.to(bias.dtype)
+    return *(x.to(query.dtype) for x in (dq, dk, dv)), bias_gradient
 
 
-_operator = register("neighborhood_attention_cpp", _forward, _backward)
+_operator = Operator("neighborhood_attention_cpp", _forward, _backward)

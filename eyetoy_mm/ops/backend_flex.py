@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from eyetoy_mm.ops.caching import cached_tensors
 from eyetoy_mm.ops.flex import MaskMod, compile_apart, make_block_mask
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
@@ -39,7 +40,7 @@ def attend(
     q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in (query, key, value))  # (B, heads, N, dim)
     mask = _block_mask(neighborhood, query.device)
     output = _compiled(neighborhood, bias is not None)(q, k, v, bias, mask, scale)
-    return output.transpose(1, 2).reshape(query.shape)
+    return output.transpose(1, 2).unflatten(1, neighborhood.spatial)
 
 
 def coordinates(neighborhood: Neighborhood, index: Tensor) -> list[Tensor]:
@@ -76,7 +77,7 @@ def score_mod(neighborhood: Neighborhood, bias: Tensor) -> Callable[[Tensor, Ten
     return add_bias
 
 
-@functools.lru_cache(maxsize=64)
+@cached_tensors(maxsize=64)
 def _block_mask(neighborhood: Neighborhood, device: torch.device) -> BlockMask:
     return make_block_mask(mask_mod(neighborhood), math.prod(neighborhood.spatial), device)
 

@@ -30,16 +30,16 @@ def attend(
     scores = q @ k.transpose(-2, -1) * scale
     if bias is not None:
         scores = scores + bias.flatten(1)[:, _bias_index(neighborhood, query.device)]
-    mask = torch.ones(1, 1, dtype=torch.bool)
+    mask = torch.ones(1, 1, dtype=torch.bool, device="cpu")
     for axis in neighborhood.axes:
         mask = torch.kron(mask, attended(axis))  # position (i, j) attends to (i', j') if i does to i' and j does to j'
     weights = scores.masked_fill(~mask.to(query.device), -math.inf).softmax(dim=-1)
-    return (weights @ v).transpose(1, 2).reshape(query.shape).to(query.dtype)
+    return (weights @ v).transpose(1, 2).unflatten(1, neighborhood.spatial).to(query.dtype)
 
 
 def attended(axis: Axis) -> Tensor:
     """Boolean ``(L, L)``: row ``i`` marks the keys of position ``i``."""
-    mask = torch.zeros(axis.length, axis.length, dtype=torch.bool)
+    mask = torch.zeros(axis.length, axis.length, dtype=torch.bool, device="cpu")
     for position in range(axis.length):
         mask[position, list(axis.keys(position))] = True
     return mask
@@ -47,10 +47,10 @@ def attended(axis: Axis) -> Tensor:
 
 def _bias_index(neighborhood: Neighborhood, device: torch.device) -> Tensor:
     """Index ``(N, N)`` into the flattened bias; anything in range where a position does not attend."""
-    index = torch.zeros(1, 1, dtype=torch.long)
+    index = torch.zeros(1, 1, dtype=torch.long, device="cpu")
     for axis in neighborhood.axes:
         along = [[axis.bias_index(i, j) for j in range(axis.length)] for i in range(axis.length)]
         size = 2 * axis.kernel_size - 1
-        pairs = index[:, None, :, None] * size + torch.tensor(along).clamp(0, size - 1)[None, :, None, :]
+        pairs = index[:, None, :, None] * size + torch.tensor(along, device="cpu").clamp(0, size - 1)[None, :, None, :]
         index = pairs.flatten(2, 3).flatten(0, 1)
     return index.to(device)

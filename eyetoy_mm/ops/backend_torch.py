@@ -21,7 +21,6 @@ is written by hand and computes the probabilities again. float16 and bfloat16 in
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -31,8 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyetoy_mm.ops import dense_form, plain_form
+from eyetoy_mm.ops.caching import cached_tensors
 from eyetoy_mm.ops.neighborhood import Neighborhood
-from eyetoy_mm.ops.operator import register
+from eyetoy_mm.ops.operator import Operator
 from eyetoy_mm.ops.tiles import Cut, Plan, Turn, bias_index, dilation_groups, maps_at_once
 
 
@@ -56,11 +56,11 @@ def attend(
 
 
 def _forward(query, key, value, bias, kernel_size, dilation, scale):
-    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    output = query.new_empty(*query.shape[:-1], value.shape[-1])
     for plan, (q, k, v, o) in _maps(kernel_size, dilation, query, key, value, output):
         masks = _masks(plan, bias, query)
         q, k, v = _cut(q, plan.queries).mul_(scale), _cut(k, plan.keys), _cut(v, plan.keys)
-        outputs = torch.empty_like(q)
+        outputs = q.new_empty(*q.shape[:-1], v.shape[-1])
         for turn in plan.turns:
             p = _probabilities(q, k, turn, masks)
             outputs[turn.matrices, turn.queries] = torch.bmm(p, v[turn.matrices, turn.keys])
@@ -100,7 +100,7 @@ def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
     return *(g.to(query.dtype) for g in gradients), bias_gradient
 
 
-_operator = register("neighborhood_attention", _forward, _backward)
+_operator = Operator("neighborhood_attention", _forward, _backward)
 
 
 # --- One turn of the loop ---------------------------------------------------------------------------------------------
@@ -124,17 +124,17 @@ def _masks(plan: Plan, bias: Tensor | None, like: Tensor) -> Sequence[Tensor | N
     return [mask.transpose(0, 1)[list(case.which), None] for mask, case in zip(masks, plan.cases, strict=True)]
 
 
-@functools.lru_cache(maxsize=32)
+@cached_tensors(maxsize=32)
 def _plain_masks(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[Tensor | None, ...]:
     masks = []
     for index, case in zip(_indices(plan), plan.cases, strict=True):
         outside = index == _past_the_end(plan)
-        mask = torch.zeros(outside.shape, dtype=dtype).masked_fill_(outside, -math.inf)[list(case.which), None, None]
+        mask = torch.zeros(outside.shape, dtype=dtype, device=outside.device).masked_fill_(outside, -math.inf)[list(case.which), None, None]
         masks.append(mask.to(device) if outside.any() else None)
     return tuple(masks)
 
 
-@functools.lru_cache(maxsize=32)
+@cached_tensors(maxsize=32)
 def _indices(plan: Plan) -> tuple[Tensor, ...]:
     return tuple(torch.stack([bias_index(patterns) for patterns in case.patterns]) for case in plan.cases)
 

@@ -5,12 +5,12 @@ Where a map has few positions, or a window covers most of it, cutting it into ti
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
 from torch import Tensor
 
+from eyetoy_mm.ops.caching import cached_tensors
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
 SMALL_MAP = 256  # positions; see docs/performance.md
@@ -27,13 +27,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, neighborhood: Neighborhood
     q, k, v = (x.flatten(1, -3).transpose(1, 2).to(compute) for x in (query, key, value))  # (B, heads, N, dim)
     scores = (q * scale) @ k.transpose(-2, -1)
     if not neighborhood.is_global:
-        mask = _mask.__wrapped__ if torch.compiler.is_compiling() else _mask
-        scores = scores + mask(neighborhood, compute, query.device)
+        scores = scores + _mask(neighborhood, compute, query.device)
     output = scores.softmax(-1) @ v
-    return output.transpose(1, 2).reshape(query.shape).to(query.dtype)
+    return output.transpose(1, 2).unflatten(1, neighborhood.spatial).to(query.dtype)
 
 
-@functools.lru_cache(maxsize=64)
+@cached_tensors(maxsize=64)
 def _mask(neighborhood: Neighborhood, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``(N, N)``, 0 where a row attends to a column and -inf elsewhere."""
     attends = torch.ones(1, 1, dtype=torch.bool, device=device)

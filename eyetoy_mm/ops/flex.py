@@ -16,8 +16,7 @@ def make_block_mask(mask_mod: MaskMod, length: int, device: torch.device) -> Blo
     """The mask of a sequence that attends to itself, one for all samples and heads."""
     # compiled, it never holds the whole (N, N) mask
     create = torch.compile(create_block_mask) if device.type == "cuda" else create_block_mask
-    with torch.inference_mode(False):  # masks are kept, and training may be what comes next
-        return create(mask_mod, None, None, length, length, device=device)
+    return create(mask_mod, None, None, length, length, device=device)
 
 
 def compile_apart(function: Callable[..., Tensor], *case: Hashable) -> Callable[..., Tensor]:

@@ -43,10 +43,10 @@ def is_counting() -> bool:
 
 
 def multiply_adds(shape: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int]) -> int:
-    """Of one product of all queries with the keys of their windows; half of what attention takes.
+    """Of one product of all queries with the keys of their windows, or of all windows with their values.
 
     Args:
-        shape: Of the queries, ``(B, *spatial, heads, head_dim)``.
+        shape: Of the queries or the output, ``(B, *spatial, heads, dim)``.
         kernel_size: One per axis.
         dilation: One per axis.
     """
@@ -65,7 +65,8 @@ def forward_flops(
     out_shape: object = None,
 ) -> int:
     """Operations of neighborhood attention; the arguments are the operator's, shapes in place of tensors."""
-    return 2 * 2 * multiply_adds(query, kernel_size, dilation)
+    sizes = kernel_size, dilation
+    return 2 * (multiply_adds(query, *sizes) + multiply_adds(value, *sizes))
 
 
 def backward_flops(
@@ -80,7 +81,8 @@ def backward_flops(
     out_shape: object = None,
 ) -> int:
     """Operations of its gradients: the scores again, and the products for the probabilities, query, key and value."""
-    return 2 * 5 * multiply_adds(query, kernel_size, dilation)
+    sizes = kernel_size, dilation
+    return 2 * (3 * multiply_adds(query, *sizes) + 2 * multiply_adds(value, *sizes))
 
 
 def register(operator: torch._ops.OpOverloadPacket, formula: Callable[..., int]) -> None:

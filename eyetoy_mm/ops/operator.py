@@ -1,15 +1,28 @@
-"""Makes an operator of a forward and a backward function that autograd, ``torch.compile`` and export understand.
+"""Makes operators that PyTorch knows of a forward and a backward function: autograd, torch.func, compile, meta tensors.
 
-The operators are registered with :mod:`torch.library`, so ``torch.compile`` sees a single node. Where only plain
-operators will do (export, gradients of gradients), :mod:`eyetoy_mm.ops.plain_form` computes the same.
+A back end gives two functions on tensors, which need to know nothing of all that::
+
+    forward   (query, key, value, bias, numbers) -> output
+    backward  (gradient, query, key, value, bias, numbers) -> gradients of query, key, value and bias
+
+An :class:`Operator` of them runs in one of two ways. Where something looks at the operators that run (``torch.compile``,
+fake and meta tensors, FLOP counters), it is one node, ``torch.ops.eyetoy_mm.{name}``, and its gradient another. Anywhere
+else it is one of the autograd functions below, which are sooner begun.
+
+Either way the gradient is an operator itself, with derivatives of its own: those of the plain form
+(:mod:`eyetoy_mm.ops.plain_form`), which PyTorch can differentiate as often as it is asked to. They are taken with respect
+to the operator's own arguments, so it does not matter what these have in common (one tensor as query, key and value).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from eyetoy_mm.ops import flops, plain_form
@@ -18,6 +31,16 @@ from eyetoy_mm.ops.neighborhood import Neighborhood
 _ARGUMENTS = (
     "Tensor query, Tensor key, Tensor value, Tensor? bias, SymInt[] kernel_size, SymInt[] dilation, float scale"
 )
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+class Numbers(NamedTuple):
+    """The arguments that are no tensors."""
+
+    kernel_size: Sequence[int]  # one per axis
+    dilation: Sequence[int]  # one per axis
+    scale: float
+
 
 Forward = Callable[[Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float], Tensor]
 Backward = Callable[
@@ -26,80 +49,264 @@ Backward = Callable[
 ]
 
 
-def register(name: str, forward: Forward, backward: Backward) -> Forward:
-    """Register ``eyetoy_mm::{name}`` and the operator of its gradient.
+class Operator:
+    """``eyetoy_mm::{name}`` and the operator of its gradient.
 
     Args:
         name: Of the operator.
-        forward: ``(query, key, value, bias, kernel_size, dilation, scale)`` to the output. Kernel size and dilation are
-            one per axis, the rest is as in :func:`neighborhood_attention`.
+        forward: ``(query, key, value, bias, kernel_size, dilation, scale)`` to the output, ``(B, *spatial, heads,
+            value_dim)``. Kernel size and dilation are one per axis, key and value have the heads of the query, the rest
+            is as in :func:`neighborhood_attention`.
         backward: Gradient of the output and the arguments of ``forward`` to the gradients of query, key, value and
             bias; the last one is empty where there is no bias.
-
-    Returns:
-        A function that is called as ``forward`` is: the operator where something looks at the operators that run, as
-        ``torch.compile`` does, and otherwise ``forward`` itself under autograd, which is sooner begun.
     """
-    operator = torch.library.custom_op(
-        f"eyetoy_mm::{name}", forward, mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor"
-    )
-    gradient_operator = torch.library.custom_op(
-        f"eyetoy_mm::{name}_backward",
-        backward,
-        mutates_args=(),
-        schema=f"(Tensor gradient, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)",
-    )
 
-    def fake(query, key, value, bias, kernel_size, dilation, scale):
-        return _like(query)
+    def __init__(self, name: str, forward: Forward, backward: Backward) -> None:
+        self.forward, self.backward = forward, backward
+        self.node = torch.library.custom_op(
+            f"eyetoy_mm::{name}", forward, mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor"
+        )
+        self.gradient_node = torch.library.custom_op(
+            f"eyetoy_mm::{name}_backward",
+            backward,
+            mutates_args=(),
+            schema=f"(Tensor gradient, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+        )
+        self.node.register_fake(_fake_output)
+        self.node.register_autograd(functools.partial(_differentiate, self.gradient_node), setup_context=_save)
+        self.node.register_vmap(functools.partial(_vmap, self.node))
+        self.gradient_node.register_fake(_fake_gradients)
+        self.gradient_node.register_autograd(_differentiate_gradients, setup_context=_save)
+        self.gradient_node.register_vmap(functools.partial(_vmap_gradients, self.gradient_node))
+        flops.register(getattr(torch.ops.eyetoy_mm, name), flops.forward_flops)
+        flops.register(getattr(torch.ops.eyetoy_mm, f"{name}_backward"), flops.backward_flops)
 
-    def fake_gradient(gradient, query, key, value, bias, kernel_size, dilation, scale):
-        return _like(query), _like(key), _like(value), query.new_empty(0) if bias is None else _like(bias)
+    def __call__(self, query: Tensor, *arguments) -> Tensor:
+        """Called as ``forward`` is."""
+        if _is_watched(query):
+            return self.node(query, *arguments)
+        if torch._C._are_functorch_transforms_active():
+            return _Attention.apply(self, query, *arguments)
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            return _EagerAttention.apply(self, query, *arguments)
+        return self.forward(query, *arguments)
 
-    def save(ctx, inputs, output):
-        *tensors, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
-        ctx.save_for_backward(*tensors)
-
-    def differentiate(ctx, gradient, backward=gradient_operator):
-        query, key, value, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again
-            neighborhood = Neighborhood.of(query.shape[1:-2], ctx.kernel_size, ctx.dilation)
-            wanted = [x for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False) if needed]
-            output = plain_form.attend(query, key, value, neighborhood, bias, ctx.scale)
-            found = iter(torch.autograd.grad(output, wanted, gradient, create_graph=True))
-            gradients = [next(found) if needed else None for needed in ctx.needs_input_grad[:4]]
-        else:
-            gradients = backward(gradient, query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale)
-            gradients = [*gradients[:3], None if bias is None else gradients[3]]
-        return *gradients, None, None, None
-
-    operator.register_fake(fake)
-    gradient_operator.register_fake(fake_gradient)
-    flops.register(getattr(torch.ops.eyetoy_mm, name), flops.forward_flops)
-    flops.register(getattr(torch.ops.eyetoy_mm, f"{name}_backward"), flops.backward_flops)
-    operator.register_autograd(differentiate, setup_context=save)
-
-    class Direct(torch.autograd.Function):
-        @staticmethod
-        def forward(*arguments):
-            return forward(*arguments)
-
-        setup_context = staticmethod(save)
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return differentiate(ctx, gradient, backward)
-
-    def call(query, *arguments):
-        if torch.compiler.is_compiling() or type(query) not in _PLAIN or is_in_torch_dispatch_mode():
-            return operator(query, *arguments)
-        return (Direct.apply if torch.is_grad_enabled() else forward)(query, *arguments)
-
-    return call
+    def gradients(self, gradient: Tensor, *arguments) -> tuple[Tensor, ...]:
+        """Called as ``backward`` is."""
+        if _is_watched(gradient):
+            return self.gradient_node(gradient, *arguments)
+        if torch._C._are_functorch_transforms_active():
+            return _Gradients.apply(self, gradient, *arguments)
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            return _EagerGradients.apply(self, gradient, *arguments)
+        return self.backward(gradient, *arguments)
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+def _is_watched(x: Tensor) -> bool:
+    return torch.compiler.is_compiling() or type(x) not in _PLAIN or x.is_meta or is_in_torch_dispatch_mode()
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+# --- Autograd ---------------------------------------------------------------------------------------------------------
+
+
+class _Attention(torch.autograd.Function):
+    """``Operator.forward``; the first argument is the operator."""
+
+    @staticmethod
+    def forward(operator: Operator, *arguments):
+        return operator.forward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.operator, *arguments = inputs
+        _save(ctx, arguments, output)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, *_differentiate(ctx.operator.gradients, ctx, gradient)
+
+    @staticmethod
+    def jvp(ctx, _, *tangents):
+        return _push_forward(_plain(ctx), ctx.saved_tensors, tangents)
+
+    @staticmethod
+    def vmap(info, in_dims, operator, *arguments):
+        return _vmap(operator, info, in_dims[1:], *arguments)
+
+
+class _Gradients(torch.autograd.Function):
+    """``Operator.backward``; the first argument is the operator."""
+
+    @staticmethod
+    def forward(operator: Operator, *arguments):
+        return operator.backward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, *arguments = inputs
+        _save(ctx, arguments, output)
+
+    @staticmethod
+    def backward(ctx, *directions):
+        return None, *_differentiate_gradients(ctx, *directions)
+
+    @staticmethod
+    def jvp(ctx, _, *tangents):
+        found = _push_forward(_plain_gradients(ctx), ctx.saved_tensors, tangents)
+        return (*found, found[0].new_zeros(0)) if ctx.saved_tensors[4] is None else found
+
+    @staticmethod
+    def vmap(info, in_dims, operator, *arguments):
+        return _vmap_gradients(operator.gradients, info, in_dims[1:], *arguments)
+
+
+class _EagerAttention(_Attention):
+    """The same without the call of ``setup_context``, which only torch.func needs and which takes its time."""
+
+    setup_context = torch.autograd.Function.setup_context
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        _Attention.setup_context(ctx, inputs, None)
+        return _Attention.forward(*inputs)
+
+
+class _EagerGradients(_Gradients):
+    """The same."""
+
+    setup_context = torch.autograd.Function.setup_context
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        _Gradients.setup_context(ctx, inputs, None)
+        return _Gradients.forward(*inputs)
+
+
+def _save(ctx, inputs: Sequence[Any], output: object) -> None:
+    """Keep the tensors for either direction, and the numbers."""
+    ctx.numbers = Numbers(*inputs[-3:])
+    ctx.save_for_backward(*inputs[:-3])
+    if hasattr(ctx, "save_for_forward"):  # the nodes of torch.library have no forward mode
+        ctx.save_for_forward(*inputs[:-3])
+
+
+def _differentiate(gradients: Callable[..., tuple[Tensor, ...]], ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of the arguments of ``forward``."""
+    *of_qkv, of_bias = gradients(gradient, *ctx.saved_tensors, *ctx.numbers)
+    return *of_qkv, None if ctx.saved_tensors[3] is None else of_bias, None, None, None
+
+
+def _differentiate_gradients(ctx, *directions: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of the arguments of ``backward``, among them the gradient of the output."""
+    wanted = directions if ctx.saved_tensors[4] is not None else directions[:3]
+    return *_pull_back(_plain_gradients(ctx), ctx.saved_tensors, wanted), None, None, None
+
+
+# --- Derivatives of the plain form ------------------------------------------------------------------------------------
+
+Tensors = Sequence[Tensor | None]
+
+
+def _plain(ctx) -> Callable[..., Tensor]:
+    """``forward`` in plain operators, as a function of the tensors."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        neighborhood = Neighborhood.of(tuple(query.shape[1:-2]), *map(tuple, ctx.numbers[:2]))
+        return plain_form.attend(query, key, value, neighborhood, bias, ctx.numbers.scale)
+
+    return attend
+
+
+def _plain_gradients(ctx) -> Callable[..., tuple[Tensor, ...]]:
+    """``backward`` in plain operators, as a function of the tensors; without the gradient of a bias that there is not."""
+
+    def gradients(gradient: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        return tuple(x for x in _pull_back(_plain(ctx), tensors, gradient) if x is not None)
+
+    return gradients
+
+
+def _pull_back(function: Callable, primals: Tensors, cotangent: Tensor | Sequence[Tensor]) -> list[Tensor | None]:
+    """The product of a cotangent and the Jacobian of a function; None for a tensor that is None."""
+    given = [x for x in primals if x is not None]
+    _, pull = torch.func.vjp(lambda *found: function(*_put(found, primals)), *given)
+    return _put(pull(cotangent), primals)
+
+
+def _push_forward(function: Callable, primals: Tensors, tangents: Tensors) -> Any:
+    """The product of the Jacobian of a function and tangents, where a tangent of None is zero.
+
+    Pulling a cotangent back is linear in it; the derivative of that, in any point, is the Jacobian transposed twice.
+    """
+    primals = [None if x is None else forward_ad.unpack_dual(x).primal for x in primals]
+    moved = [None if tangent is None else x for x, tangent in zip(primals, tangents)]
+
+    def moving(*found: Tensor):
+        return function(*(own if x is None else x for x, own in zip(_put(found, moved), primals, strict=True)))
+
+    # Autograd turns forward mode off here. The tangents of this level are taken off already; those of an outer level, of
+    # which this one is to be differentiated, are not to be lost.
+    with forward_ad._set_fwd_grad_enabled(True):
+        output, pull = torch.func.vjp(moving, *(x for x in moved if x is not None))
+        _, push = torch.func.vjp(pull, torch.utils._pytree.tree_map(torch.zeros_like, output))
+        (found,) = push(tuple(tangent for tangent in tangents if tangent is not None))
+    return found
+
+
+def _put(found: Sequence[Tensor], places: Tensors) -> list[Tensor | None]:
+    """The tensors one after the other where ``places`` has one, and None where it has none."""
+    pending = iter(found)
+    return [None if x is None else next(pending) for x in places]
+
+
+# --- vmap -------------------------------------------------------------------------------------------------------------
+
+
+def _vmap(call: Callable[..., Tensor], info, in_dims, query, key, value, bias, *numbers):
+    """A mapped axis joins the batch; with a bias of its own for each entry, it joins the heads."""
+    *qkv_dims, bias_dim = in_dims[:4]
+    size = info.batch_size
+    if bias is None or bias_dim is None:
+        qkv = [_into_batch(x, dim, size) for x, dim in zip((query, key, value), qkv_dims, strict=True)]
+        return call(*qkv, bias, *numbers).unflatten(0, (size, -1)), 0
+    qkv = [_into_heads(x, dim, size) for x, dim in zip((query, key, value), qkv_dims, strict=True)]
+    output = call(*qkv, _into_batch(bias, bias_dim, size), *numbers).unflatten(-2, (size, -1))
+    return output, output.dim() - 3
+
+
+def _vmap_gradients(call: Callable[..., tuple[Tensor, ...]], info, in_dims, gradient, query, key, value, bias, *numbers):
+    """A mapped axis joins the batch; with a bias it joins the heads, since each entry has its own gradient of it."""
+    *dims, bias_dim = in_dims[:5]
+    size, tensors = info.batch_size, (gradient, query, key, value)
+    if bias is None:
+        joined = [_into_batch(x, dim, size) for x, dim in zip(tensors, dims, strict=True)]
+        *found, none = call(*joined, None, *numbers)
+        return (*(x.unflatten(0, (size, -1)) for x in found), none), (0, 0, 0, None)
+    joined = [_into_heads(x, dim, size) for x, dim in zip(tensors, dims, strict=True)]
+    *found, of_bias = call(*joined, _into_batch(bias, bias_dim, size), *numbers)
+    axis = query.dim() - (dims[1] is not None) - 2
+    return (*(x.unflatten(-2, (size, -1)) for x in found), of_bias.unflatten(0, (size, -1))), (axis, axis, axis, 0)
+
+
+def _into_batch(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """``(B, ...)`` with a mapped axis, or the same for each entry, -> ``(size * B, ...)``."""
+    x = x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.flatten(0, 1)
+
+
+def _into_heads(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """``(B, *spatial, heads, dim)`` with a mapped axis, or the same for each, -> ``(B, *spatial, size * heads, dim)``."""
+    x = x.unsqueeze(-3).expand(*x.shape[:-2], size, *x.shape[-2:]) if dim is None else x.movedim(dim, -3)
+    return x.flatten(-3, -2)
+
+
+# --- Shapes -----------------------------------------------------------------------------------------------------------
+
+
+def _fake_output(query, key, value, bias, kernel_size, dilation, scale):
+    return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+
+def _fake_gradients(gradient, query, key, value, bias, kernel_size, dilation, scale):
+    tensors = (query, key, value, query.new_empty(0) if bias is None else bias)
+    return tuple(x.new_empty(x.shape) for x in tensors)

@@ -208,11 +208,11 @@ def maps_at_once(axes: tuple[Axis, ...], dim: int) -> int:
 
 def bias_index(patterns: Patterns) -> Tensor:
     """Index of every (query, key) of a tile into the flattened bias; past its end where the query does not attend."""
-    index = torch.zeros(1, 1, dtype=torch.long)
-    outside = torch.zeros(1, 1, dtype=torch.bool)
+    index = torch.zeros(1, 1, dtype=torch.long, device="cpu")
+    outside = torch.zeros(1, 1, dtype=torch.bool, device="cpu")
     for kernel_size, window, keys, queries in patterns:
-        start, position = torch.tensor(queries).T[:, :, None]
-        key = torch.arange(keys)
+        start, position = torch.tensor(queries, device="cpu").T[:, :, None]
+        key = torch.arange(keys, device="cpu")
         offset = (key - position + kernel_size - 1).clamp(0, 2 * kernel_size - 2)  # clamped where outside
         index = _outer(index * (2 * kernel_size - 1), offset, torch.add)
         outside = _outer(outside, (key < start) | (key >= start + window), torch.logical_or)

@@ -11,15 +11,15 @@ import functools
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from eyetoy_mm.ops.caching import cached_tensors
 from eyetoy_mm.ops.flex import compile_apart, make_block_mask
 from eyetoy_mm.ops.flops import is_counting
 
 
-@functools.lru_cache(maxsize=64)
+@cached_tensors(maxsize=64)
 def create_attention_mask(num_tokens: int, seq_len: int, device: torch.device | str = "cpu") -> BlockMask:
     """The definition, as ``flex_attention`` asks for it; tokens come first.
 
@@ -76,12 +76,15 @@ def token_attention(
 
 
 def _split(q: Tensor, k: Tensor, v: Tensor, num_tokens: int, scale: float) -> Tensor:
-    """Tokens x all, and positions x (self + tokens); all ``(B, heads, length, dim)``."""
-    tokens = F.scaled_dot_product_attention(q[:, :, :num_tokens], k, v, scale=scale)
+    """Tokens x all, and positions x (self + tokens); all ``(B, heads, length, dim)``.
+
+    In plain operators: the fused ones of PyTorch have no second derivative, nor one in forward mode.
+    """
+    q = q * scale  # before the products, which float16 can overflow in
+    tokens = (q[:, :, :num_tokens] @ k.transpose(-2, -1)).softmax(dim=-1) @ v
 
     q, k_self, v_self = (x[:, :, num_tokens:] for x in (q, k, v))
     k_tokens, v_tokens = k[:, :, :num_tokens], v[:, :, :num_tokens]
-    q = q * scale  # before the products, which float16 can overflow in
     self_score = (q * k_self).sum(-1, keepdim=True)  # (B, heads, N, 1)
     token_scores = q @ k_tokens.transpose(-2, -1)  # (B, heads, N, tokens)
     weights = torch.cat([self_score, token_scores], dim=-1).softmax(dim=-1)

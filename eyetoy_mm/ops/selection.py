@@ -1,0 +1,93 @@
+"""Which back end runs a case: the first that can, of those that are allowed.
+
+All of them, in their own order, unless :func:`use_backend` or the environment variable ``EYETOY_BACKEND`` names some. The
+first time that a back end is chosen for a kind of device, one line of the log (``logging.getLogger("eyetoy_mm")``, level
+INFO) says so, and why none of those before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from eyetoy_mm.ops.neighborhood import Neighborhood
+
+VARIABLE = "EYETOY_BACKEND"
+
+_log = logging.getLogger("eyetoy_mm")
+_told: set[tuple[str, str]] = set()
+
+# Read when this is imported: a variable of the environment that is read in a call breaks the graphs of torch.compile.
+# Not a context variable, whose value the threads of the backward pass do not see, where recomputed blocks run.
+_allowed: tuple[str, ...] = tuple(name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip())
+
+
+@contextlib.contextmanager
+def use_backend(*names: str) -> Iterator[None]:
+    """Allow only these back ends within, in this order: ``with use_backend("flex", "torch"): model(images)``.
+
+    It holds for all threads of the process. A call that names a back end itself is not affected. The environment variable
+    ``EYETOY_BACKEND=flex,torch`` does the same for a whole program.
+
+    Args:
+        names: Of :data:`eyetoy_mm.ops.BACKENDS`; none allows all of them again, in their own order.
+
+    Raises:
+        ValueError: An unknown name, when the first case is to be run.
+        RuntimeError: None of them can run a case; the message has their reasons.
+    """
+    global _allowed
+    before, _allowed = _allowed, names
+    try:
+        yield
+    finally:
+        _allowed = before
+
+
+def choose(
+    backends: Mapping[str, ModuleType],
+    name: str | None,
+    query: Tensor,
+    neighborhood: Neighborhood,
+    bias: Tensor | None,
+) -> ModuleType:
+    """The back end of this name, or without one the first that can run the case.
+
+    Raises:
+        ValueError: An unknown name, here or among those that are allowed.
+        RuntimeError: The one that is named, or all that are allowed, cannot run the case; the message has the reasons.
+    """
+    names = (name,) if name is not None else _allowed or tuple(backends)
+    reasons: dict[str, str] = {}
+    for candidate in names:
+        if candidate not in backends:
+            raise ValueError(f"unknown back end {candidate!r}; choose one of {', '.join(backends)} or None")
+        reason = backends[candidate].refusal(query, neighborhood, bias)
+        if reason is None:
+            if name is None and not torch.compiler.is_compiling():
+                _tell(candidate, query.device.type, reasons)
+            return backends[candidate]
+        reasons[candidate] = reason
+    if len(reasons) == 1:
+        ((only, reason),) = reasons.items()
+        raise RuntimeError(f"back end {only!r} cannot run this neighborhood attention: {reason}")
+    raise RuntimeError(f"none of the back ends can run this neighborhood attention: {_listed(reasons)}")
+
+
+def _tell(name: str, device: str, reasons: Mapping[str, str]) -> None:
+    """Log the choice once for a kind of device, with the reasons against those that come before it."""
+    if (name, device) in _told or device == "meta":
+        return
+    _told.add((name, device))
+    instead = f"; not {_listed(reasons)}" if reasons else ""
+    _log.info("neighborhood attention on %s runs in back end %r%s", device, name, instead)
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
