@@ -77,7 +77,7 @@ def neighborhood_attention(
     if query.numel() == 0 or value.numel() == 0:
         return _nothing(query, key, value, bias)
     chosen = selection.choose(BACKENDS, backend, query, neighborhood, bias)
-    if query.is_meta or flops.is_counting():  # the definition's operations, not what this back end computes on the way
+    if flops.is_counting():  # the definition's operations, not what this back end computes on the way
         sizes = neighborhood.kernel_size, neighborhood.dilation
         return torch.ops.eyetoy_mm.neighborhood_attention(query, key, value, bias, *sizes, scale)
     return chosen.attend(query, key, value, neighborhood, bias, scale)

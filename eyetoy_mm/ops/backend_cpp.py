@@ -65,9 +65,12 @@ def _checked(x: Tensor, shape: Sequence[int]) -> int:
         TypeError: The tensor is not what they take for granted.
     """
     if x.dtype != torch.float32 or not x.is_cpu or x.layout != torch.strided or x.is_neg():
-        raise TypeError(f"the kernels take float32 in the memory of a CPU, got {x.dtype}, {x.layout} on {x.device}")
+        kind = f"{x.layout} {x.dtype} on {x.device}{' with the negative bit' if x.is_neg() else ''}"
+        raise TypeError(f"the kernels take strided float32 in the memory of a CPU, got {kind}")
     if x.shape != shape or (x.shape[-1] > 1 and x.stride(-1) != 1):
-        raise TypeError(f"the kernels take shape {tuple(shape)} with a last stride of 1, got {tuple(x.shape)} by {x.stride()}")
+        raise TypeError(
+            f"the kernels take shape {tuple(shape)} with a last stride of 1, got {tuple(x.shape)} by {x.stride()}"
+        )
     return x.data_ptr()
 
 

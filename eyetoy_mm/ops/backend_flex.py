@@ -26,6 +26,8 @@ def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> s
         return f"compiled flex_attention trains on CUDA alone, the query is on {query.device}"
     if query.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"its kernels are for float32, float16 and bfloat16, the query is {query.dtype}"
+    if torch._C._are_functorch_transforms_active():
+        return "compiled flex_attention has no rules for the transforms of torch.func"
     if query.shape[-1] < 16:
         return f"its kernels need a head_dim of at least 16, got {query.shape[-1]}"
     if not torch.utils._triton.has_triton():

@@ -34,6 +34,8 @@ def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> s
         return f"its kernels are for CUDA, the query is on {query.device}"
     if query.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"its kernels are for float32, float16 and bfloat16, the query is {query.dtype}"
+    if torch._C._are_functorch_transforms_active():
+        return "it has no rules for the transforms of torch.func"
     if query.shape[-1] % 8:
         return f"its kernels need a head_dim that divides by 8, got {query.shape[-1]}"
     for axis in neighborhood.axes:
@@ -50,4 +52,16 @@ def attend(
 ) -> Tensor:
     """Call ``na1d`` / ``na2d`` / ``na3d``."""
     na = getattr(importlib.import_module("natten"), f"na{len(neighborhood.axes)}d")
-    return na(query, key, value, kernel_size=neighborhood.kernel_size, dilation=neighborhood.dilation, scale=scale)
+    output = na(query, key, value, kernel_size=neighborhood.kernel_size, dilation=neighborhood.dilation, scale=scale)
+    if output.requires_grad and not torch.compiler.is_compiling():
+        output.register_hook(_refuse_second_derivative)
+    return output
+
+
+def _refuse_second_derivative(gradient: Tensor) -> None:
+    """NATTEN's gradients are no function of its inputs to autograd: without this, second derivatives lack a part."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the 'natten' back end has no second derivative (create_graph=True); choose another one, as in "
+            "`with eyetoy_mm.ops.use_backend('torch'): ...`"
+        )

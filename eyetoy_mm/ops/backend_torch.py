@@ -129,7 +129,9 @@ def _plain_masks(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[
     masks = []
     for index, case in zip(_indices(plan), plan.cases, strict=True):
         outside = index == _past_the_end(plan)
-        mask = torch.zeros(outside.shape, dtype=dtype, device=outside.device).masked_fill_(outside, -math.inf)[list(case.which), None, None]
+        mask = torch.zeros(outside.shape, dtype=dtype, device=outside.device).masked_fill_(outside, -math.inf)[
+            list(case.which), None, None
+        ]
         masks.append(mask.to(device) if outside.any() else None)
     return tuple(masks)
 
@@ -167,7 +169,8 @@ def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor)
     kernel_size, dilation = tuple(kernel_size), tuple(dilation)
     if len(kernel_size) == 1:  # a sequence is a map of one row
         kernel_size, dilation, tensors = (1, *kernel_size), (1, *dilation), tuple(x.unsqueeze(1) for x in tensors)
-    batch, *spatial, heads, dim = tensors[0].shape
+    batch, *spatial, heads, _ = tensors[0].shape
+    dim = max(x.shape[-1] for x in tensors)
     neighborhood = Neighborhood.of(tuple(spatial), kernel_size, dilation)
     for groups in itertools.product(*(dilation_groups(axis) for axis in neighborhood.axes)):
         axes = tuple(axis for _, _, axis in groups)
@@ -186,7 +189,7 @@ def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor)
                     + sum(group * s for (group, _, _), s in zip(groups, along, strict=True))
                 )
                 strides = (b, *along, h, *(s * apart for s, apart in zip(along, dilation, strict=True)), d)
-                views.append(x.as_strided((size, *counts, heads, *lengths, dim), strides, offset))
+                views.append(x.as_strided((size, *counts, heads, *lengths, x.shape[-1]), strides, offset))
             yield Plan.of(axes, size * together), views
 
 

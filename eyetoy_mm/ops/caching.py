@@ -17,9 +17,9 @@ def cached_tensors(maxsize: int) -> Callable[[Callable[Case, Made]], Callable[Ca
     """Decorate a function of hashable arguments that makes tensors, so that it makes each of them once.
 
     What is kept must serve every later call. So the function names device and dtype of all that it makes, and is run
-    without inference mode, whose tensors cannot be saved for a backward pass. While a graph is traced, under a mode that
-    makes tensors of its own kind (``FakeTensorMode``, ``make_fx``), or within a transform of :mod:`torch.func`, which
-    wraps what is made in it, it is run anew and nothing is kept.
+    without inference mode, whose tensors cannot be saved for a backward pass. While a graph is traced, under a mode
+    that makes tensors of its own kind (``FakeTensorMode``, ``make_fx``), or within a transform of :mod:`torch.func`,
+    which wraps what is made in it, it is run anew and nothing is kept.
 
     Args:
         maxsize: Number of cases that are kept, those used last.

@@ -91,7 +91,8 @@ def register(operator: torch._ops.OpOverloadPacket, formula: Callable[..., int])
         flop_counter.register_flop_formula(operator)(formula)
 
 
-# Attention of the tokens is F.scaled_dot_product_attention, for whose form on a CPU torch (2.11) has no formula.
+# Models that ours are compared with call F.scaled_dot_product_attention, for whose form on a CPU torch (2.11) has no
+# formula.
 _aten = torch.ops.aten
 for _on_cpu, _elsewhere in (
     (_aten._scaled_dot_product_flash_attention_for_cpu, _aten._scaled_dot_product_flash_attention),

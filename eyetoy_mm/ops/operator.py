@@ -5,13 +5,14 @@ A back end gives two functions on tensors, which need to know nothing of all tha
     forward   (query, key, value, bias, numbers) -> output
     backward  (gradient, query, key, value, bias, numbers) -> gradients of query, key, value and bias
 
-An :class:`Operator` of them runs in one of two ways. Where something looks at the operators that run (``torch.compile``,
-fake and meta tensors, FLOP counters), it is one node, ``torch.ops.eyetoy_mm.{name}``, and its gradient another. Anywhere
-else it is one of the autograd functions below, which are sooner begun.
+An :class:`Operator` of them runs in one of two ways. Where something looks at the operators that run
+(``torch.compile``, fake and meta tensors, FLOP counters), it is one node, ``torch.ops.eyetoy_mm.{name}``, and its
+gradient another. Anywhere else it is one of the autograd functions below, which are sooner begun.
 
 Either way the gradient is an operator itself, with derivatives of its own: those of the plain form
-(:mod:`eyetoy_mm.ops.plain_form`), which PyTorch can differentiate as often as it is asked to. They are taken with respect
-to the operator's own arguments, so it does not matter what these have in common (one tensor as query, key and value).
+(:mod:`eyetoy_mm.ops.plain_form`), which PyTorch can differentiate as often as it is asked to. They are taken with
+respect to the operator's own arguments, so it does not matter what these have in common (one tensor as query, key and
+value).
 """
 
 from __future__ import annotations
@@ -83,20 +84,22 @@ class Operator:
 
     def __call__(self, query: Tensor, *arguments) -> Tensor:
         """Called as ``forward`` is."""
+        if torch._C._are_functorch_transforms_active():
+            if _is_watched(query):  # the nodes of torch.library have no rule for torch.func.grad
+                return _plain(Numbers(*arguments[-3:]))(query, *arguments[:-3])
+            return _Attention.apply(self, query, *arguments)
         if _is_watched(query):
             return self.node(query, *arguments)
-        if torch._C._are_functorch_transforms_active():
-            return _Attention.apply(self, query, *arguments)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             return _EagerAttention.apply(self, query, *arguments)
         return self.forward(query, *arguments)
 
     def gradients(self, gradient: Tensor, *arguments) -> tuple[Tensor, ...]:
         """Called as ``backward`` is."""
-        if _is_watched(gradient):
-            return self.gradient_node(gradient, *arguments)
         if torch._C._are_functorch_transforms_active():
             return _Gradients.apply(self, gradient, *arguments)
+        if _is_watched(gradient):
+            return self.gradient_node(gradient, *arguments)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             return _EagerGradients.apply(self, gradient, *arguments)
         return self.backward(gradient, *arguments)
@@ -127,7 +130,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, _, *tangents):
-        return _push_forward(_plain(ctx), ctx.saved_tensors, tangents)
+        return _push_forward(_plain(ctx.numbers), ctx.saved_tensors, tangents)
 
     @staticmethod
     def vmap(info, in_dims, operator, *arguments):
@@ -152,7 +155,7 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, _, *tangents):
-        found = _push_forward(_plain_gradients(ctx), ctx.saved_tensors, tangents)
+        found = _push_forward(_plain_gradients(ctx.numbers), ctx.saved_tensors, tangents)
         return (*found, found[0].new_zeros(0)) if ctx.saved_tensors[4] is None else found
 
     @staticmethod
@@ -199,7 +202,7 @@ def _differentiate(gradients: Callable[..., tuple[Tensor, ...]], ctx, gradient: 
 def _differentiate_gradients(ctx, *directions: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the arguments of ``backward``, among them the gradient of the output."""
     wanted = directions if ctx.saved_tensors[4] is not None else directions[:3]
-    return *_pull_back(_plain_gradients(ctx), ctx.saved_tensors, wanted), None, None, None
+    return *_pull_back(_plain_gradients(ctx.numbers), ctx.saved_tensors, wanted), None, None, None
 
 
 # --- Derivatives of the plain form ------------------------------------------------------------------------------------
@@ -207,21 +210,21 @@ def _differentiate_gradients(ctx, *directions: Tensor) -> tuple[Tensor | None, .
 Tensors = Sequence[Tensor | None]
 
 
-def _plain(ctx) -> Callable[..., Tensor]:
+def _plain(numbers: Numbers) -> Callable[..., Tensor]:
     """``forward`` in plain operators, as a function of the tensors."""
 
     def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        neighborhood = Neighborhood.of(tuple(query.shape[1:-2]), *map(tuple, ctx.numbers[:2]))
-        return plain_form.attend(query, key, value, neighborhood, bias, ctx.numbers.scale)
+        neighborhood = Neighborhood.of(tuple(query.shape[1:-2]), *map(tuple, numbers[:2]))
+        return plain_form.attend(query, key, value, neighborhood, bias, numbers.scale)
 
     return attend
 
 
-def _plain_gradients(ctx) -> Callable[..., tuple[Tensor, ...]]:
-    """``backward`` in plain operators, as a function of the tensors; without the gradient of a bias that there is not."""
+def _plain_gradients(numbers: Numbers) -> Callable[..., tuple[Tensor, ...]]:
+    """``backward`` in plain operators, as a function of the tensors; no gradient of a bias that there is not."""
 
     def gradients(gradient: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        return tuple(x for x in _pull_back(_plain(ctx), tensors, gradient) if x is not None)
+        return tuple(x for x in _pull_back(_plain(numbers), tensors, gradient) if x is not None)
 
     return gradients
 
@@ -229,7 +232,7 @@ def _plain_gradients(ctx) -> Callable[..., tuple[Tensor, ...]]:
 def _pull_back(function: Callable, primals: Tensors, cotangent: Tensor | Sequence[Tensor]) -> list[Tensor | None]:
     """The product of a cotangent and the Jacobian of a function; None for a tensor that is None."""
     given = [x for x in primals if x is not None]
-    _, pull = torch.func.vjp(lambda *found: function(*_put(found, primals)), *given)
+    pull = torch.func.vjp(lambda *found: function(*_put(found, primals)), *given)[1]
     return _put(pull(cotangent), primals)
 
 
@@ -244,11 +247,11 @@ def _push_forward(function: Callable, primals: Tensors, tangents: Tensors) -> An
     def moving(*found: Tensor):
         return function(*(own if x is None else x for x, own in zip(_put(found, moved), primals, strict=True)))
 
-    # Autograd turns forward mode off here. The tangents of this level are taken off already; those of an outer level, of
-    # which this one is to be differentiated, are not to be lost.
+    # Autograd turns forward mode off here. The tangents of this level are taken off already; those of an outer level,
+    # where this one is to be differentiated again, must not be lost.
     with forward_ad._set_fwd_grad_enabled(True):
-        output, pull = torch.func.vjp(moving, *(x for x in moved if x is not None))
-        _, push = torch.func.vjp(pull, torch.utils._pytree.tree_map(torch.zeros_like, output))
+        output, pull, *_ = torch.func.vjp(moving, *(x for x in moved if x is not None))
+        push = torch.func.vjp(pull, torch.utils._pytree.tree_map(torch.zeros_like, output))[1]
         (found,) = push(tuple(tangent for tangent in tangents if tangent is not None))
     return found
 
@@ -274,7 +277,9 @@ def _vmap(call: Callable[..., Tensor], info, in_dims, query, key, value, bias, *
     return output, output.dim() - 3
 
 
-def _vmap_gradients(call: Callable[..., tuple[Tensor, ...]], info, in_dims, gradient, query, key, value, bias, *numbers):
+def _vmap_gradients(
+    call: Callable[..., tuple[Tensor, ...]], info, in_dims, gradient, query, key, value, bias, *numbers
+):
     """A mapped axis joins the batch; with a bias it joins the heads, since each entry has its own gradient of it."""
     *dims, bias_dim = in_dims[:5]
     size, tensors = info.batch_size, (gradient, query, key, value)
@@ -295,7 +300,7 @@ def _into_batch(x: Tensor, dim: int | None, size: int) -> Tensor:
 
 
 def _into_heads(x: Tensor, dim: int | None, size: int) -> Tensor:
-    """``(B, *spatial, heads, dim)`` with a mapped axis, or the same for each, -> ``(B, *spatial, size * heads, dim)``."""
+    """``(B, *spatial, heads, dim)`` with a mapped axis, or the same for each entry, -> ``size * heads`` heads."""
     x = x.unsqueeze(-3).expand(*x.shape[:-2], size, *x.shape[-2:]) if dim is None else x.movedim(dim, -3)
     return x.flatten(-3, -2)
 

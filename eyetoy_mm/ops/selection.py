@@ -1,8 +1,8 @@
 """Which back end runs a case: the first that can, of those that are allowed.
 
-All of them, in their own order, unless :func:`use_backend` or the environment variable ``EYETOY_BACKEND`` names some. The
-first time that a back end is chosen for a kind of device, one line of the log (``logging.getLogger("eyetoy_mm")``, level
-INFO) says so, and why none of those before it.
+All are, in their own order, unless :func:`use_backend` or the environment variable ``EYETOY_BACKEND`` names some. The
+first time that a back end is chosen for a kind of device, one line of the log (``logging.getLogger("eyetoy_mm")``,
+level INFO) says so, and why none of those before it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ _allowed: tuple[str, ...] = tuple(name.strip() for name in os.environ.get(VARIAB
 
 @contextlib.contextmanager
 def use_backend(*names: str) -> Iterator[None]:
-    """Allow only these back ends within, in this order: ``with use_backend("flex", "torch"): model(images)``.
+    """Choose the back end of everything that runs within, such as a whole model.
 
-    It holds for all threads of the process. A call that names a back end itself is not affected. The environment variable
-    ``EYETOY_BACKEND=flex,torch`` does the same for a whole program.
+    ::
+
+        with use_backend("flex", "torch"):  # flex, and torch where that cannot run a case
+            model(images)
+
+    It holds for all threads of the process. A call that names a back end itself is not affected. The environment
+    variable ``EYETOY_BACKEND=flex,torch`` does the same for a whole program.
 
     Args:
         names: Of :data:`eyetoy_mm.ops.BACKENDS`; none allows all of them again, in their own order.

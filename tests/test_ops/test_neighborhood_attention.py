@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyetoy_mm.ops import available_backends, backend_cpp, neighborhood_attention
+from eyetoy_mm.ops import available_backends, backend_cpp, backend_reference, neighborhood_attention
 from eyetoy_mm.ops.backend_reference import attended
-from eyetoy_mm.ops.neighborhood import Axis
+from eyetoy_mm.ops.neighborhood import Axis, Neighborhood
 
 pytestmark = pytest.mark.usefixtures("forms")
 needs_cpp = pytest.mark.skipif(isinstance(backend_cpp.KERNELS, str), reason=str(backend_cpp.KERNELS))
@@ -180,6 +180,47 @@ def test_equals_natten(backend):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("backend", "dtype"), [*TRAINABLE, ("reference", torch.float64)])
+@pytest.mark.parametrize(("heads", "key_heads", "dim", "value_dim"), [(6, 2, 4, 4), (2, 1, 8, 3), (4, 4, 2, 5)])
+@pytest.mark.parametrize(("spatial", "kernel_size"), [((9,), 3), ((18, 17), 5), ((4, 4), 7), ((3, 4, 5), 3)])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_grouped_heads_and_another_value_dim(
+    backend, dtype, heads, key_heads, dim, value_dim, spatial, kernel_size, with_bias
+):
+    q = torch.randn(2, *spatial, heads, dim, dtype=dtype, requires_grad=True)
+    k = torch.randn(2, *spatial, key_heads, dim, dtype=dtype, requires_grad=True)
+    v = torch.randn(2, *spatial, key_heads, value_dim, dtype=dtype, requires_grad=True)
+    bias = torch.randn(heads, *[2 * kernel_size - 1] * len(spatial), dtype=dtype, requires_grad=True)
+    bias = bias if with_bias else None
+    inputs = [q, k, v, *([bias] if with_bias else [])]
+    weight = torch.randn(2, *spatial, heads, value_dim, dtype=dtype)
+    output = neighborhood_attention(q, k, v, kernel_size, bias=bias, backend=backend)
+    actual = [output, *torch.autograd.grad((output * weight).sum(), inputs)]
+    # head by head, in double precision; the index of SDPA's and NATTEN's groups: consecutive heads share a key
+    q, k, v, *table = [x.detach().double().requires_grad_() for x in inputs]
+    group = heads // key_heads
+    each = []
+    for head in range(heads):
+        own = [q[..., head : head + 1, :], k[..., head // group, None, :], v[..., head // group, None, :]]
+        mask = torch.ones(1, 1, dtype=torch.bool)
+        for length in spatial:
+            mask = torch.kron(mask, attended(Axis(length, kernel_size)))
+        scores = torch.einsum("bqd,bkd->bqk", own[0].flatten(1, -2), own[1].flatten(1, -2)) * dim**-0.5
+        if table:
+            one = table[0][head : head + 1]
+            zero = torch.zeros(1, *spatial, 1, 1, dtype=torch.float64)
+            index = backend_reference._bias_index(
+                Neighborhood.of(spatial, (kernel_size,) * len(spatial), (1,) * len(spatial)), zero.device
+            )
+            scores = scores + one.flatten(1)[:, index]
+        weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+        each.append((weights @ own[2].flatten(1, -2)).view(2, *spatial, 1, value_dim))
+    output = torch.cat(each, dim=-2)
+    expected = [output, *torch.autograd.grad((output * weight.double()).sum(), [q, k, v, *table])]
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a.double(), e, **({} if dtype == torch.float64 else {"atol": 3e-5, "rtol": 1e-4}))
+
+
 def test_far_keys_have_no_influence():
     q, k, v = qkv((9, 9))
     before = neighborhood_attention(q, k, v, 3)[:, 4, 4]
@@ -220,8 +261,14 @@ def test_bad_arguments_are_named(arguments, message):
 
 def test_bad_shapes_are_named():
     q, k, v = qkv((4, 4))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match=r"the map of query.*key \(2, 2, 4, 2, 8\)"):
         neighborhood_attention(q, k[:, :2], v, 3)
+    with pytest.raises(ValueError, match="value the heads of key"):
+        neighborhood_attention(q, k, v[..., :1, :], 3)
+    with pytest.raises(ValueError, match="heads of key must divide those of query, got 2 for 3"):
+        neighborhood_attention(q[..., :1, :].repeat(1, 1, 1, 3, 1), k, v, 3)
+    with pytest.raises(ValueError, match="head_dim must be at least 1"):
+        neighborhood_attention(q[..., :0], k[..., :0], v, 3)
     with pytest.raises(ValueError, match="one floating dtype"):
         neighborhood_attention(q, k.float(), v, 3)
     with pytest.raises(ValueError, match="one device, got cpu, meta and cpu"):
