@@ -1,4 +1,4 @@
-"""docs/architecture.md is what docstrings and pages refer to: its sections and equations are numbered, and are there."""
+"""What docstrings and pages refer to in docs/architecture.md is there; its sections and equations are numbered."""
 
 import re
 from itertools import chain
@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/architecture.md"
-SECTIONS = [int(number) for number in re.findall(r"^## (\d+) ", PAGE.read_text(), re.MULTILINE)]
-EQUATIONS = [int(number) for number in re.findall(r"\\tag\{(\d+)\}", PAGE.read_text())]
+sections = [int(number) for number in re.findall(r"^## (\d+) ", PAGE.read_text(), re.MULTILINE)]
+equations = [int(number) for number in re.findall(r"\\tag\{(\d+)\}", PAGE.read_text())]
 FOLDERS = ("eyetoy_mm", "configs", "docs", "tools", "tests", "benchmarks")
 FILES = sorted(chain(ROOT.glob("*.md"), *((ROOT / folder).rglob("*.[pmh]*") for folder in FOLDERS)))
 TEXTS = [file for file in FILES if file.suffix in (".py", ".md", ".h") and file.is_file()]
@@ -19,13 +19,13 @@ REFERENCE = re.compile(r"architecture\.md\)?,\s+(section|equation)s?\s+(\d+)(?:(
 
 
 def test_sections_and_equations_are_numbered_in_order():
-    assert SECTIONS == list(range(1, len(SECTIONS) + 1))
-    assert EQUATIONS == list(range(1, len(EQUATIONS) + 1))
+    assert sections == list(range(1, len(sections) + 1))
+    assert equations == list(range(1, len(equations) + 1))
 
 
 def references(text):
     for found in REFERENCE.finditer(text):
-        there = {"section": SECTIONS, "equation": EQUATIONS}[found[1]]
+        there = {"section": sections, "equation": equations}[found[1]]
         yield from ((found[0], int(number) in there) for number in re.findall(r"\d+", found[0]))
 
 
