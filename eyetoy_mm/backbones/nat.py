@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice, pairwise
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -377,11 +378,12 @@ class NAT(StagedBackbone):
         if unknown:
             raise ValueError(f"arch has no field {', '.join(unknown)}; it has {', '.join(names)}")
         changes |= {name: value for name, value in numbers.items() if value is not None}
-        known = ({} if size is None else asdict(cls.ARCHS[size])) | changes
+        known: dict[str, Any] = {} if size is None else asdict(cls.ARCHS[size])
+        known |= {key: tuple(value) if isinstance(value, Sequence) else value for key, value in changes.items()}
         missing = [name for name in ("embed_dims", "depths", "num_heads", "mlp_ratio") if name not in known]
         if missing:
             raise ValueError(f"arch without a type needs {', '.join(missing)} too, got {changes}")
-        found = NATArch(**{key: tuple(value) if isinstance(value, Sequence) else value for key, value in known.items()})
+        found = NATArch(**known)
         if not len(found.depths) == len(found.num_heads) > 0:
             raise ValueError(f"depths and num_heads need one entry per stage, got {found.depths} and {found.num_heads}")
         at_least(1, depths=min(found.depths), num_heads=min(found.num_heads), embed_dims=found.embed_dims)
