@@ -70,3 +70,14 @@ def test_elsewhere_a_child_takes_another_size_and_its_child_changes_one_number(t
     with torch.device("meta"):
         backbone = MODELS.build(config.model.backbone)
     assert type(backbone) is DiNAT and backbone.arch == replace(DiNAT.ARCHS["small"], kernel_size=5)
+
+
+def test_the_example_of_the_page_changes_one_number(tmp_path):
+    pytest.importorskip("mmseg")
+    page = (CONFIGS.parent / "docs" / "configs.md").read_text()
+    ((base, change),) = re.findall(r'```python\n.*\n_base_ = "(.+)"\n(model = .+)\n```', page)
+    (tmp_path / "my_nat.py").write_text(f"_base_ = {str(CONFIGS / base)!r}\n{change}\n")
+    model, usual = (Config.fromfile(path).model for path in (tmp_path / "my_nat.py", CONFIGS / base))
+    assert model.backbone.arch == dict(type="small", kernel_size=5) and usual.backbone.arch == dict(type="small")
+    usual.backbone.update(arch=model.backbone.arch, init_cfg=None)
+    assert model == usual
