@@ -1,19 +1,11 @@
 """Mask R-CNN with a plain ViT-S, its maps resized to a pyramid as UperNet's are, under EyeToy's recipe."""
 
-_base_ = "../mask_rcnn_eyetoy_coco.py"
+_base_ = ["../mask_rcnn_eyetoy_coco.py", "../_base_/backbones/baselines.py"]
+__size = _base_.pop("baselines").vit_small
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="mmpretrain.VisionTransformer",
-        arch="deit-small",
-        img_size=800,
-        patch_size=16,
-        out_type="featmap",
-        out_indices=(2, 5, 8, 11),
-        drop_path_rate=0.1,
-    ),
+    backbone=dict(_delete_=True, **__size.backbone, **__size.maps, img_size=800, drop_path_rate=0.1),
     neck=[
-        dict(type="mmseg.MultiLevelNeck", in_channels=[384] * 4, out_channels=384, scales=[4, 2, 1, 0.5]),
-        dict(type="FPN", in_channels=[384] * 4, out_channels=256, num_outs=5),
+        dict(type="mmseg.MultiLevelNeck", in_channels=__size.channels, out_channels=384, scales=[4, 2, 1, 0.5]),
+        dict(type="FPN", in_channels=__size.channels, out_channels=256, num_outs=5),
     ],
 )

@@ -1,18 +1,8 @@
 """Cascade Mask R-CNN with DiNAT-Mini: 3x schedule; published: 51.2 box AP, 44.4 mask AP."""
 
-_base_ = "../eyetoy/cascade-mask-rcnn_eyetoy-t_fpn_ms-crop-3x_coco.py"
+_base_ = ["../eyetoy/cascade-mask-rcnn_eyetoy-t_fpn_ms-crop-3x_coco.py", "../_base_/backbones/dinat.py"]
+__size = _base_.pop("dinat").mini
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="eyetoy_mm.DiNAT",
-        arch="mini",
-        dilations="coco",
-        drop_path_rate=0.2,
-        padding="zeros",
-        init_cfg=dict(
-            type="Pretrained",
-            checkpoint="https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_mini_in1k_224.pth",
-        ),
-    ),
-    neck=dict(in_channels=[64, 128, 256, 512]),
+    backbone=dict(_delete_=True, **__size.backbone, init_cfg=__size.init_cfg, dilations="coco", drop_path_rate=0.2),
+    neck=dict(in_channels=__size.channels),
 )

@@ -1,4 +1,5 @@
 """DiNAT-Mini on ImageNet-1K; published: 81.8 %."""
 
-_base_ = "../nat/nat-mini_8xb128_in1k.py"
-model = dict(backbone=dict(type="eyetoy_mm.DiNAT", arch="mini"))
+_base_ = ["../nat/nat-mini_8xb128_in1k.py", "../_base_/backbones/dinat.py"]
+__size = _base_.pop("dinat").mini
+model = dict(backbone=__size.backbone, head=dict(in_channels=__size.channels[-1]))

@@ -1,4 +1,5 @@
 """DiNAT-Small on ImageNet-1K; published: 83.8 %."""
 
-_base_ = "../nat/nat-mini_8xb128_in1k.py"
-model = dict(backbone=dict(type="eyetoy_mm.DiNAT", arch="small", drop_path_rate=0.3), head=dict(in_channels=768))
+_base_ = ["../nat/nat-mini_8xb128_in1k.py", "../_base_/backbones/dinat.py"]
+__size = _base_.pop("dinat").small
+model = dict(backbone=dict(**__size.backbone, drop_path_rate=0.3), head=dict(in_channels=__size.channels[-1]))

@@ -1,18 +1,8 @@
 """Mask R-CNN with DiNAT-Small: 3x schedule; published: 49.3 box AP, 44.0 mask AP."""
 
-_base_ = "../eyetoy/mask-rcnn_eyetoy-t_fpn_ms-crop-3x_coco.py"
+_base_ = ["../eyetoy/mask-rcnn_eyetoy-t_fpn_ms-crop-3x_coco.py", "../_base_/backbones/dinat.py"]
+__size = _base_.pop("dinat").small
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="eyetoy_mm.DiNAT",
-        arch="small",
-        dilations="coco",
-        drop_path_rate=0.35,
-        padding="zeros",
-        init_cfg=dict(
-            type="Pretrained",
-            checkpoint="https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_small_in1k_224.pth",
-        ),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
+    backbone=dict(_delete_=True, **__size.backbone, init_cfg=__size.init_cfg, dilations="coco", drop_path_rate=0.35),
+    neck=dict(in_channels=__size.channels),
 )

@@ -1,21 +1,13 @@
 """UperNet with DiNAT-Large; published: 54.0 mIoU, 54.9 with flips and scales."""
 
-_base_ = "../eyetoy/upernet_eyetoy-b_8xb2-160k_ade20k-640x640.py"
+_base_ = ["../eyetoy/upernet_eyetoy-b_8xb2-160k_ade20k-640x640.py", "../_base_/backbones/dinat.py"]
+__size = _base_.pop("dinat").large
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type="eyetoy_mm.DiNAT",
-        arch="large",
-        dilations="ade20k-640",
-        drop_path_rate=0.3,
-        padding="zeros",
-        init_cfg=dict(
-            type="Pretrained",
-            checkpoint="https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_large_in22k_224.pth",
-        ),
+        _delete_=True, **__size.backbone, init_cfg=__size.init_cfg, dilations="ade20k-640", drop_path_rate=0.3
     ),
-    decode_head=dict(in_channels=[192, 384, 768, 1536]),
-    auxiliary_head=dict(in_channels=768),
+    decode_head=dict(in_channels=__size.channels),
+    auxiliary_head=dict(in_channels=__size.channels[2]),
     test_cfg=dict(_delete_=True, mode="whole"),
 )
 optim_wrapper = dict(

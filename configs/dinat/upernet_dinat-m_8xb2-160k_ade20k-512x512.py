@@ -1,19 +1,9 @@
 """UperNet with DiNAT-Mini; published: 45.8 mIoU, 47.2 with flips and scales."""
 
-_base_ = "../upernet_eyetoy_ade20k.py"
+_base_ = ["../upernet_eyetoy_ade20k.py", "../_base_/backbones/dinat.py"]
+__size = _base_.pop("dinat").mini
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="eyetoy_mm.DiNAT",
-        arch="mini",
-        dilations="ade20k",
-        drop_path_rate=0.2,
-        padding="zeros",
-        init_cfg=dict(
-            type="Pretrained",
-            checkpoint="https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_mini_in1k_224.pth",
-        ),
-    ),
-    decode_head=dict(in_channels=[64, 128, 256, 512]),
-    auxiliary_head=dict(in_channels=256),
+    backbone=dict(_delete_=True, **__size.backbone, init_cfg=__size.init_cfg, dilations="ade20k", drop_path_rate=0.2),
+    decode_head=dict(in_channels=__size.channels),
+    auxiliary_head=dict(in_channels=__size.channels[2]),
 )

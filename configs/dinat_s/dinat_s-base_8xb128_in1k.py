@@ -1,4 +1,5 @@
 """DiNAT_s-Base on ImageNet-1K; published: 83.8 %."""
 
-_base_ = "../nat/nat-mini_8xb128_in1k.py"
-model = dict(backbone=dict(type="eyetoy_mm.DiNAT_s", arch="base", drop_path_rate=0.5), head=dict(in_channels=1024))
+_base_ = ["../nat/nat-mini_8xb128_in1k.py", "../_base_/backbones/dinat_s.py"]
+__size = _base_.pop("dinat_s").base
+model = dict(backbone=dict(**__size.backbone, drop_path_rate=0.5), head=dict(in_channels=__size.channels[-1]))

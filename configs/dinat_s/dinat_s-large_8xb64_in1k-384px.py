@@ -1,11 +1,5 @@
 """DiNAT_s-Large at 384: 30 epochs from ImageNet-22K; published: 87.4 %."""
 
-_base_ = "../dinat/dinat-large_8xb64_in1k-384px.py"
-model = dict(
-    backbone=dict(
-        type="eyetoy_mm.DiNAT_s",
-        init_cfg=dict(
-            checkpoint="https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_s_large_in22k_224.pth"
-        ),
-    )
-)
+_base_ = ["../dinat/dinat-large_8xb64_in1k-384px.py", "../_base_/backbones/dinat_s.py"]
+__size = _base_.pop("dinat_s").large
+model = dict(backbone=dict(**__size.backbone, init_cfg=__size.init_cfg))

@@ -1,18 +1,8 @@
 """Mask R-CNN with DiNAT_s-Tiny: 3x schedule; published: 46.6 box AP, 42.1 mask AP."""
 
-_base_ = "../eyetoy/mask-rcnn_eyetoy-t_fpn_ms-crop-3x_coco.py"
+_base_ = ["../eyetoy/mask-rcnn_eyetoy-t_fpn_ms-crop-3x_coco.py", "../_base_/backbones/dinat_s.py"]
+__size = _base_.pop("dinat_s").tiny
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="eyetoy_mm.DiNAT_s",
-        arch="tiny",
-        dilations="coco",
-        drop_path_rate=0.2,
-        padding="zeros",
-        init_cfg=dict(
-            type="Pretrained",
-            checkpoint="https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_s_tiny_in1k_224.pth",
-        ),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
+    backbone=dict(_delete_=True, **__size.backbone, init_cfg=__size.init_cfg, dilations="coco", drop_path_rate=0.2),
+    neck=dict(in_channels=__size.channels),
 )

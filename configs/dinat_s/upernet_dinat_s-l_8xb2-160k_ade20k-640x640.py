@@ -1,5 +1,6 @@
 """UperNet with DiNAT_s-Large; published: 53.4 mIoU, 54.6 with flips and scales."""
 
-_base_ = "../dinat/upernet_dinat-l_8xb2-160k_ade20k-640x640.py"
-pretrained = "https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_s_large_in22k_224.pth"
-model = dict(backbone=dict(type="eyetoy_mm.DiNAT_s", init_cfg=dict(checkpoint=pretrained)))
+_base_ = ["../dinat/upernet_dinat-l_8xb2-160k_ade20k-640x640.py", "../_base_/backbones/dinat_s.py"]
+__size = _base_.pop("dinat_s").large
+pretrained = __size.init_cfg.checkpoint
+model = dict(backbone=dict(**__size.backbone, init_cfg=__size.init_cfg))

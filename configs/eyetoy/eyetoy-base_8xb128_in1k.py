@@ -1,4 +1,5 @@
 """EyeToy-base on ImageNet-1K: tiny's recipe, with more stochastic depth."""
 
-_base_ = "../eyetoy_imagenet.py"
-model = dict(backbone=dict(arch=dict(type="base"), drop_path_rate=0.5), head=dict(in_channels=768))
+_base_ = ["../eyetoy_imagenet.py", "../_base_/backbones/eyetoy.py"]
+__size = _base_.pop("eyetoy").base
+model = dict(backbone=dict(**__size.backbone, drop_path_rate=0.5), head=dict(in_channels=__size.channels[-1]))

@@ -5,16 +5,14 @@ slows the fit: no dropout, no mixed images; crops, flips, smoothed labels and a 
 """
 
 _base_ = [
-    "../_base_/models/classifier_eyetoy.py",
+    "../_base_/models/classifier_eyetoy-shallow.py",
     "../_base_/schedules/adamw_50e.py",
     "../_base_/mmpretrain_runtime.py",
     "mmpretrain::_base_/datasets/cifar10_bs16.py",
 ]
 model = dict(
-    backbone=dict(arch=dict(type="shallow"), out_type="avg_featmap", drop_path_rate=0.1),
     head=dict(
         num_classes=10,
-        in_channels=256,
         loss=dict(_delete_=True, type="LabelSmoothLoss", label_smooth_val=0.1, mode="original"),
     ),
 )

@@ -1,16 +1,14 @@
 """The shallow model on CIFAR-100: 50 epochs, and mixed images besides CIFAR-10's recipe."""
 
 _base_ = [
-    "../_base_/models/classifier_eyetoy.py",
+    "../_base_/models/classifier_eyetoy-shallow.py",
     "../_base_/schedules/adamw_50e.py",
     "../_base_/mmpretrain_runtime.py",
     "mmpretrain::_base_/datasets/cifar100_bs16.py",
 ]
 model = dict(
-    backbone=dict(arch=dict(type="shallow"), out_type="avg_featmap", drop_path_rate=0.1),
     head=dict(
         num_classes=100,
-        in_channels=256,
         loss=dict(_delete_=True, type="LabelSmoothLoss", label_smooth_val=0.1, mode="original"),
     ),
     train_cfg=dict(augments=[dict(type="Mixup", alpha=0.8), dict(type="CutMix", alpha=1.0)]),

@@ -4,13 +4,13 @@ The stem has stride 2, so that the stages have 32 x 32 and 16 x 16 positions, tw
 """
 
 _base_ = [
-    "../_base_/models/classifier_eyetoy.py",
+    "../_base_/models/classifier_eyetoy-shallow.py",
     "../_base_/schedules/adamw_50e.py",
     "../_base_/mmpretrain_runtime.py",
     "../_base_/datasets/caltech256.py",
 ]
 model = dict(
-    backbone=dict(arch=dict(type="shallow", stem_stride=2), out_type="avg_featmap", drop_path_rate=0.1),
-    head=dict(num_classes=256, in_channels=256),
+    backbone=dict(arch=dict(stem_stride=2)),
+    head=dict(num_classes=256),
     train_cfg=dict(augments=[dict(type="Mixup", alpha=0.8), dict(type="CutMix", alpha=1.0)]),
 )

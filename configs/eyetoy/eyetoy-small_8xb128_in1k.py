@@ -1,4 +1,5 @@
 """EyeToy-small on ImageNet-1K: tiny's recipe, with more stochastic depth."""
 
-_base_ = "../eyetoy_imagenet.py"
-model = dict(backbone=dict(arch=dict(type="small"), drop_path_rate=0.3), head=dict(in_channels=640))
+_base_ = ["../eyetoy_imagenet.py", "../_base_/backbones/eyetoy.py"]
+__size = _base_.pop("eyetoy").small
+model = dict(backbone=dict(**__size.backbone, drop_path_rate=0.3), head=dict(in_channels=__size.channels[-1]))

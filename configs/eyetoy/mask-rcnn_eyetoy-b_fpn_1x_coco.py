@@ -1,4 +1,5 @@
 """Mask R-CNN with EyeToy-base."""
 
-_base_ = "../mask_rcnn_eyetoy_coco.py"
-model = dict(backbone=dict(arch=dict(type="base"), drop_path_rate=0.4), neck=dict(in_channels=[96, 192, 512, 768]))
+_base_ = ["../mask_rcnn_eyetoy_coco.py", "../_base_/backbones/eyetoy.py"]
+__size = _base_.pop("eyetoy").base
+model = dict(backbone=dict(**__size.backbone, drop_path_rate=0.4), neck=dict(in_channels=__size.channels))

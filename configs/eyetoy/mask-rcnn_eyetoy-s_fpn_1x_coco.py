@@ -1,4 +1,5 @@
 """Mask R-CNN with EyeToy-small."""
 
-_base_ = "../mask_rcnn_eyetoy_coco.py"
-model = dict(backbone=dict(arch=dict(type="small"), drop_path_rate=0.3), neck=dict(in_channels=[64, 128, 384, 640]))
+_base_ = ["../mask_rcnn_eyetoy_coco.py", "../_base_/backbones/eyetoy.py"]
+__size = _base_.pop("eyetoy").small
+model = dict(backbone=dict(**__size.backbone, drop_path_rate=0.3), neck=dict(in_channels=__size.channels))

@@ -4,13 +4,15 @@ _base_ = [
     "../_base_/models/upernet_eyetoy.py",
     "../_base_/schedules/adamw_160k.py",
     "../_base_/mmseg_runtime.py",
+    "../_base_/backbones/eyetoy.py",
     "mmseg::_base_/datasets/ade20k_640x640.py",
 ]
+__size = _base_.pop("eyetoy").base
 model = dict(
     data_preprocessor=dict(size=(640, 640)),
-    backbone=dict(arch=dict(type="base"), drop_path_rate=0.5),
-    decode_head=dict(in_channels=[96, 192, 512, 768]),
-    auxiliary_head=dict(in_channels=512),
+    backbone=dict(**__size.backbone, drop_path_rate=0.5),
+    decode_head=dict(in_channels=__size.channels),
+    auxiliary_head=dict(in_channels=__size.channels[2]),
     test_cfg=dict(mode="slide", crop_size=(640, 640), stride=(426, 426)),
 )
 train_dataloader = dict(batch_size=2)

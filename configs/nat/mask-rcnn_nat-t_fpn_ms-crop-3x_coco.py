@@ -1,14 +1,8 @@
 """Mask R-CNN with NAT-Tiny: 3x schedule; published: 47.7 box AP, 42.6 mask AP."""
 
-_base_ = "../eyetoy/mask-rcnn_eyetoy-t_fpn_ms-crop-3x_coco.py"
+_base_ = ["../eyetoy/mask-rcnn_eyetoy-t_fpn_ms-crop-3x_coco.py", "../_base_/backbones/nat.py"]
+__size = _base_.pop("nat").tiny
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type="eyetoy_mm.NAT",
-        arch="tiny",
-        drop_path_rate=0.2,
-        padding="zeros",
-        init_cfg=dict(type="Pretrained", checkpoint="https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth"),
-    ),
-    neck=dict(in_channels=[64, 128, 256, 512]),
+    backbone=dict(_delete_=True, **__size.backbone, init_cfg=__size.init_cfg, drop_path_rate=0.2),
+    neck=dict(in_channels=__size.channels),
 )

@@ -1,11 +1,12 @@
 """The demo: `upernet_eyetoy_ade20k.py` made small enough to learn the embedded photos on two CPU cores in minutes."""
 
-_base_ = ["../upernet_eyetoy_ade20k.py", "../_base_/datasets/sample.py"]
+_base_ = ["../upernet_eyetoy_ade20k.py", "../_base_/datasets/sample.py", "../_base_/backbones/eyetoy.py"]
+__size = _base_.pop("eyetoy").demo
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
-    backbone=dict(arch="demo", drop_path_rate=0.0),
-    decode_head=dict(in_channels=[32, 64, 128, 192], channels=64, num_classes=7),
-    auxiliary_head=dict(in_channels=128, channels=32, num_classes=7),
+    backbone=dict(**__size.backbone, drop_path_rate=0.0),
+    decode_head=dict(in_channels=__size.channels, channels=64, num_classes=7),
+    auxiliary_head=dict(in_channels=__size.channels[2], channels=32, num_classes=7),
 )
 train_dataloader = dict(batch_size=4, num_workers=1, dataset={{_base_.sample_train}})
 val_dataloader = dict(num_workers=1, dataset={{_base_.sample_val}})

@@ -6,9 +6,10 @@ Attention Transformer" (2022); their public repository, whose names of parameter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice, pairwise
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -193,8 +194,9 @@ class NAT(StagedBackbone):
     """Neighborhood Attention Transformer, with a map at the end of each stage: at strides 4, 8, 16 and 32.
 
     Args:
-        arch: A size from ``ARCHS``, or None where the numbers say it all.
-        embed_dims: Channels of the first stage; this and the numbers below replace the size's own.
+        arch: A size from ``ARCHS``, or a mapping with the fields of :class:`NATArch`, where ``type`` may name the size
+            that gives the rest: ``dict(type='tiny', kernel_size=5)``; None where the numbers say it all.
+        embed_dims: Channels of the first stage; this and the numbers below replace those of ``arch``.
         depths: Blocks of each stage.
         num_heads: Heads of each stage.
         kernel_size: Window, odd.
@@ -236,7 +238,7 @@ class NAT(StagedBackbone):
 
     def __init__(
         self,
-        arch: str | None = "tiny",
+        arch: str | Mapping | None = "tiny",
         *,
         embed_dims: int | None = None,
         depths: Sequence[int] | None = None,
@@ -258,8 +260,8 @@ class NAT(StagedBackbone):
         self.arch = self._resolve(
             arch,
             embed_dims=embed_dims,
-            depths=depths and tuple(depths),
-            num_heads=num_heads and tuple(num_heads),
+            depths=depths,
+            num_heads=num_heads,
             kernel_size=kernel_size,
             mlp_ratio=mlp_ratio,
             layer_scale=layer_scale,
@@ -366,14 +368,21 @@ class NAT(StagedBackbone):
         return num_layers - 1, num_layers
 
     @classmethod
-    def _resolve(cls, arch: str | None, **numbers) -> NATArch:
-        if arch is not None and arch not in cls.ARCHS:
-            raise ValueError(f"unknown arch {arch!r}; {cls.__name__} has {', '.join(cls.ARCHS)}, or give the numbers")
-        given = {name: value for name, value in numbers.items() if value is not None}
-        known = ({} if arch is None else asdict(cls.ARCHS[arch])) | given
+    def _resolve(cls, arch: str | Mapping | None, **numbers) -> NATArch:
+        changes = dict(arch) if isinstance(arch, Mapping) else {"type": arch}
+        size = changes.pop("type", None)
+        if size is not None and size not in cls.ARCHS:
+            raise ValueError(f"unknown arch {size!r}; {cls.__name__} has {', '.join(cls.ARCHS)}, or give the numbers")
+        names = [field.name for field in fields(NATArch)]
+        unknown = [name for name in changes if name not in names]
+        if unknown:
+            raise ValueError(f"arch has no field {', '.join(unknown)}; it has {', '.join(names)}")
+        changes |= {name: value for name, value in numbers.items() if value is not None}
+        known: dict[str, Any] = {} if size is None else asdict(cls.ARCHS[size])
+        known |= {key: tuple(value) if isinstance(value, Sequence) else value for key, value in changes.items()}
         missing = [name for name in ("embed_dims", "depths", "num_heads", "mlp_ratio") if name not in known]
         if missing:
-            raise ValueError(f"arch=None needs {', '.join(missing)} too, got {given}")
+            raise ValueError(f"arch without a type needs {', '.join(missing)} too, got {changes}")
         found = NATArch(**known)
         if not len(found.depths) == len(found.num_heads) > 0:
             raise ValueError(f"depths and num_heads need one entry per stage, got {found.depths} and {found.num_heads}")

@@ -1,5 +1,7 @@
 """NAT, DiNAT and DiNAT_s: the backbone contract, the published sizes, and the rules for small maps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from mmengine.analysis import FlopAnalyzer
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones import NAT, DiNAT, DiNAT_s
-from eyetoy_mm.backbones.nat import BiasedNA
+from eyetoy_mm.backbones.nat import BiasedNA, NATArch
 
 FAMILY = [NAT, DiNAT, DiNAT_s]
 MINI = dict(arch=None, embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 2, 4), kernel_size=3, mlp_ratio=2)
@@ -37,6 +39,17 @@ def test_parameters_are_the_published_to_the_last(cls, arch, parameters):
 
 def test_parameters_of_the_windows_of_11():
     assert count(DiNAT, "large", kernel_size=11) == 201_144_250
+
+
+@family
+def test_arch_may_be_a_mapping_with_numbers_of_its_own(cls):
+    with torch.device("meta"):
+        named, changed = cls("tiny"), cls(dict(type="tiny", depths=[1, 1, 1, 1], kernel_size=3))
+        bare = cls(dict(embed_dims=8, depths=[1, 1], num_heads=[1, 2], mlp_ratio=2), mlp_ratio=3)
+        assert changed.arch == cls("tiny", depths=(1, 1, 1, 1), kernel_size=3).arch
+    assert cls.ARCHS["tiny"] == named.arch
+    assert cls.ARCHS["tiny"] == replace(changed.arch, depths=named.arch.depths, kernel_size=7)
+    assert bare.arch == NATArch(8, (1, 1), (1, 2), mlp_ratio=3)  # the flat number wins
 
 
 def count(cls, arch, **more):
@@ -252,7 +265,13 @@ def test_layer_depth_ascends_from_stem_to_head(cls):
     ("arguments", "message"),
     [
         (dict(arch="huge"), "unknown arch 'huge'; NAT has mini, tiny, small, base"),
-        (dict(embed_dims=None, mlp_ratio=None), "arch=None needs embed_dims, mlp_ratio"),
+        (dict(arch=dict(type="huge")), "unknown arch 'huge'; NAT has mini, tiny, small, base"),
+        (
+            dict(arch=dict(type="tiny", heads=3)),
+            "arch has no field heads; it has embed_dims, depths, num_heads, mlp_ratio",
+        ),
+        (dict(embed_dims=None, mlp_ratio=None), "arch without a type needs embed_dims, mlp_ratio"),
+        (dict(arch=dict(depths=[1]), embed_dims=None), r"arch without a type needs embed_dims too, got {'depths'"),
         (dict(depths=(1, 1)), r"one entry per stage, got \(1, 1\) and \(1, 2, 2, 4\)"),
         (dict(depths=(), num_heads=()), r"one entry per stage, got \(\) and \(\)"),
         (dict(depths=(1, 0, 1, 1)), "depths must be at least 1, got 0"),

@@ -1,10 +1,11 @@
 # Mask R-CNN on EyeToy-demo for two CPU cores: a quarter of the channels, fewer proposals, anchors for small images, and
 # group norm throughout, because batches are small and nothing is pretrained.
-_base_ = "mask-rcnn_eyetoy.py"
+_base_ = ["mask-rcnn_eyetoy.py", "../backbones/eyetoy.py"]
+__size = _base_.pop("eyetoy").demo
 norm_cfg = dict(type="GN", num_groups=16)
 model = dict(
-    backbone=dict(arch=dict(type="demo"), drop_path_rate=0.0),
-    neck=dict(in_channels=[32, 64, 128, 192], out_channels=64, norm_cfg=norm_cfg),
+    backbone=dict(**__size.backbone, drop_path_rate=0.0),
+    neck=dict(in_channels=__size.channels, out_channels=64, norm_cfg=norm_cfg),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
