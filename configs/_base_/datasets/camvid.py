@@ -1,5 +1,5 @@
-# CamVid at 480x360 as SegNet's authors split it (Badrinarayanan et al., 2017): 367 training and 101 validation images of
-# road scenes, 11 classes; label 255 is void and does not count.
+# CamVid at 480x360 as SegNet's authors split it (Badrinarayanan et al., 2017): 367 training and 101 validation images
+# of road scenes, 11 classes; label 255 is void and does not count.
 data_root = "data/camvid"
 crop_size = (288, 384)
 train_pipeline = [

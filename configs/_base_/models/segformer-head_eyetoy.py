@@ -1,4 +1,5 @@
-# SegFormer's head of 1x1 convolutions on a small EyeToy whose maps have strides 2, 4, 8 and 16, for thin things in small images.
+# SegFormer's head of 1x1 convolutions on a small EyeToy; its maps have strides 2, 4, 8 and 16, for thin things in small
+# images.
 _base_ = "mmseg::_base_/models/segformer_mit-b0.py"
 model = dict(
     backbone=dict(
