@@ -63,14 +63,15 @@ def _run(model: BaseModel, images: Tensor) -> Iterator[Any]:
         if getattr(model, name, None) is not None:
             yield getattr(model, name)(maps)
     if hasattr(model, "roi_head"):
-        for kind in ("bbox", "mask"):
-            for extractor, head in zip(
-                _listed(getattr(model.roi_head, f"{kind}_roi_extractor")),
-                _listed(getattr(model.roi_head, f"{kind}_head")),
-            ):
-                used = maps[: extractor.num_inputs]
-                assert {m.shape[1] for m in used} == {extractor.out_channels}
-                yield head(maps[0].new_empty(5, extractor.out_channels, *extractor.roi_layers[0].output_size))
+        stages = model.roi_head
+        for extractors, heads in (
+            (stages.bbox_roi_extractor, stages.bbox_head),
+            (stages.mask_roi_extractor, stages.mask_head),
+        ):
+            for extractor, head in zip(_listed(extractors), _listed(heads), strict=True):
+                assert {m.shape[1] for m in maps[: extractor.num_inputs]} == {extractor.out_channels}
+                size = extractor.roi_layers[0].output_size
+                yield head(maps[0].new_empty(5, extractor.out_channels, *size))
         yield maps  # they reach the second stage through the extractors
 
 
