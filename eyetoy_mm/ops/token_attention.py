@@ -11,7 +11,6 @@ import functools
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
@@ -77,11 +76,12 @@ def token_attention(
 
 def _split(q: Tensor, k: Tensor, v: Tensor, num_tokens: int, scale: float) -> Tensor:
     """Tokens x all, and positions x (self + tokens); all ``(B, heads, length, dim)``."""
-    tokens = F.scaled_dot_product_attention(q[:, :, :num_tokens], k, v, scale=scale)
+    q = q * scale  # before the products, which float16 can overflow in
+    # Not by torch's fused attention, which cannot be differentiated twice; the scores are as few as those below.
+    tokens = (q[:, :, :num_tokens] @ k.transpose(-2, -1)).softmax(dim=-1) @ v
 
     q, k_self, v_self = (x[:, :, num_tokens:] for x in (q, k, v))
     k_tokens, v_tokens = k[:, :, :num_tokens], v[:, :, :num_tokens]
-    q = q * scale  # before the products, which float16 can overflow in
     self_score = (q * k_self).sum(-1, keepdim=True)  # (B, heads, N, 1)
     token_scores = q @ k_tokens.transpose(-2, -1)  # (B, heads, N, tokens)
     weights = torch.cat([self_score, token_scores], dim=-1).softmax(dim=-1)
