@@ -372,8 +372,8 @@ class NAT(StagedBackbone):
             given = [list(islice(numbers, depth)) for depth in depths]
         if not isinstance(given, Sequence) or not all(map(_are_numbers, given)) or [*map(len, given)] != [*depths]:
             raise ValueError(
-                f"dilations need one number per block of each stage, {depths=}, as a list for each stage or as one list "
-                f"of {sum(depths)}, got {dilations}"
+                f"dilations need one number per block of each stage, {depths=}, as a list for each stage or as one "
+                f"list of {sum(depths)}, got {dilations}"
             )
         at_least(1, dilations=min(map(min, given)))
         return tuple(map(tuple, given))

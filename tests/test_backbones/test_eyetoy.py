@@ -1,5 +1,6 @@
 """The backbone contract, from each toolbox."""
 
+import math
 from itertools import product
 
 import pytest
@@ -36,6 +37,34 @@ def test_maps_have_the_strides_at_any_size_with_gradients(size):
     sum(m.square().mean() for m in maps).backward()
     assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
     assert all(p.grad is not None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("out_type", EyeToy.OUT_TYPES)
+def test_an_empty_batch_gives_empty_outputs_and_zero_gradients(out_type):
+    backbone = EyeToy(arch=MINI, out_type=out_type)
+    empty = backbone(torch.randn(0, 3, 64, 40))
+    assert [y.shape for y in empty] == [(0, *y.shape[1:]) for y in backbone(torch.randn(1, 3, 64, 40))]
+    sum(y.sum() for y in empty).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in backbone.parameters())
+
+
+def test_it_can_be_differentiated_twice():
+    """The curvature along a direction against the slope of gradients, with every kind of layer in between."""
+    backbone = EyeToy(arch=MINI).double().eval()
+    x, direction = torch.randn(2, 1, 3, 40, 33, dtype=torch.float64)
+
+    def slope(image):
+        image.requires_grad_()
+        loss = sum(m.sin().sum() for m in backbone(image))
+        return (torch.autograd.grad(loss, image, create_graph=True)[0] * direction).sum()
+
+    step = 1e-5
+    expected = (slope(x + step * direction) - slope(x - step * direction)) / (2 * step)
+    first = slope(x)
+    (curvature,) = torch.autograd.grad(first, x, retain_graph=True)
+    torch.testing.assert_close((curvature * direction).sum(), expected, rtol=1e-6, atol=1e-6)
+    of_weights = torch.autograd.grad(first, list(backbone.parameters()), allow_unused=True)
+    assert sum(g is not None and bool(g.any()) for g in of_weights) > 0.9 * len(of_weights)
 
 
 def test_eval_is_deterministic_and_batch_independent():
@@ -243,6 +272,10 @@ def test_switches_change_what_they_name_and_nothing_else():
     assert groups_of(overlap=True) == [
         [(window, s, {1: 1, 2: 4, 3: 5, 4: 8, 8: 16}[k], *rest) for window, s, k, *rest in groups] for groups in usual
     ]
+    assert groups_of(conv_groups="depthwise") == [
+        [(*rest[:3], math.gcd(*channels), rest[4]) for rest in groups]
+        for channels, groups in zip([(32, 32), (32, 64), (64, 128), (128, 128), (128, 192)], usual, strict=True)
+    ]
     assert groups_of(conv_groups=1) == [[(*rest[:3], 1, rest[4]) for rest in groups] for groups in usual]
     for changes in (dict(global_layers=0), dict(register_tokens=3), dict(use_context_token=False)):
         assert groups_of(**changes) == usual
@@ -275,6 +308,7 @@ def test_arch_by_name_with_changes():
         ({"arch": MINI | dict(stem_stride=0)}, "stem_stride must be at least 1, got 0"),
         ({"arch": MINI | dict(stem_channels=0)}, "in_channels must be at least 1, got 0"),
         ({"arch": MINI | dict(conv_groups=0)}, "conv_groups must be at least 1, got 0"),
+        ({"arch": MINI | dict(conv_groups="each")}, "conv_groups must be a number or 'depthwise', got 'each'"),
         ({"arch": MINI | dict(global_layers=-1)}, "global_layers must be at least 0, got -1"),
         ({"arch": MINI | dict(register_tokens=-1)}, "register_tokens must be at least 0, got -1"),
         ({"arch": MINI | dict(global_heads=3)}, "d_model=32 and num_heads=3"),

@@ -79,6 +79,11 @@ def test_dilations_are_the_published(cls, arch, name, expected):
     assert used == backbone.dilations
 
 
+def test_dilations_in_one_list_are_those_of_the_stages():
+    flat, nested = DiNAT(**MINI, dilations=[1, 8, 1, 2, 4]), DiNAT(**MINI, dilations=[[1], [8, 1], [2], [4]])
+    assert flat.dilations == nested.dilations == ((1,), (8, 1), (2,), (4,))
+
+
 @family
 @pytest.mark.parametrize("padding", NAT.PADDINGS)
 @pytest.mark.parametrize("size", [(1, 1), (31, 45), (64, 32)])
@@ -264,6 +269,10 @@ def test_layer_depth_ascends_from_stem_to_head(cls):
         (dict(dilations="coco"), "unknown dilations 'coco' of NAT; it has none by name"),
         (dict(dilations=[[1], [1], [1], [1]]), r"one number per block .* got \[\[1\], \[1\]"),
         (dict(dilations=[[1], [1, 0], [1], [1]]), "dilations must be at least 1, got 0"),
+        (dict(dilations=[1, 8, 1]), r"as one list of 5, got \[1, 8, 1\]"),
+        (dict(dilations=[1, 8, 1, 8, 0]), "dilations must be at least 1, got 0"),
+        (dict(dilations=[[1], [1, "2"], [1], [1]]), r"one number per block .* got \[\[1\], \[1, '2'\]"),
+        (dict(dilations=8), "one number per block .* got 8"),
         (dict(out_indices=(0, 4)), r"ascending stages from 0 to 3, got \(0, 4\)"),
         (dict(out_type="cls"), "out_type must be one of featmap, avg_featmap, got 'cls'"),
         (dict(padding="reflect"), "padding must be one of clamp, zeros, got 'reflect'"),
