@@ -198,6 +198,17 @@ def test_out_indices_select_maps_and_leave_out_later_stages():
     assert all(p.grad is not None for p in backbone.parameters())
 
 
+@family
+@pytest.mark.parametrize(
+    ("out_indices", "channels", "strides"), [(None, (8, 16, 32, 64), (4, 8, 16, 32)), ((0, 2), (8, 32), (4, 16))]
+)
+def test_channels_and_strides_are_those_of_the_maps(cls, out_indices, channels, strides):
+    backbone = cls(**MINI, out_indices=out_indices)
+    assert (backbone.out_channels, backbone.out_strides) == (channels, strides)
+    maps = backbone(torch.randn(1, 3, 64, 96))
+    assert [m.shape[1:] for m in maps] == [(c, 64 // s, 96 // s) for c, s in zip(channels, strides, strict=True)]
+
+
 def test_classifiers_get_the_mean_of_the_normed_map():
     maps, means = NAT(**MINI).eval(), NAT(**MINI, out_type="avg_featmap").eval()
     means.load_state_dict({key: x for key, x in maps.state_dict().items() if key in means.state_dict()})
