@@ -14,7 +14,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a part may import itself and what stands before it. compat stands apart: only errors are taken
 # from it.
-ORDER = ["version", "compat", "ops", "params", "layers", "encoder", "registry", "backbones", "engine", "datasets"]
+ORDER = [
+    "version",
+    "compat",
+    "ops",
+    "params",
+    "layers",
+    "encoder",
+    "state_dicts",
+    "registry",
+    "backbones",
+    "engine",
+    "datasets",
+]
 MM_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain"}
 MM_ROOMS = {"backbones", "engine", "datasets", "compat", "registry"}
 

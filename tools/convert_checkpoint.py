@@ -15,18 +15,19 @@ backbones takes both kinds of files, so this is for whole models: `load_from`, t
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
 import eyetoy_mm.backbones  # noqa: F401 - registers them; before the toolboxes: supplies what mmcv-lite lacks
-from eyetoy_mm.backbones.nat_checkpoints import State, describe, fitting, read_state, split, to_official, to_openmmlab
+from eyetoy_mm.backbones.nat_checkpoints import describe, split, to_official, to_openmmlab
+from eyetoy_mm.backbones.pretrained import fitting, read_state
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
-from eyetoy_mm.engine.checkpoint import check_exists, check_fits
+from eyetoy_mm.engine.checkpoint import check_exists, check_state_fits
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.errors import UserError, report_user_errors
+from eyetoy_mm.state_dicts import State
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,9 +54,7 @@ def check_fits_config(state: State, path: Path, name: str) -> None:
     config = load_config(path)
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model)
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save({"state_dict": state}, Path(folder) / name)
-        check_fits(model, str(Path(folder) / name))
+    check_state_fits(model, state, name)
 
 
 @report_user_errors

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
+from eyetoy_mm.engine.channels import match_channels
 from eyetoy_mm.engine.coco_files import check_coco_file
 from eyetoy_mm.engine.errors import UserError
 
@@ -63,10 +64,11 @@ def load_config(
         amp: Train in mixed precision.
 
     Returns:
-        The config, adapted to this machine (see :func:`adapt_to_machine`).
+        The config, adapted to this machine (see :func:`adapt_to_machine`), with the channels of its neck and heads.
 
     Raises:
-        UserError: The file is missing or does not parse, or it needs a package that is not installed.
+        UserError: The file is missing or does not parse, it needs a package that is not installed, or its neck and
+            heads are for other channels than the backbone has (see :func:`match_channels`).
     """
     if not Path(path).is_file():
         raise UserError(f"there is no config file {path}")
@@ -93,6 +95,7 @@ def load_config(
         _repoint_annotations(config, data_root)
     if options:
         config.merge_from_dict(options)
+    match_channels(config)
     adapt_to_machine(config)
     return config
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from eyetoy_mm.layers.attention import (
-    MultiScaleMultiHeadNA,
     MultiScaleMultiHeadNA1D,
     MultiScaleMultiHeadNA2D,
     MultiScaleMultiHeadNA3D,
@@ -41,7 +40,8 @@ class MSNATTransformer(nn.Module):
         ValueError: Channels or scale factors that do not fit together, or rates outside ``[0, 1)``.
     """
 
-    attention_type: type[MultiScaleMultiHeadNA]
+    attention_type: type[nn.Module]
+    """Takes the fields of :class:`~eyetoy_mm.params.MultiHeadAttentionParams`; see docs/extending.md for one's own."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ model = dict(backbone=dict(arch=dict(type="demo")), head=dict(in_channels=192))
     ("text", "stage", "message"),
     [
         ("model = dict(", "parses", "SyntaxError"),
-        ("model = dict(backbone=dict(arch='huge'))", "builds", "unknown arch 'huge'"),
+        ("model = dict(backbone=dict(arch='huge'))", "parses", "unknown arch 'huge'"),
         ("model = dict(decode_head=dict(num_classes=3))", "steps", ""),
     ],
 )
