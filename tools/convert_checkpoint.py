@@ -26,7 +26,7 @@ from eyetoy_mm.backbones.nat_checkpoints import State, describe, fitting, read_s
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError, report_user_errors
+from eyetoy_mm.errors import UserError, report_user_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -25,8 +25,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError, report_user_errors
 from eyetoy_mm.engine.inference import Predictor, open_predictor, read_image
+from eyetoy_mm.errors import UserError, report_user_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs/sample/upernet_eyetoy-demo_sample.py"

@@ -35,9 +35,9 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from eyetoy_mm.engine.config import check_data, load_config
-from eyetoy_mm.engine.errors import UserError, report_user_errors
 from eyetoy_mm.engine.inference import open_predictor, read_image
-from eyetoy_mm.engine.tables import markdown_table, write_into
+from eyetoy_mm.errors import UserError, report_user_errors
+from eyetoy_mm.tables import markdown_table, write_into
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample"

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
 from eyetoy_mm.encoder import Encoder2D
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError, report_user_errors
-from eyetoy_mm.engine.tables import markdown_table, write_into
+from eyetoy_mm.errors import UserError, report_user_errors
 from eyetoy_mm.params import DEFAULT_IMG_ENCODER_PARAMS
 from eyetoy_mm.registry import MODELS
+from eyetoy_mm.tables import markdown_table, write_into
 
 FAMILY = ("default", *ARCHS)  # the seeds' DEFAULT_IMG_ENCODER_PARAMS, and the named sizes
 _MAPS = dict(out_indices=(0, 1, 2, 3))  # as for dense prediction

@@ -18,8 +18,8 @@ from mmengine.config import DictAction
 
 from eyetoy_mm.engine.attention_picture import picture_attention
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError, report_user_errors
 from eyetoy_mm.engine.inference import open_predictor, read_image
+from eyetoy_mm.errors import UserError, report_user_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 
 from eyetoy_mm.datasets.splits import split_classes, write_split
-from eyetoy_mm.engine.errors import report_user_errors
+from eyetoy_mm.errors import report_user_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from eyetoy_mm.engine.checkpoint import check_exists
 from eyetoy_mm.engine.config import add_arguments, check_data, load_config_from
-from eyetoy_mm.engine.errors import UserError, report_user_errors
+from eyetoy_mm.errors import UserError, report_user_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from mmpretrain.datasets import CIFAR10, CIFAR100
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import DATASETS
 
 

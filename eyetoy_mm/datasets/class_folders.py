@@ -9,7 +9,7 @@ from typing import Any
 from mmpretrain.datasets import BaseDataset
 
 from eyetoy_mm.datasets.splits import class_images, class_names
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import DATASETS
 
 

@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 
 def check_exists(path: str | None) -> None:

@@ -15,7 +15,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
 from eyetoy_mm.engine.coco_files import check_coco_file
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 _INSTALL = "pip install 'eyetoy-mm[lite]' (or [full] where mmcv's compiled operators are wanted)"
 

@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 from typing_extensions import override
 
 from eyetoy_mm.engine.checkpoint import check_fits
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 
 class Predictor:

@@ -14,8 +14,8 @@ from torch import nn
 
 import eyetoy_mm  # noqa: F401 - before mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.engine.config import check_data, load_config
-from eyetoy_mm.engine.errors import UserError
 from eyetoy_mm.engine.hooks import CheckDetDataHook
+from eyetoy_mm.errors import UserError
 from tools import train
 
 pytest.importorskip("mmdet", reason="mmdetection is not installed")

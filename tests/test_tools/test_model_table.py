@@ -11,7 +11,7 @@ import torch
 import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones import EyeToy
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 from tools import dry_run
 from tools.model_table import Dense, build, main, measure, measure_config, parse_args
 

@@ -13,8 +13,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 from eyetoy_mm.engine.attention_picture import picture_attention
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError
 from eyetoy_mm.engine.inference import open_predictor, read_image
+from eyetoy_mm.errors import UserError
 from tests.test_tools.test_tools import CLASSIFIER, DETECTOR
 from tools import show_attention
 
