@@ -9,6 +9,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address
 
 
 def check_exists(path: str | None) -> None:
@@ -17,7 +18,7 @@ def check_exists(path: str | None) -> None:
     Raises:
         UserError: There is no such file.
     """
-    if path is not None and "://" not in path and not Path(path).is_file():
+    if path is not None and not is_address(path) and not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}")
 
 

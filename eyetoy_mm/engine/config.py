@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 
 from eyetoy_mm.engine.coco_files import check_coco_file
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address, join
 
 _INSTALL = "pip install 'eyetoy-mm[lite]' (or [full] where mmcv's compiled operators are wanted)"
 
@@ -112,6 +113,8 @@ def adapt_to_machine(config: Config) -> None:
 def check_data(config: Config, *splits: str) -> None:
     """Check that the files and folders of the datasets exist, and that COCO files fit the classes of the config.
 
+    Whether there is something at an address (``s3://...``) is left to mmengine's file client; COCO files there are read.
+
     Args:
         config: The config.
         splits: Which of ``train``, ``val`` and ``test`` will be used.
@@ -122,10 +125,10 @@ def check_data(config: Config, *splits: str) -> None:
     """
     missing: dict[str, list[str]] = {}
     wanted = [(split, path) for split, dataset in _datasets(config, splits) for path in _dataset_paths(dataset)]
-    wanted += [(split, Path(e["ann_file"])) for split, e in _evaluators(config, splits) if e.get("ann_file")]
+    wanted += [(split, e["ann_file"]) for split, e in _evaluators(config, splits) if e.get("ann_file")]
     for split, path in wanted:
-        if not path.exists():
-            missing.setdefault(str(path), []).append(split)
+        if not is_address(path) and not Path(path).exists():
+            missing.setdefault(str(Path(path)), []).append(split)
     if missing:
         lines = "\n".join(f"  {path}  ({', '.join(dict.fromkeys(splits))})" for path, splits in missing.items())
         roots = ", ".join(
@@ -153,14 +156,14 @@ def _datasets(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, di
                 pending.extend(inner if isinstance(inner, list | tuple) else [inner])
 
 
-def _dataset_paths(dataset: dict) -> Iterator[Path]:
-    root = Path(dataset.get("data_root") or "")
+def _dataset_paths(dataset: dict) -> Iterator[str]:
+    root = dataset.get("data_root") or ""
     prefixes = dataset.get("data_prefix") or {}
     for value in prefixes.values() if isinstance(prefixes, dict) else [prefixes]:
-        if value is not None and "://" not in str(value):
-            yield root / str(value)
+        if value is not None:
+            yield join(root, value)
     if dataset.get("ann_file"):
-        yield root / dataset["ann_file"]
+        yield join(root, dataset["ann_file"])
 
 
 def _repoint(dataset: dict, data_root: str) -> None:
@@ -176,7 +179,7 @@ def _repoint_annotations(config: Config, data_root: str) -> None:
     for split, evaluator in _evaluators(config, ("val", "test")):
         loader = config.get(f"{split}_dataloader")
         if loader and evaluator.get("ann_file") and loader.dataset.get("ann_file"):
-            evaluator["ann_file"] = str(Path(data_root) / loader.dataset.ann_file)
+            evaluator["ann_file"] = join(data_root, loader.dataset.ann_file)
 
 
 def _evaluators(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
@@ -196,8 +199,7 @@ def _check_coco_datasets(config: Config, splits: tuple[str, ...]) -> None:
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         if getattr(kind, "load_data_list", None) is CocoDataset.load_data_list and dataset.get("ann_file"):
             classes = kind._load_metainfo(dataset.get("metainfo")).get("classes") or ()
-            path = Path(dataset.get("data_root") or "") / dataset["ann_file"]
-            check_coco_file(path, split, classes, dataset)
+            check_coco_file(join(dataset.get("data_root") or "", dataset["ann_file"]), split, classes, dataset)
 
 
 def _replace_types(node: object, names: dict[str, str]) -> int:

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from eyetoy_mm.engine.checkpoint import check_fits
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address
 
 
 class Predictor:
@@ -142,12 +143,12 @@ def open_predictor(
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as BGR ``(H, W, 3)``.
+    """Read an image as BGR ``(H, W, 3)``, from a disk or from an address.
 
     Raises:
         UserError: The file is missing, or no image.
     """
-    if not Path(path).is_file():
+    if not is_address(path) and not Path(path).is_file():
         raise UserError(f"there is no image {path}")
     image = mmcv.imread(str(path))
     if image is None:
