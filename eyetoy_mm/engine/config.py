@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.utils import get_installed_path
 
 from eyetoy_mm.engine.coco_files import check_coco_file
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import is_address, join
+from eyetoy_mm.paths import is_address, join, package_file
 
 _INSTALL = "pip install 'eyetoy-mm[lite]' (or [full] where mmcv's compiled operators are wanted)"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every tool that runs a config takes; :func:`load_config_from` reads it."""
-    parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)")
-    parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
-    parser.add_argument("--amp", action="store_true", help="mixed precision in training; evaluation follows the config")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override settings: key.of.it=value ...")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-
-
-def load_config_from(args: argparse.Namespace) -> Config:
-    """Load the config that a command line asks for; ``args.config`` is its path."""
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return load_config(
-        args.config,
-        options=args.cfg_options,
-        work_dir=args.work_dir,
-        data_root=args.data_root,
-        launcher=args.launcher,
-        amp=args.amp,
-    )
 
 
 def load_config(
@@ -56,7 +32,7 @@ def load_config(
     """Read a config file and apply what was given on the command line.
 
     Args:
-        path: The config file.
+        path: The config file, or ``eyetoy_mm::eyetoy/...`` (``mmdet::...``) for one of a package.
         options: Dotted keys and their values, as ``--cfg-options`` gives them; they win over everything else.
         work_dir: Where logs and checkpoints go; ``work_dirs/<config name>`` when neither given nor in the file.
         data_root: Folder that replaces every dataset's ``data_root``.
@@ -69,8 +45,7 @@ def load_config(
     Raises:
         UserError: The file is missing or does not parse, or it needs a package that is not installed.
     """
-    if not Path(path).is_file():
-        raise UserError(f"there is no config file {path}")
+    path = find_config(path)
     try:
         config = Config.fromfile(path)
     except (ModuleNotFoundError, ImportError) as error:
@@ -92,10 +67,36 @@ def load_config(
         for _, dataset in _datasets(config, ("train", "val", "test")):
             _repoint(dataset, data_root)
         _repoint_annotations(config, data_root)
+    else:
+        _find_sample(config)
     if options:
         config.merge_from_dict(options)
     adapt_to_machine(config)
     return config
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of a config.
+
+    Args:
+        name: Its path, or ``eyetoy_mm::eyetoy/...`` for one that comes with a package, with or without ``.py``.
+
+    Raises:
+        UserError: There is none.
+    """
+    package, inside, below = str(name).partition("::")
+    if inside and find_spec(package) is None:
+        raise UserError(f"{name} is of the package {package}, which is not installed")
+    if package == "eyetoy_mm" and inside:
+        folder = package_file("configs")
+    else:
+        folder = Path(get_installed_path(package), ".mim", "configs") if inside else Path()
+    path = folder / (below if inside else name)
+    if inside and path.suffix != ".py":
+        path = path.with_name(f"{path.name}.py")
+    if not path.is_file():
+        raise UserError(f"there is no config file {path}" + (f" ({name})" if inside else ""))
+    return path
 
 
 def adapt_to_machine(config: Config) -> None:
@@ -172,6 +173,17 @@ def _repoint(dataset: dict, data_root: str) -> None:
     dataset["data_root"] = data_root
     if old and dataset.get("ann_file", "").startswith(old):
         dataset["ann_file"] = dataset["ann_file"].removeprefix(old).lstrip("/")
+
+
+def _find_sample(config: Config) -> None:
+    """Let datasets on the embedded photos find them from every folder."""
+    sample = "data/sample"
+    for split, dataset in list(_datasets(config, ("train", "val", "test"))):
+        if str(dataset.get("data_root") or "").rstrip("/") == sample and not Path(sample).exists():
+            _repoint(dataset, str(package_file(sample)))
+            for _, evaluator in _evaluators(config, (split,)):
+                if str(evaluator.get("ann_file") or "").startswith(f"{sample}/"):
+                    evaluator["ann_file"] = str(package_file(evaluator["ann_file"]))
 
 
 def _repoint_annotations(config: Config, data_root: str) -> None:

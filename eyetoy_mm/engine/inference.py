@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mmcv
@@ -140,6 +141,39 @@ def open_predictor(
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
     return _PREDICTORS[scope](config, checkpoint, device, score_threshold)
+
+
+def paint_files(predictor: Predictor, images: Iterable[str | Path], folder: Path) -> Iterator[tuple[str | Path, Path]]:
+    """Predict and paint one image after the other.
+
+    Args:
+        predictor: The model.
+        images: Files or addresses.
+        folder: Where the pictures go.
+
+    Yields:
+        Each image, and its picture.
+
+    Raises:
+        UserError: Some are missing or no images; told at the end: one bad image should not stop a long run.
+    """
+    taken: set[Path] = set()
+    refused: list[UserError] = []
+    for path in images:
+        try:
+            image = read_image(path)
+        except UserError as error:
+            refused.append(error)
+            continue
+        target = folder / f"{Path(path).stem}.png"
+        while target in taken:  # images of one name from several folders
+            target = target.with_stem(target.stem + "_")
+        taken.add(target)
+        painted = predictor.paint(image, predictor.predict(image))
+        mmcv.imwrite(mmcv.rgb2bgr(painted), str(target))
+        yield path, target
+    if refused:
+        raise UserError("; ".join(map(str, refused)))
 
 
 def read_image(path: str | Path) -> np.ndarray:
