@@ -6,8 +6,8 @@ Examples::
     eyetoy split data/caltech-101/101_ObjectCategories --train 30 --exclude BACKGROUND_Google
     eyetoy split photos/by_class --train 0.8 --seed 1 --out photos/meta
 
-It writes classes.txt, train.txt and val.txt into `meta` beside the folder. Files without the suffix of an image are left
-out; the same folder, numbers and seed give the same lists.
+It writes classes.txt, train.txt and val.txt into `meta` beside the folder. Files without the suffix of an image are
+left out; the same folder, numbers and seed give the same lists.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def adapt_to_machine(config: Config) -> None:
 def check_data(config: Config, *splits: str) -> None:
     """Check that the files and folders of the datasets exist, and that COCO files fit the classes of the config.
 
-    Whether there is something at an address (``s3://...``) is left to mmengine's file client; COCO files there are read.
+    What lies at an address (``s3://...``) is left to mmengine's file client; COCO files there are read.
 
     Args:
         config: The config.

@@ -101,7 +101,3 @@ def paint(predictor: Predictor, target: Path) -> None:
     width = max(row.shape[1] for row in rows)
     rows = [mmcv.impad(row, shape=(row.shape[0], width), pad_val=(255, 255, 255)) for row in rows]
     mmcv.imwrite(mmcv.rgb2bgr(np.vstack(rows)), str(target))
-
-
-if __name__ == "__main__":
-    main()
