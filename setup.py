@@ -19,9 +19,9 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
 
-# What goes into `eyetoy_mm/.mim`, if present. bootstrap.py makes a checkout's environment: no use once installed.
-MIM_ITEMS = ("configs", "tools", "model-index.yml")
-MIM_IGNORE = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "bootstrap.py")
+# What goes into `eyetoy_mm/.mim`, if present. bootstrap.py and make_sample.py are for a checkout: no use once installed.
+MIM_ITEMS = ("configs", "tools", "data/sample", "model-index.yml")
+MIM_IGNORE = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "bootstrap.py", "make_sample.py")
 
 # The OpenMMLab packages and what they import without declaring it. mmdet and mmsegmentation refuse mmcv >= 2.2;
 # mmengine reads `mmdet::...` config paths through pkg_resources, which setuptools 82 dropped; mmsegmentation imports
@@ -63,9 +63,12 @@ class BuildPy(build_py):
         mim.mkdir(parents=True)
         for item in MIM_ITEMS:
             source = ROOT / item
+            (mim / item).parent.mkdir(parents=True, exist_ok=True)
             if editable:
                 with contextlib.suppress(OSError):  # Windows may not allow links
-                    (mim / item).symlink_to(os.path.relpath(source, mim), target_is_directory=source.is_dir())
+                    (mim / item).symlink_to(
+                        os.path.relpath(source, (mim / item).parent), target_is_directory=source.is_dir()
+                    )
             elif source.is_dir():
                 shutil.copytree(source, mim / item, ignore=MIM_IGNORE)
             elif source.is_file():
@@ -152,6 +155,7 @@ setup(
             *(f"{name}; python_version >= '3.11'" for name in ("onnx", "onnxruntime", "onnxscript")),
         ],
     },
+    entry_points={"console_scripts": ["eyetoy = eyetoy_mm.cli:main"]},
     ext_modules=kernels(),
     cmdclass={"build_py": BuildPy, "build_ext": BuildExt},
     options={"build": {"build_base": build_folder()}},

@@ -25,9 +25,10 @@ from mmengine.structures import InstanceData, PixelData
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones.eyetoy import ARCHS
 from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.dry_run import all_configs, build, few_proposals, step, without_downloads
 from tests.skeletons import parameters_without_gradient, parts, skeleton
-from tools.dry_run import ROOT, all_configs, build, few_proposals, step, without_downloads
 
+ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = all_configs()
 ABLATIONS = [path for path in CONFIGS if path.parent.name == "ablations"]
 SIZE = 64

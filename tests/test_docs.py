@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from mmengine.registry import MODELS, init_default_scope
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.engine.config import load_config
-from tools.dry_run import ROOT, SAMPLE, STAGES, dry_run_apart, photos_by_largest_object
+from eyetoy_mm.engine.dry_run import SAMPLE, STAGES, dry_run_apart, photos_by_largest_object
 
+ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"```python\n# configs/(my_\w+\.py)\n(.*?)```", re.DOTALL)
 CONFIGS = dict(BLOCK.findall((ROOT / "docs/your-data.md").read_text()))
 # The same, small enough for a test.

@@ -15,7 +15,7 @@ from eyetoy_mm.backbones.pretrained import read_state
 from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.engine.checkpoint import check_fits
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.state_dicts import compare, migrated, split, unwrap, version
 
 STATE = {"backbone.a": torch.zeros(2), "head.b": torch.zeros(3)}

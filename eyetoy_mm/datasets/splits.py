@@ -7,7 +7,7 @@ import random
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 

@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 
 from eyetoy_mm.backbones.staged import StagedBackbone
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import MMENGINE_MODELS
 
 _HEADS = ("decode_head", "auxiliary_head", "head", "bbox_head", "rpn_head")

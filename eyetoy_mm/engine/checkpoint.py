@@ -8,7 +8,8 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from eyetoy_mm.backbones.pretrained import read_state
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address
 from eyetoy_mm.state_dicts import State, compare, migrated
 
 
@@ -18,7 +19,7 @@ def check_exists(path: str | None) -> None:
     Raises:
         UserError: There is no such file.
     """
-    if path is not None and "://" not in path and not Path(path).is_file():
+    if path is not None and not is_address(path) and not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}")
 
 

@@ -8,20 +8,22 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine import fileio
 from mmengine.logging import print_log
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.layers.checks import some
+from eyetoy_mm.paths import is_address, join
 
 
-def check_coco_file(path: Path, split: str, classes: Sequence[str], dataset: dict) -> None:
+def check_coco_file(path: str | Path, split: str, classes: Sequence[str], dataset: dict) -> None:
     """Check that a COCO file has the classes of a dataset, and its images and masks.
 
     mmdet drops annotations of classes that it does not know without a word, and fails without naming the file if
     nothing is left. Annotations of other categories than the config's are logged: leaving some out is a way to use it.
 
     Args:
-        path: The file.
+        path: The file, on a disk or at an address.
         split: What it is for, for the message.
         classes: The dataset's classes.
         dataset: The dataset's config.
@@ -30,21 +32,23 @@ def check_coco_file(path: Path, split: str, classes: Sequence[str], dataset: dic
         UserError: What is wrong, and what to do.
     """
     try:
-        content = _read_coco(path)
+        content = _read_coco(path, dataset.get("backend_args"))
         _check_categories(path, content, classes)
         _check_images(content, classes, dataset)
     except ValueError as error:
         raise UserError(f"{path} ({split}) {error}") from error
 
 
-def _read_coco(path: Path) -> dict[str, list[dict]]:
+def _read_coco(path: str | Path, backend_args: dict | None = None) -> dict[str, list[dict]]:
     """Read a COCO file; ValueError if it is none."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(fileio.get(path, backend_args))
     except ValueError as error:  # no JSON, or no text
         raise ValueError(f"is not JSON: {error}. Is the file complete? Download or write it again") from error
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
+        raise ValueError(f"cannot be read: {error.strerror or error}") from error
+    except (ImportError, KeyError) as error:  # no such client installed, or none of this scheme
+        raise ValueError(f"cannot be read: mmengine has no file client for it ({error})") from error
     fields = dict(
         images=("id", "file_name", "width", "height"),
         annotations=("id", "image_id", "category_id", "bbox", "area"),
@@ -66,7 +70,7 @@ def _read_coco(path: Path) -> dict[str, list[dict]]:
     return content
 
 
-def _check_categories(path: Path, content: dict[str, list[dict]], classes: Sequence[str]) -> None:
+def _check_categories(path: str | Path, content: dict[str, list[dict]], classes: Sequence[str]) -> None:
     """ValueError if classes are not there or would be mixed up: mmdet numbers them as the file lists its categories."""
     setting = "metainfo=dict(classes=(...)) of the dataset"
     if isinstance(classes, str):
@@ -126,10 +130,10 @@ def _check_images(content: dict[str, list[dict]], classes: Sequence[str], datase
             f"leaves no image: it has {len(images)}, {len(labelled)} with annotations of the classes; "
             f"filter_cfg={dict(rules)}. Check the annotations' image_id and the images' width and height"
         )
-    folder = dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("img") or ""
-    if any("://" in str(part) for part in folder):
+    folder = join(dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("img") or "")
+    if is_address(folder):
         return
-    paths = [Path(*folder, image["file_name"]) for image in used]
+    paths = [Path(folder, image["file_name"]) for image in used]
     # Whole folders at a time: asking for each image takes minutes on network disks.
     present = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}
     missing = [str(path) for path in paths if path not in present]

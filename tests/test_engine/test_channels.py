@@ -7,7 +7,7 @@ from mmengine.registry import MODELS, init_default_scope
 import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
 from eyetoy_mm.engine.channels import match_channels
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 EYETOY = dict(type="eyetoy_mm.EyeToy", arch=dict(type="demo"))
 NAT = dict(type="eyetoy_mm.NAT", arch="mini")

@@ -5,7 +5,7 @@ import torch
 
 import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
 from eyetoy_mm.engine.config import check_data, load_config
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 ENTRY = "configs/upernet_eyetoy_ade20k.py"
 pytest.importorskip("mmseg", reason="mmsegmentation is not installed")

@@ -6,8 +6,11 @@ import functools
 import re
 import sys
 from collections.abc import Callable
+from typing import ParamSpec
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+
+_Arguments = ParamSpec("_Arguments")
 
 
 class UserError(Exception):
@@ -16,17 +19,22 @@ class UserError(Exception):
 
 # Errors of the toolboxes that are really the user's, by their message: mmcv's image loader has no class of its own.
 _UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
+_OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
 
 
-def report_user_errors(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a tool's ``main``: a :class:`UserError` ends it with exit code 1 and its message on stderr."""
+def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """Decorate a program's ``main``: a :class:`UserError` ends it with exit code 1 and its message on stderr."""
 
     @functools.wraps(main)
-    def run() -> None:
+    def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
         try:
-            main()
+            main(*args, **kwargs)
         except (UserError, CheckpointError) as error:
             sys.exit(f"error: {error}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] not in _OPENMMLAB:
+                raise
+            sys.exit(f"error: this needs {error.name}, which is not installed: pip install 'eyetoy-mm[lite]'")
         except AssertionError as error:
             found = _UNREADABLE_IMAGE.search(str(error))
             if found is None:
