@@ -19,7 +19,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
 
-# What goes into `eyetoy_mm/.mim`, if present. bootstrap.py and make_sample.py are for a checkout: no use once installed.
+# What goes into `eyetoy_mm/.mim`, if present. bootstrap.py and make_sample.py are for a checkout.
 MIM_ITEMS = ("configs", "tools", "data/sample", "model-index.yml")
 MIM_IGNORE = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "bootstrap.py", "make_sample.py")
 

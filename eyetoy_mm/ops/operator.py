@@ -155,8 +155,9 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, _, *tangents):
-        found = _push_forward(_plain_gradients(ctx.numbers), ctx.saved_tensors, tangents)
-        return (*found, found[0].new_zeros(0)) if ctx.saved_tensors[4] is None else found
+        primals = ctx.saved_tensors
+        found = _push_forward(_plain_gradients(ctx.numbers), primals, tangents)
+        return (*found, found[0].new_zeros(0)) if primals[4] is None else found
 
     @staticmethod
     def vmap(info, in_dims, operator, *arguments):
@@ -195,14 +196,16 @@ def _save(ctx, inputs: Sequence[Any], output: object) -> None:
 
 def _differentiate(gradients: Callable[..., tuple[Tensor, ...]], ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the arguments of ``forward``."""
-    *of_qkv, of_bias = gradients(gradient, *ctx.saved_tensors, *ctx.numbers)
-    return *of_qkv, None if ctx.saved_tensors[3] is None else of_bias, None, None, None
+    query, key, value, bias = ctx.saved_tensors  # once: gradient checkpointing gives them only once
+    *of_qkv, of_bias = gradients(gradient, query, key, value, bias, *ctx.numbers)
+    return *of_qkv, None if bias is None else of_bias, None, None, None
 
 
 def _differentiate_gradients(ctx, *directions: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the arguments of ``backward``, among them the gradient of the output."""
-    wanted = directions if ctx.saved_tensors[4] is not None else directions[:3]
-    return *_pull_back(_plain_gradients(ctx.numbers), ctx.saved_tensors, wanted), None, None, None
+    primals = ctx.saved_tensors
+    wanted = directions if primals[4] is not None else directions[:3]
+    return *_pull_back(_plain_gradients(ctx.numbers), primals, wanted), None, None, None
 
 
 # --- Derivatives of the plain form ------------------------------------------------------------------------------------
