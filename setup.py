@@ -19,7 +19,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
 
-# What goes into `eyetoy_mm/.mim`, if present. bootstrap.py and make_sample.py are for a checkout.
+# What goes into `eyetoy_mm/.mim`, if present. What makes a checkout is no use once installed.
 MIM_ITEMS = ("configs", "tools", "data/sample", "model-index.yml")
 MIM_IGNORE = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "bootstrap.py", "make_sample.py")
 
@@ -63,16 +63,15 @@ class BuildPy(build_py):
         mim.mkdir(parents=True)
         for item in MIM_ITEMS:
             source = ROOT / item
-            (mim / item).parent.mkdir(parents=True, exist_ok=True)
+            target = mim / item
+            target.parent.mkdir(parents=True, exist_ok=True)
             if editable:
                 with contextlib.suppress(OSError):  # Windows may not allow links
-                    (mim / item).symlink_to(
-                        os.path.relpath(source, (mim / item).parent), target_is_directory=source.is_dir()
-                    )
+                    target.symlink_to(os.path.relpath(source, target.parent), target_is_directory=source.is_dir())
             elif source.is_dir():
-                shutil.copytree(source, mim / item, ignore=MIM_IGNORE)
+                shutil.copytree(source, target, ignore=MIM_IGNORE)
             elif source.is_file():
-                shutil.copy2(source, mim / item)
+                shutil.copy2(source, target)
 
 
 class BuildExt(build_ext):
@@ -135,7 +134,6 @@ setup(
     ],
     keywords="vision backbone, neighborhood attention, object detection, segmentation, openmmlab",
     packages=find_packages(include=["eyetoy_mm", "eyetoy_mm.*"]),
-    package_data={"eyetoy_mm": ["py.typed"]},
     python_requires=">=3.10",
     # The model needs torch alone (2.7: torch.compiler.is_exporting), and numpy nowhere. Everything else is an extra on
     # purpose: a requirement on mmcv-lite, or on the OpenMMLab packages by these names, would be installed over a
@@ -151,7 +149,7 @@ setup(
         "natten": ["natten>=0.20"],
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
-            *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
+            *("pytest", "hypothesis", "ruff", "mypy", "pre-commit"),
             *(f"{name}; python_version >= '3.11'" for name in ("onnx", "onnxruntime", "onnxscript")),
         ],
     },

@@ -15,20 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a part may import itself and what stands before it. compat stands apart: only errors are taken
 # from it.
 ORDER = [
-    *(
-        "version",
-        "compat",
-        "errors",
-        "paths",
-        "tables",
-        "ops",
-        "params",
-        "layers",
-        "state_dicts",
-        "encoder",
-        "attention_maps",
-    ),
-    *("registry", "backbones", "datasets", "engine", "export", "cli"),
+    *("version", "compat", "errors", "paths", "tables", "ops", "params", "layers", "state_dicts", "encoder"),
+    *("attention_maps", "registry", "backbones", "datasets", "engine", "export", "cli"),
 ]
 MM_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain"}
 MM_ROOMS = {"backbones", "engine", "datasets", "compat", "registry", "cli"}
