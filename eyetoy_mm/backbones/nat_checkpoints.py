@@ -20,7 +20,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
-from eyetoy_mm.layers.checks import some
+from eyetoy_mm.layers.checks import first_few
 
 State = dict[str, Tensor]
 
@@ -41,7 +41,7 @@ def read_state(filename: str, map_location: str = "cpu") -> State:
         raise CheckpointError(f"{filename}: not a dict of named tensors but {type(found).__name__}")
     others = [str(key) for key, value in found.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
     if others:
-        raise CheckpointError(f"{filename}: {some(others, 8)} should be tensors with a name, and are not")
+        raise CheckpointError(f"{filename}: {first_few(others, 8)} should be tensors with a name, and are not")
     return {key.removeprefix("module."): value for key, value in found.items()}
 
 
@@ -148,7 +148,7 @@ def fitting(backbone: BaseModule, own: State, filename: str) -> State:
         ],
     }
     if any(problems.values()):
-        lines = (f"{len(keys)} {what} ({some(keys, 8)})" for what, keys in problems.items() if keys)
+        lines = (f"{len(keys)} {what} ({first_few(keys, 8)})" for what, keys in problems.items() if keys)
         raise CheckpointError(
             f"{filename} does not fit this {type(backbone).__name__}, and nothing was loaded: {'; '.join(lines)}. "
             "Is it of another size, kernel_size or layer_scale, or behind another prefix?"
@@ -174,7 +174,7 @@ class CheckedInit(PretrainedInit):
         print_log(f"load model from: {self.checkpoint}", logger="current")
         own, rest = split(read_state(self.checkpoint, self.map_location), self.prefix)
         if not own:
-            raise CheckpointError(f"{self.checkpoint}: no name starts with {self.prefix!r}, but {some(rest, 8)}")
+            raise CheckpointError(f"{self.checkpoint}: no name starts with {self.prefix!r}, but {first_few(rest, 8)}")
         if rest:
             print_log(f"{self.checkpoint}: not of the backbone: {', '.join(rest)}", logger="current")
         module.load_state_dict(module.state_dict() | fitting(module, own, self.checkpoint))

@@ -27,7 +27,7 @@ def fraction(**values: float) -> None:
             raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")
 
 
-def some(values: Iterable[str], limit: int = 5) -> str:
+def first_few(values: Iterable[str], limit: int = 5) -> str:
     """The first of ``values`` and how many follow, for a message."""
     values = list(values)
     rest = f" and {len(values) - limit} more" if len(values) > limit else ""
