@@ -89,17 +89,8 @@ def _run(
     shape = tensors[0].shape
     batch, *spatial, heads, dim = shape
     unused_axes = [1] * (3 - len(spatial))
-    words = [
-        batch,
-        heads,
-        dim,
-        *unused_axes,
-        *spatial,
-        *unused_axes,
-        *kernel_size,
-        *unused_axes,
-        *dilation,
-    ]  # of 64 bits
+    # of 64 bits each
+    words = [batch, heads, dim, *unused_axes, *spatial, *unused_axes, *kernel_size, *unused_axes, *dilation]
     words += struct.unpack("q", struct.pack("d", scale))
     words += [torch.get_num_threads(), PARALLEL or 0]
     table = (heads, *(2 * size - 1 for size in kernel_size))

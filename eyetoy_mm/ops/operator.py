@@ -48,8 +48,6 @@ Backward = Callable[
     [Tensor, Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float],
     tuple[Tensor, Tensor, Tensor, Tensor],
 ]
-
-
 Tensors = Sequence[Tensor | None]
 Dims = tuple[int | None, ...]  # the mapped axis of each argument or output, None where it has none
 
