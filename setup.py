@@ -134,6 +134,7 @@ setup(
     ],
     keywords="vision backbone, neighborhood attention, object detection, segmentation, openmmlab",
     packages=find_packages(include=["eyetoy_mm", "eyetoy_mm.*"]),
+    package_data={"eyetoy_mm": ["py.typed"]},
     python_requires=">=3.10",
     # The model needs torch alone (2.7: torch.compiler.is_exporting), and numpy nowhere. Everything else is an extra on
     # purpose: a requirement on mmcv-lite, or on the OpenMMLab packages by these names, would be installed over a
@@ -149,7 +150,7 @@ setup(
         "natten": ["natten>=0.20"],
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
-            *("pytest", "hypothesis", "ruff", "mypy", "pre-commit"),
+            *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
             *(f"{name}; python_version >= '3.11'" for name in ("onnx", "onnxruntime", "onnxscript")),
         ],
     },

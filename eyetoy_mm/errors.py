@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ParamSpec
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
@@ -44,3 +44,10 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
             )
 
     return run
+
+
+def first_few(values: Iterable[str], limit: int = 5) -> str:
+    """The first of ``values`` and how many follow, for a message."""
+    values = list(values)
+    rest = f" and {len(values) - limit} more" if len(values) > limit else ""
+    return ", ".join(values[:limit]) + rest

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
-from eyetoy_mm.layers.checks import some
+from eyetoy_mm.errors import first_few
 
 State = dict[str, Tensor]
 
@@ -40,7 +40,7 @@ def unwrap(loaded: object, filename: str) -> State:
         raise CheckpointError(f"{filename}: not a dict of named tensors but {type(loaded).__name__}")
     others = [str(key) for key, value in loaded.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
     if others:
-        raise CheckpointError(f"{filename}: {some(others, 8)} should be tensors with a name, and are not")
+        raise CheckpointError(f"{filename}: {first_few(others, 8)} should be tensors with a name, and are not")
     return _without_prefix(loaded, _metadata(loaded), "module.")
 
 
@@ -113,7 +113,7 @@ class Difference:
 
     def __str__(self) -> str:
         told = {"missing": self.missing, "not in the model": self.unexpected, "of another shape": self.reshaped}
-        return "; ".join(f"{len(names)} {what} ({some(names, 8)})" for what, names in told.items() if names)
+        return "; ".join(f"{len(names)} {what} ({first_few(names, 8)})" for what, names in told.items() if names)
 
 
 def compare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Difference:

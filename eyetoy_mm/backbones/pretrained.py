@@ -16,7 +16,7 @@ from mmengine.model import PretrainedInit, update_init_info
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
-from eyetoy_mm.layers.checks import some
+from eyetoy_mm.errors import first_few
 from eyetoy_mm.state_dicts import State, compare, unwrap, version
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class StrictPretrainedInit(PretrainedInit):
         print_log(f"load model from: {self.checkpoint}", logger="current")
         own, rest = module.split(read_state(self.checkpoint, self.map_location), self.prefix)
         if not own:
-            raise CheckpointError(f"{self.checkpoint}: no name starts with {self.prefix!r}, but {some(rest, 8)}")
+            raise CheckpointError(f"{self.checkpoint}: no name starts with {self.prefix!r}, but {first_few(rest, 8)}")
         if rest:
             print_log(f"{self.checkpoint}: not of the backbone: {', '.join(rest)}", logger="current")
         taken = fitting(module, module.migrate(own, version(own)), self.checkpoint)

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.registry import MMENGINE_MODELS
 
 _HEADS = ("decode_head", "auxiliary_head", "head", "bbox_head", "rpn_head")
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from eyetoy_mm.errors import UserError
-from eyetoy_mm.layers.checks import some
+from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address, join
 
 
@@ -59,14 +58,14 @@ def _read_coco(path: str | Path, backend_args: dict | None = None) -> dict[str, 
     for key, names in fields.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise ValueError(f"is not in COCO's format: it has no list {key!r}, next to {some(fields, 3)}")
+            raise ValueError(f"is not in COCO's format: it has no list {key!r}, next to {first_few(fields, 3)}")
         for index, entry in enumerate(entries):
             lacking = [name for name in names if not isinstance(entry, dict) or name not in entry]
             if lacking:
-                raise ValueError(f"is not in COCO's format: {key}[{index}] has no {some(lacking)}; add it")
+                raise ValueError(f"is not in COCO's format: {key}[{index}] has no {first_few(lacking)}; add it")
         repeated = [str(id_) for id_, count in Counter(entry["id"] for entry in entries).items() if count > 1]
         if repeated:
-            raise ValueError(f"has several {key} of the same id ({some(repeated)}); give each an id of its own")
+            raise ValueError(f"has several {key} of the same id ({first_few(repeated)}); give each an id of its own")
     return content
 
 
@@ -79,7 +78,8 @@ def _check_categories(path: str | Path, content: dict[str, list[dict]], classes:
     unknown = {str(a["category_id"]) for a in content["annotations"]} - set(map(str, names))
     if unknown:
         raise ValueError(
-            f"has annotations of category_id {some(sorted(unknown))}, which its categories do not list; correct them"
+            f"has annotations of category_id {first_few(sorted(unknown))}, which its categories do not list; "
+            "correct them"
         )
     counts = Counter(names[a["category_id"]] for a in content["annotations"])
     others = [f"{name!r} (annotations: {count})" for name, count in counts.items() if name not in classes]
@@ -88,19 +88,19 @@ def _check_categories(path: str | Path, content: dict[str, list[dict]], classes:
         own = tuple(names.values()) if len(names) <= 10 else f"its {len(names)} categories in their order"
         raise ValueError(
             "does not have all classes of the config, which mmdet would pass over in silence:\n"
-            f"  in classes, not in the file: {some(absent)}\n"
-            + (f"  in the file, not in classes: {some(others)}\n" if others else "")
+            f"  in classes, not in the file: {first_few(absent)}\n"
+            + (f"  in the file, not in classes: {first_few(others)}\n" if others else "")
             + f"Set {setting}, in training, validation and test, to {own}, and num_classes={len(names)} in the model's "
             "heads, or correct the file"
         )
     if others:
-        print_log(f"{path}: left out, being of no class of the config: {some(others)}", "current", logging.WARNING)
+        print_log(f"{path}: left out, being of no class of the config: {first_few(others)}", "current", logging.WARNING)
     found = [name for name in names.values() if name in classes]
     if found != list(classes):
         raise ValueError(
-            f"lists the categories as {some(map(repr, found))}, but the config's classes are "
-            f"{some(map(repr, classes))}: mmdet would call them by each other's names. Use the file's order, and each "
-            f"name once, in {setting}"
+            f"lists the categories as {first_few(map(repr, found))}, but the config's classes are "
+            f"{first_few(map(repr, classes))}: mmdet would call them by each other's names. Use the file's order, "
+            f"and each name once, in {setting}"
         )
 
 
@@ -139,6 +139,6 @@ def _check_images(content: dict[str, list[dict]], classes: Sequence[str], datase
     missing = [str(path) for path in paths if path not in present]
     if missing:
         raise ValueError(
-            f"names {len(missing)} images (of {len(paths)}) that are not on disk: {some(missing)}. Put them there, or "
-            "say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR"
+            f"names {len(missing)} images (of {len(paths)}) that are not on disk: {first_few(missing)}. Put them "
+            "there, or say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR"
         )
