@@ -32,9 +32,10 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
         except (UserError, CheckpointError) as error:
             sys.exit(f"error: {error}")
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] not in _OPENMMLAB:
+            package = (error.name or "").split(".")[0]
+            if package not in _OPENMMLAB:
                 raise
-            sys.exit(f"error: this needs {error.name}, which is not installed: pip install 'eyetoy-mm[lite]'")
+            sys.exit(f"error: this needs {package}, which is not installed: pip install 'eyetoy-mm[lite]'")
         except AssertionError as error:
             found = _UNREADABLE_IMAGE.search(str(error))
             if found is None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger
 
 
 class MMEngineHandler(logging.Handler):
-    """Hands records to mmengine's current logger; without a Runner that is one for the console."""
+    """Hands records to mmengine's current logger where there is one, as in a Runner.
+
+    Asked for without that, mmengine makes one that writes to standard output, which may be a program's result.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the record's message at its level."""
-        print_log(self.format(record), logger="current", level=record.levelno)
+        if MMLogger._instance_dict:
+            MMLogger.get_current_instance().log(record.levelno, self.format(record))
 
 
 def attach() -> None:

@@ -112,7 +112,7 @@ def test_folders_that_are_none(tmp_path):
         split_classes(tmp_path, 1)
     assert list(split_classes(tmp_path, 1, exclude=["empty"])[0]) == ["a", "b"]
     make(tmp_path, **{f"class{number}": 1 for number in range(10, 30)})
-    with pytest.raises(UserError, match=r"cannot exclude fox: .* has a, b, class10, .*, \.\.\. \(23 in all\)"):
+    with pytest.raises(UserError, match=r"cannot exclude fox: .* has a, b, class10, .* and 15 more"):
         split_classes(tmp_path, 1, exclude=["fox"])
 
 
