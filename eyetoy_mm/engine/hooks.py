@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import HOOKS
 
 
