@@ -7,6 +7,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
+* `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare.
 
@@ -20,6 +21,7 @@ from eyetoy_mm.compat import (
     flop_handles,
     mmcv_ops,
     mmseg_text_packages,
+    mmseg_tools,
     model_zoo,
     pkg_resources_shim,
 )
@@ -28,7 +30,7 @@ __all__ = ["activate"]
 
 _TRAPS = (
     *(mmcv_ops, checkpoint_loading, flop_handles, downstream_configs, model_zoo),
-    *(pkg_resources_shim, mmseg_text_packages),
+    *(pkg_resources_shim, mmseg_text_packages, mmseg_tools),
 )
 
 
