@@ -6,6 +6,8 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
+* `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
+* `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare.
 
@@ -19,12 +21,17 @@ from eyetoy_mm.compat import (
     flop_handles,
     mmcv_ops,
     mmseg_text_packages,
+    mmseg_tools,
+    model_zoo,
     pkg_resources_shim,
 )
 
 __all__ = ["activate"]
 
-_TRAPS = (mmcv_ops, checkpoint_loading, flop_handles, downstream_configs, pkg_resources_shim, mmseg_text_packages)
+_TRAPS = (
+    *(mmcv_ops, checkpoint_loading, flop_handles, downstream_configs, model_zoo),
+    *(pkg_resources_shim, mmseg_text_packages, mmseg_tools),
+)
 
 
 def activate() -> None:

@@ -1,17 +1,20 @@
-"""The two import hooks that the traps are built on.
+"""The two import hooks that the traps are built on, and how a function is replaced.
 
 Hooks rather than imports: `import eyetoy_mm.encoder` must neither need an OpenMMLab package nor pay for importing one.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+Function = Callable[..., Any]
 ImportWrapper = Callable[[Callable[[ModuleType], None], ModuleType], None]
 
 
@@ -101,3 +104,22 @@ def after_import(fullname: str, callback: Callable[[ModuleType], None]) -> None:
     wrap_import(fullname, wrapper)
     if fullname in sys.modules:
         callback(sys.modules[fullname])
+
+
+def replace_function(module: ModuleType, name: str, wrapper: Callable[[Function], Function]) -> None:
+    """Puts `wrapper(function)` in a function's place; a second call changes nothing.
+
+    Where its module was imported before this package, others have the function by name: they get the new one, too.
+
+    Args:
+        module: Where the function is defined.
+        name: Of the function.
+        wrapper: Takes the function, and returns the one that replaces it.
+    """
+    original = vars(module)[name]
+    if hasattr(original, "__wrapped__"):
+        return
+    replacement = functools.wraps(original)(wrapper(original))
+    for other in list(sys.modules.values()):
+        if getattr(other, "__dict__", {}).get(name) is original:
+            vars(other)[name] = replacement

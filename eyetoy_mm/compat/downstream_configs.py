@@ -1,23 +1,34 @@
 """Trap: mmengine finds the configs of its own downstream packages alone.
 
-What breaks: `_base_ = 'eyetoy_mm::...'` and `get_config('eyetoy_mm::...')`. `mmengine.config.utils` has a closed list
-of packages, and `mmengine.utils.get_installed_path` joins the folder of a package's metadata and its name: the metadata
-of an editable install (`pip install -e`, since PEP 660) is in site-packages, the package itself is not.
+What breaks, in `_base_ = 'eyetoy_mm::...'` and `get_config('eyetoy_mm::...')`:
+
+* `mmengine.config.utils` has a closed list of packages, and wants a folder in the path, which three of ours do without;
+* `mmengine.utils.get_installed_path` joins the folder of a package's metadata and its name: the metadata of an editable
+  install (`pip install -e`, since PEP 660) is in site-packages, the package itself is not;
+* each dict of a base from another package is built in that package's scope (`_scope_`). mmdet's scope has mmdet's
+  models; ours has the backbones, and `ImageClassifier` or mmseg's `LoadAnnotations` are not found there.
 
 What we do: the list gets this package, and a path that does not exist is replaced by the one that Python imports from.
+`eyetoy_mm::NAME` takes any file below `configs`, `.py` if no suffix is given. What a config of ours names without a
+scope belongs to the `default_scope`, as it does when the same file is a base by its path.
 
-Delete this file when the supported mmengine takes any package and asks importlib where it is.
+Delete this file when the supported mmengine takes any package, asks importlib where it is, and lets a package say that
+its configs are for another's scope.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
-from eyetoy_mm.compat._import_hooks import after_import
+from eyetoy_mm.compat._import_hooks import after_import, replace_function
+
+_PACKAGE = "eyetoy_mm"
+_SUFFIXES = (".py", ".json", ".yaml", ".yml")  # what mmengine reads
 
 
 def needed() -> bool:
@@ -26,22 +37,46 @@ def needed() -> bool:
 
 
 def apply() -> None:
-    """Mends both when they are imported."""
+    """Mends each when it is imported."""
     if needed():
         after_import("mmengine.config.utils", _admit)
-        after_import("mmengine.utils.package_utils", _mend)
+        after_import("mmengine.config.config", _leave_scope)
+        after_import("mmengine.utils.package_utils", _ask_importlib)
 
 
 def _admit(config_utils: ModuleType) -> None:
-    config_utils.MODULE2PACKAGE["eyetoy_mm"] = "eyetoy_mm"
+    config_utils.MODULE2PACKAGE[_PACKAGE] = _PACKAGE
+    replace_function(config_utils, "_get_package_and_cfg_path", _take_any_name)
 
 
-def _mend(package_utils: ModuleType) -> None:
-    original = package_utils.get_installed_path
+def _take_any_name(original: Callable[[str], tuple[str, str]]) -> Callable[[str], tuple[str, str]]:
+    def _get_package_and_cfg_path(cfg_path: str) -> tuple[str, str]:
+        package, separator, name = cfg_path.partition("::")
+        if package != _PACKAGE or not separator:
+            return original(cfg_path)
+        return package, name if name.endswith(_SUFFIXES) else f"{name}.py"
+
+    return _get_package_and_cfg_path
+
+
+def _leave_scope(config: ModuleType) -> None:
+    original = config.Config._get_cfg_path
     if hasattr(original, "__wrapped__"):
         return
 
     @functools.wraps(original)
+    def _get_cfg_path(*args: Any, **kwargs: Any) -> tuple[str, str | None]:
+        path, scope = original(*args, **kwargs)
+        return path, None if scope == _PACKAGE else scope
+
+    config.Config._get_cfg_path = staticmethod(_get_cfg_path)
+
+
+def _ask_importlib(package_utils: ModuleType) -> None:
+    replace_function(package_utils, "get_installed_path", _existing_path)
+
+
+def _existing_path(original: Callable[[str], str]) -> Callable[[str], str]:
     def get_installed_path(package: str) -> str:
         path = original(package)
         if os.path.exists(path):
@@ -49,8 +84,4 @@ def _mend(package_utils: ModuleType) -> None:
         spec = find_spec(package)
         return path if spec is None or spec.origin is None else os.path.dirname(spec.origin)
 
-    vars(package_utils)["get_installed_path"] = get_installed_path
-    # Where mmengine was imported before this package, it has the old one by name in several places.
-    for name, module in list(sys.modules.items()):
-        if name.startswith("mmengine") and vars(module).get("get_installed_path") is original:
-            vars(module)["get_installed_path"] = get_installed_path
+    return get_installed_path

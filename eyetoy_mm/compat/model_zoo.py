@@ -1,0 +1,172 @@
+"""Trap: the toolboxes know the models of their own zoos alone.
+
+What breaks, for a model of `configs/*/metafile.yml`:
+
+* `mmpretrain.list_models`, `get_model(NAME)`, `inference_model` and the inferencers of mmpretrain: `ModelHub` reads the
+  index of mmpretrain and no other;
+* `DetInferencer(NAME)`, `MMSegInferencer(NAME)` and `list_models(scope)` of mmengine's inferencers: they read the index
+  of their own package;
+* a model without `Weights` in its metafile is a KeyError there, in the toolboxes' own zoos too;
+* `mmengine.hub.get_model('eyetoy_mm::...')` builds in the scope of the package that has the config. Ours are for the
+  scope of another (see `downstream_configs`). Where no weights are published, `pretrained=True` fails on a key.
+
+What we do: each toolbox finds the models that are for it by their task, as its own, when it is asked for models. No
+config is read before its model is wanted. A model without weights is built untrained, with mmengine's warning; asked
+for with `pretrained=True`, it is an error that says so. `mmengine.hub` builds ours in their `default_scope`.
+
+Delete this file when the supported toolboxes take the zoo of another package.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from eyetoy_mm.compat._import_hooks import after_import, replace_function
+
+_NAME = "eyetoy_mm::"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# For which toolbox a model is. A metafile does not say it; the field's tasks do.
+_TOOLBOXES = {
+    "Image Classification": "mmpretrain",
+    "Object Detection": "mmdet",
+    "Instance Segmentation": "mmdet",
+    "Panoptic Segmentation": "mmdet",
+    "Semantic Segmentation": "mmseg",
+}
+
+
+def needed() -> bool:
+    """Whether mmengine is installed."""
+    return find_spec("mmengine") is not None
+
+
+def apply() -> None:
+    """Mends each when it is imported."""
+    if needed():
+        after_import("mmengine.infer.infer", _extend_inferencers)
+        after_import("mmengine.hub.hub", _extend_hub)
+        after_import("mmpretrain.apis.model", _extend_mmpretrain)
+
+
+def _index() -> Path:
+    """Our model index: installed in `.mim`, in a bare checkout beside the package."""
+    installed = _PACKAGE / ".mim" / "model-index.yml"
+    return installed if installed.is_file() else _PACKAGE.parent / "model-index.yml"
+
+
+def _toolbox(results: Iterable[Mapping[str, Any]] | None) -> str | None:
+    return next((_TOOLBOXES.get(result["Task"]) for result in results or ()), None)
+
+
+# --- mmdet and mmseg: mmengine's inferencers ------------------------------------------------------------------------
+
+
+def _extend_inferencers(infer: ModuleType) -> None:
+    base = infer.BaseInferencer
+    original = base._get_models_from_metafile
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def _get_models_from_metafile(dir: str) -> Iterator[dict[str, Any]]:
+        for entry in original(dir):
+            yield {"Weights": None, **entry}
+        here = [name for name in set(_TOOLBOXES.values()) & set(sys.modules) if base._get_repo_or_mim_dir(name) == dir]
+        for entry in original(str(_index().parent)) if here else ():
+            if _toolbox(entry.get("Results")) in here:
+                yield {"Weights": None, **entry, "Config": str(_index().parent / entry["Config"])}
+
+    base._get_models_from_metafile = staticmethod(_get_models_from_metafile)
+
+
+# --- mmpretrain -----------------------------------------------------------------------------------------------------
+
+
+def _extend_mmpretrain(api: ModuleType) -> None:
+    original = api.ModelHub._register_mmpretrain_models.__func__
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def _register_mmpretrain_models(cls: Any) -> None:
+        original(cls)
+        for name, model in _classifiers(api).items():
+            cls._models_dict.setdefault(name, model)  # a model that is there already stays
+
+    api.ModelHub._register_mmpretrain_models = classmethod(_register_mmpretrain_models)
+
+
+@functools.cache
+def _classifiers(api: ModuleType) -> dict[str, Any]:
+    """Our models that are for mmpretrain, as its `ModelHub` has its own: by their name in lower case."""
+    index = api.load(str(_index()))
+    index.build_models_with_collections()
+    found = {}
+    for model in index.models:
+        if _toolbox(result.data for result in model.results or ()) == "mmpretrain":
+            model.config = str(_index().parent / model.config)
+            found[model.name.lower()] = model
+    return found
+
+
+# --- mmengine.hub ---------------------------------------------------------------------------------------------------
+
+
+def _extend_hub(hub: ModuleType) -> None:
+    replace_function(hub, "get_config", _with_weights_or_an_error)
+    replace_function(hub, "get_model", functools.partial(_in_its_scope, hub))
+
+
+def _with_weights_or_an_error(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_config(cfg_path: str, pretrained: bool = False) -> Any:
+        if not cfg_path.startswith(_NAME):
+            return original(cfg_path, pretrained)
+        config = original(cfg_path)
+        if pretrained:
+            config.model_path = _weights(config.filename)
+            if config.model_path is None:
+                raise ValueError(
+                    f"there are no published weights of {cfg_path}; pretrained=False builds it untrained. "
+                    "`Weights` in configs/*/metafile.yml says which models have some"
+                )
+        return config
+
+    return get_config
+
+
+def _weights(config: str) -> str | None:
+    """Address of a model's published weights, by the path of its config."""
+    from mmengine.infer import BaseInferencer
+
+    folder = _index().parent
+    for entry in BaseInferencer._get_models_from_metafile(str(folder)):
+        if (folder / entry["Config"]).samefile(config):
+            return entry["Weights"]
+    return None
+
+
+def _in_its_scope(hub: ModuleType, original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_model(cfg_path: str, pretrained: bool = False, **kwargs: Any) -> Any:
+        if not cfg_path.startswith(_NAME):
+            return original(cfg_path, pretrained, **kwargs)
+        config = hub.get_config(cfg_path, pretrained)
+        if "default_scope" not in config or "model" not in config:
+            raise ValueError(f"{cfg_path} is a part of configs, not the config of a model")
+        if "data_preprocessor" in config:
+            config.model.data_preprocessor = config.data_preprocessor
+        with hub.DefaultScope.overwrite_default_scope(config.default_scope):
+            importlib.import_module(f"{config.default_scope}.utils").register_all_modules(init_default_scope=False)
+            model = hub.MODELS.build(config.model, default_args=kwargs)
+        if pretrained:
+            hub.load_checkpoint(model, config.model_path)
+            model._is_init = True  # so that a Runner does not initialize it again
+        return model
+
+    return get_model
