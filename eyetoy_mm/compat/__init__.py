@@ -3,6 +3,7 @@
 Each trap has its own file, which says what breaks, where, and when the file can be deleted:
 
 * `mmcv_ops`: mmcv-lite has no compiled ops, and without them mmdet.models and mmseg.models do not import;
+* `sync_bn_alone`: mmcv's synchronised batch norm does not build in a process of its own;
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
@@ -20,11 +21,20 @@ from eyetoy_mm.compat import (
     mmcv_ops,
     mmseg_text_packages,
     pkg_resources_shim,
+    sync_bn_alone,
 )
 
 __all__ = ["activate"]
 
-_TRAPS = (mmcv_ops, checkpoint_loading, flop_handles, downstream_configs, pkg_resources_shim, mmseg_text_packages)
+_TRAPS = (
+    mmcv_ops,
+    sync_bn_alone,
+    checkpoint_loading,
+    flop_handles,
+    downstream_configs,
+    pkg_resources_shim,
+    mmseg_text_packages,
+)
 
 
 def activate() -> None:

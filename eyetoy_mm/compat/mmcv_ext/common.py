@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-FULL_MMCV = "pip install -U openmim && mim install 'mmcv>=2.0.0,<2.2.0'"
+from eyetoy_mm.compat.mmcv_ops import FULL_MMCV
 
 
 def torchvision(op: str) -> ModuleType:

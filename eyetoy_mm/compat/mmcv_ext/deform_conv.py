@@ -7,6 +7,7 @@ for mmcv's kernels, and `im2col_step` is the number of images that these take at
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from eyetoy_mm.compat.mmcv_ext.common import add_gradients, at_least_float, torchvision
@@ -176,8 +177,35 @@ def _convolve(
     # Groups and deform groups follow from the shapes.
     function = torchvision("deform_conv" if mask is None else "modulated_deform_conv").ops.deform_conv2d
     x = at_least_float(input)
+    offset = _still_outside(offset.to(x), (weight.size(2), weight.size(3)), stride, padding, dilation)
     mask, bias = (None if t is None else t.to(x) for t in (mask, bias))
-    return function(x, offset.to(x), weight.to(x), bias, stride, padding, dilation, mask)
+    return function(x, offset, weight.to(x), bias, stride, padding, dilation, mask)
+
+
+def _still_outside(
+    offset: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> Tensor:
+    """Takes the gradient from offsets whose point is outside of the map by one pixel or more.
+
+    A point outside by exactly one pixel is at a kink: it is 0 and would become more if it were moved inwards.
+    torchvision gives the slope inwards, mmcv 0. All offsets of a new layer are 0, so that this is every pixel at the
+    left and upper border of a padded convolution.
+    """
+    if not offset.requires_grad:
+        return offset
+    pairs = offset.unflatten(1, (-1, *kernel, 2))  # (B, deform_groups, kH, kW, 2, H_out, W_out)
+    start = [
+        torch.arange(taps, device=offset.device)[:, None] * step + torch.arange(size, device=offset.device) * jump - pad
+        for taps, step, size, jump, pad in zip(kernel, dilation, offset.shape[2:], stride, padding, strict=True)
+    ]  # (kH, H_out) and (kW, W_out)
+    y = pairs[:, :, :, :, 0] + start[0][:, None, :, None]
+    x = pairs[:, :, :, :, 1] + start[1][:, None, :]
+    moves = torch.stack([y, x], dim=4) > -1
+    return torch.where(moves, pairs, pairs.detach()).flatten(1, 4)
 
 
 def _as_read(x: Tensor, size: tuple[int, int]) -> Tensor:
