@@ -52,6 +52,8 @@ def add_gradients(
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in inputs]
         out = function(*leaves)
+        if not out.requires_grad:  # nothing has an influence: no regions
+            return
         grads = torch.autograd.grad(out, leaves, grad_output.to(out), allow_unused=True)
     for total, grad in zip(totals, grads, strict=True):
         if grad is not None:  # None: an input without influence, such as the bias of a layer without one
