@@ -7,6 +7,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
+* `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
 * `numpy_names`: two files of mmdet and mmpretrain use names that NumPy 2 no longer has;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare.
@@ -21,6 +22,7 @@ from eyetoy_mm.compat import (
     flop_handles,
     mmcv_ops,
     mmseg_text_packages,
+    norm_without_eps,
     numpy_names,
     pkg_resources_shim,
     sync_bn_alone,
@@ -34,6 +36,7 @@ _TRAPS = (
     checkpoint_loading,
     flop_handles,
     downstream_configs,
+    norm_without_eps,
     numpy_names,
     pkg_resources_shim,
     mmseg_text_packages,
