@@ -62,8 +62,11 @@ def config_files(toolbox: str) -> list[str]:
 
 
 def has_model(toolbox: str, config: str) -> bool:
-    """Whether a config has a model; some have only data or a schedule."""
-    return "model" in _load(config_root(toolbox) / config)
+    """Whether a config has a model, and not only data or a schedule; one that cannot be read counts, too."""
+    try:
+        return "model" in _load(config_root(toolbox) / config)
+    except Exception:  # the survey tells what it is
+        return True
 
 
 def first_of_each_folder(toolbox: str, configs: Sequence[str]) -> list[str]:
@@ -81,14 +84,22 @@ def load_small(toolbox: str, config: str) -> Config:
     loaded.setdefault("default_scope", toolbox)
     _lighten(loaded.model)
     if toolbox == "mmseg":
-        for preprocessor in (loaded.model.get("data_preprocessor"), loaded.get("data_preprocessor")):
-            if preprocessor is not None:  # it pads to the size of large images
-                preprocessor.size = segmentation_size(loaded)
+        _shrink_images(loaded)
     return loaded
 
 
 def _load(path: Path) -> Config:
     return Config.fromfile(str(path))
+
+
+def _shrink_images(config: Config) -> None:
+    """Small images for a model of mmseg, which else pads them to the size that it is trained with."""
+    backbone = config.model.get("backbone") or {}
+    if "img_size" in backbone:
+        backbone["img_size"] = (128, 128)
+    for preprocessor in (config.model.get("data_preprocessor"), config.get("data_preprocessor")):
+        if preprocessor is not None:
+            preprocessor.size = segmentation_size(config)
 
 
 # Numbers of proposals and queries, which make up most of the time with small images.
