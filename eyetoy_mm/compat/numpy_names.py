@@ -1,13 +1,15 @@
-"""Trap: names that NumPy 2 no longer has.
+"""Trap: names and conversions that NumPy 2 no longer has.
 
 What breaks: mmdet 3.3.0 counts true positives of videos with `np.float` (`mmdet.evaluation.functional.ytviseval`),
 which is gone since NumPy 1.24, so that YouTubeVISMetric fails after the whole evaluation; mmpretrain 1.2.0 looks up
 retrieved samples with `np.in1d` (`mmpretrain.evaluation.metrics.retrieval`), which is gone since NumPy 2.4, so that
-RetrievalRecall and RetrievalAveragePrecision fail.
+RetrievalRecall and RetrievalAveragePrecision fail. mmcv 2.1.0 shifts hues backwards by `np.uint8` of a negative number
+(`mmcv.image.photometric`), which wrapped around until NumPy 2 and raises since, so that the ColorJitter of Barlow
+Twins, BYOL, DenseCL and MoCo fails for about half of the images.
 
-What we do: in these two files, `np` is numpy with that name added. numpy itself stays as it is.
+What we do: in these three files, `np` is numpy with that name added or replaced. numpy itself stays as it is.
 
-Delete this file when the supported mmdet and mmpretrain no longer use these names.
+Delete this file when the supported mmcv, mmdet and mmpretrain no longer need these.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from eyetoy_mm.compat._import_hooks import after_import
 
 
 def needed() -> bool:
-    """Whether numpy is installed beside a package that uses a name of its past."""
+    """Whether numpy is installed beside a package that uses what is gone from it."""
     return find_spec("numpy") is not None and any(find_spec(file.split(".")[0]) is not None for file in _NAMES)
 
 
@@ -33,8 +35,8 @@ def apply() -> None:
             after_import(file, functools.partial(_add, names))
 
 
-def _add(names: dict[str, Any], module: ModuleType) -> None:
-    module.np = _Numpy(names)  # type: ignore[attr-defined]
+def _add(names: dict[str, Callable[[], Any]], module: ModuleType) -> None:
+    module.np = _Numpy({name: make() for name, make in names.items()})  # type: ignore[attr-defined]
 
 
 def _in1d(values: Any, among: Any) -> Any:
@@ -43,9 +45,23 @@ def _in1d(values: Any, among: Any) -> Any:
     return numpy.isin(values, among).ravel()
 
 
-_NAMES: dict[str, dict[str, type | Callable[..., Any]]] = {
-    "mmdet.evaluation.functional.ytviseval": {"float": float},
-    "mmpretrain.evaluation.metrics.retrieval": {"in1d": _in1d},
+def _wrapping_uint8() -> type:
+    import numpy
+
+    class uint8(numpy.uint8):  # as a dtype it is its base
+        """numpy.uint8, which takes any number modulo 256."""
+
+        def __new__(cls, value: Any = 0) -> Any:
+            return numpy.uint8(int(value) % 256)
+
+    return uint8
+
+
+# Names by file, made in the moment of the import: this one does without numpy.
+_NAMES: dict[str, dict[str, Callable[[], Any]]] = {
+    "mmcv.image.photometric": {"uint8": _wrapping_uint8},
+    "mmdet.evaluation.functional.ytviseval": {"float": lambda: float},
+    "mmpretrain.evaluation.metrics.retrieval": {"in1d": lambda: _in1d},
 }
 
 

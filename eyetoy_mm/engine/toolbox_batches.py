@@ -17,7 +17,7 @@ BATCH = 2
 
 
 def make_batch(config: Config, training: bool = True) -> dict[str, Any]:
-    """Two images and what there is to learn about them, or one image to look at.
+    """Images and what there is to learn about them, or to look at.
 
     Args:
         config: A config of a model of mmdet, mmseg or mmpretrain, with `default_scope`.
@@ -59,13 +59,14 @@ def _detection_batch(config: Config, training: bool) -> dict[str, Any]:
 
 
 def _type_of(model: dict, part: str) -> str:
-    return (model.get(part) or {}).get("type", "")
+    found = model.get(part)
+    return found.get("type", "") if isinstance(found, dict) else ""
 
 
 def _detection_size(model: dict) -> tuple[int, int]:
     if model["type"] == "CornerNet":
         return 128, 128
-    side = (model.get("backbone") or {}).get("input_size")
+    side = ((model.get("bbox_head") or {}).get("anchor_generator") or {}).get("input_size")  # SSD's
     return (side, side) if isinstance(side, int) else (128, 160)
 
 
@@ -133,6 +134,7 @@ def _video(generator: np.random.Generator, size: tuple[int, int], frames: int) -
         facts = dict(_image_facts(size), frame_id=frame, video_length=frames, ori_video_length=frames)
         sample = DetDataSample(metainfo=facts)
         sample.gt_instances = _instances(generator, size, count=3)
+        sample.gt_instances.bboxes = sample.gt_instances.bboxes.tensor
         sample.gt_instances.instances_ids = torch.arange(3)
         samples.append(sample)
     video = TrackDataSample(video_data_samples=samples)
@@ -143,13 +145,10 @@ def _video(generator: np.random.Generator, size: tuple[int, int], frames: int) -
 def _reid_batch(generator: np.random.Generator, training: bool) -> dict[str, Any]:
     from mmdet.structures import ReIDDataSample
 
-    samples = []
-    for person in range(2 if training else 1):  # two pictures of each
-        sample = ReIDDataSample(metainfo=dict(img_shape=(256, 128)))
-        sample.set_gt_label([person, person])
-        inputs = torch.stack([_tensor(_image(generator, 256, 128)) for _ in range(2)])
-        samples.append(dict(inputs=inputs, data_samples=[sample, sample]))
-    return pseudo_collate(samples)
+    sample = ReIDDataSample(metainfo=dict(img_shape=(256, 128)))
+    sample.set_gt_label([0, 0, 1, 1] if training else 0)  # two pictures of each person
+    images = [_tensor(_image(generator, 256, 128)) for _ in range(4 if training else 1)]
+    return pseudo_collate([dict(inputs=torch.stack(images) if training else images[0], data_samples=sample)])
 
 
 def _branches(samples: list[Sample]) -> dict[str, Any]:
@@ -180,6 +179,8 @@ def _segmentation_batch(config: Config, training: bool) -> dict[str, Any]:
 
 def segmentation_size(config: Config) -> tuple[int, int]:
     """Height and width of the images of :func:`make_batch` for a model of mmseg."""
+    if _type_of(config.model, "decode_head") == "LRASPPHead":  # pools windows of 49 pixels at stride 8
+        return 512, 512
     backbone = config.model.get("backbone") or config.model.get("image_encoder") or {}
     size = backbone.get("img_size")
     if isinstance(size, int):
@@ -199,7 +200,10 @@ def _pretraining_batch(config: Config, training: bool) -> dict[str, Any]:
     steps = dataset.get("pipeline") or config.get(f"{split}_pipeline") or _own_size(config)
     pipeline = Compose([step for step in copy.deepcopy(steps) if not step["type"].startswith("Load")])
     generator = np.random.default_rng(0)
-    samples = [pipeline(_classified_image(generator)) for _ in range(BATCH if training else 1)]
+    image = _image(generator, 240, 260)
+    if dataset.get("type") == "MNIST":
+        image = image[:28, :28, 0]
+    samples = [pipeline(_classified(image)) for _ in range(BATCH)]
     collate = default_collate if (loader.get("collate_fn") or {}).get("type") == "default_collate" else pseudo_collate
     return collate(samples)
 
@@ -209,13 +213,6 @@ def _own_size(config: Config) -> list[dict]:
     return [dict(type="Resize", scale=(size, size)), dict(type="PackInputs")]
 
 
-def _classified_image(generator: np.random.Generator) -> Sample:
-    image = _image(generator, 240, 260)
-    return dict(
-        img=image,
-        img_path="made-up.jpg",
-        sample_idx=0,
-        img_shape=image.shape[:2],
-        ori_shape=image.shape[:2],
-        gt_label=1,
-    )
+def _classified(image: np.ndarray) -> Sample:
+    size = image.shape[:2]
+    return dict(img=image, img_path="made-up.jpg", sample_idx=0, img_shape=size, ori_shape=size, gt_label=1)

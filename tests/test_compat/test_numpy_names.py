@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import importlib
 
 import numpy as np
@@ -55,6 +56,17 @@ def test_youtube_vis_metric_of_mmdet() -> None:
     metric.dataset_meta = dict(classes=("person",))
     metric.process({}, [video.to_dict()])
     assert metric.evaluate(1)["youtube_vis/segm_mAP"] == 1.0
+
+
+@pytest.mark.parametrize("factor", [-0.5, -0.1, -0.02, 0.0, 0.3])
+@pytest.mark.parametrize("backend", ["cv2", "pillow"])
+def test_hues_shift_backwards(backend: str, factor: float) -> None:
+    mmcv = pytest.importorskip("mmcv")
+    image = np.full((4, 5, 3), (40, 90, 200), dtype=np.uint8)
+    shifted = mmcv.adjust_hue(image, factor, backend)
+    assert shifted.shape == image.shape and shifted.dtype == np.uint8
+    hue = [colorsys.rgb_to_hsv(*(pixel[::-1] / 255))[0] for pixel in (image[0, 0], shifted[0, 0])]
+    assert abs((hue[1] - hue[0] - factor + 0.5) % 1 - 0.5) < 0.02
 
 
 @pytest.mark.parametrize("file", ["mmdet.evaluation.functional.ytviseval", "mmpretrain.evaluation.metrics.retrieval"])
