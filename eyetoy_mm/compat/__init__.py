@@ -3,11 +3,14 @@
 Each trap has its own file, which says what breaks, where, and when the file can be deleted:
 
 * `mmcv_ops`: mmcv-lite has no compiled ops, and without them mmdet.models and mmseg.models do not import;
+* `sync_bn_alone`: mmcv's synchronised batch norm does not build in a process of its own;
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
+* `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
+* `numpy_names`: files of mmcv, mmdet and mmpretrain use names and conversions that NumPy 2 no longer has;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare.
 
@@ -23,14 +26,26 @@ from eyetoy_mm.compat import (
     mmseg_text_packages,
     mmseg_tools,
     model_zoo,
+    norm_without_eps,
+    numpy_names,
     pkg_resources_shim,
+    sync_bn_alone,
 )
 
 __all__ = ["activate"]
 
 _TRAPS = (
-    *(mmcv_ops, checkpoint_loading, flop_handles, downstream_configs, model_zoo),
-    *(pkg_resources_shim, mmseg_text_packages, mmseg_tools),
+    mmcv_ops,
+    sync_bn_alone,
+    checkpoint_loading,
+    flop_handles,
+    downstream_configs,
+    model_zoo,
+    norm_without_eps,
+    numpy_names,
+    pkg_resources_shim,
+    mmseg_text_packages,
+    mmseg_tools,
 )
 
 

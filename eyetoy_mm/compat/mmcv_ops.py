@@ -5,18 +5,41 @@ What breaks: mmcv-lite (2.0 to 2.1) has `mmcv.ops` but not the compiled module `
 "No module named 'mmcv._ext'". Full mmcv < 2.2, which mmdet 3.3.0 and mmseg 1.2.2 ask for, has no wheels for current
 PyTorch and takes a compiler and a long build.
 
-What we do: `mmcv._ext` is imported from `_mmcv_ext.py`, which computes the few ops that matter with torchvision and
-PyTorch; any other op raises when it is called. A real `mmcv._ext` is always found first and left alone, even a broken
-one.
+What we do: `mmcv._ext` is imported from `_mmcv_ext.py`, with the operators of `mmcv_ext/`: all that a model config of
+mmdet, mmseg or mmpretrain can name, by PyTorch and torchvision. A layer of mmcv that needs another one, for point
+clouds mostly, says so when it is built, and a function when it is called. A real `mmcv._ext` is always found first
+and left alone, even a broken one.
 
-Delete this file, and `_mmcv_ext.py`, when the supported mmdet and mmseg accept an mmcv with wheels for the supported
-PyTorch.
+Delete this file, `_mmcv_ext.py` and `mmcv_ext/` when the supported mmdet and mmseg accept an mmcv with wheels for the
+supported PyTorch.
 """
 
+from __future__ import annotations
+
+import functools
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
-from eyetoy_mm.compat._import_hooks import find_real_spec, stand_in_for
+from eyetoy_mm.compat._import_hooks import after_import, find_real_spec, stand_in_for
+
+FULL_MMCV = "pip install -U openmim && mim install 'mmcv>=2.0.0,<2.2.0'"
+
+# The layers of mmcv.ops, by file, whose operators have no replacement.
+LAYERS_WITHOUT = {
+    "bezier_align": ("BezierAlign",),
+    "correlation": ("Correlation",),
+    "group_points": ("QueryAndGroup",),
+    "points_sampler": ("PointsSampler",),
+    "roiaware_pool3d": ("RoIAwarePool3d",),
+    "roipoint_pool3d": ("RoIPointPool3d",),
+    "scatter_points": ("DynamicScatter",),
+    "sparse_conv": ("SparseConvolution",),
+    "sparse_pool": ("SparseMaxPool",),
+    "tin_shift": ("TINShift",),
+    "voxelize": ("Voxelization",),
+}
 
 
 def needed() -> bool:
@@ -29,3 +52,17 @@ def apply() -> None:
     """Lets `mmcv._ext` be imported from our stand-in where there is no real one."""
     if needed():
         stand_in_for("mmcv._ext", Path(__file__).with_name("_mmcv_ext.py"))
+        for file, layers in LAYERS_WITHOUT.items():
+            after_import(f"mmcv.ops.{file}", functools.partial(_refuse, layers))
+
+
+def _refuse(layers: tuple[str, ...], module: ModuleType) -> None:
+    for name in layers:
+        getattr(module, name).__init__ = _refusal
+
+
+def _refusal(self: object, *args: object, **kwargs: object) -> NoReturn:
+    raise NotImplementedError(
+        f"mmcv.ops.{type(self).__name__} needs mmcv's compiled ops: mmcv is installed without them (mmcv-lite), and "
+        f"eyetoy_mm has no replacement for this one. To get full mmcv: {FULL_MMCV}"
+    )

@@ -90,17 +90,12 @@ def test_a_broken_ext_shows_its_own_error(run_python: Callable[..., str], tmp_pa
 
 
 def test_other_ops_import_and_raise_when_called() -> None:
-    from mmcv.ops import carafe, deform_conv2d, nms_match, roi_pool
+    from mmcv.ops import box_iou_rotated, contour_expand
 
-    features = torch.randn(1, 4, 4, 4)
-    with pytest.raises(NotImplementedError, match=r"'carafe_forward'.*mim install 'mmcv>=2.0.0,<2.2.0'"):
-        carafe(features, torch.randn(1, 25, 8, 8), 5, 1, 2)
-    with pytest.raises(NotImplementedError, match="'deform_conv_forward'"):
-        deform_conv2d(features, torch.zeros(1, 18, 2, 2), torch.randn(4, 4, 3, 3))
-    with pytest.raises(NotImplementedError, match="'nms_match'"):
-        nms_match(torch.rand(3, 5), 0.5)
-    with pytest.raises(NotImplementedError, match="'roi_pool_forward'"):
-        roi_pool(features, torch.tensor([[0.0, 0, 0, 2, 2]]), 2)
+    with pytest.raises(NotImplementedError, match=r"'contour_expand'.*mim install 'mmcv>=2.0.0,<2.2.0'"):
+        contour_expand(np.ones((1, 2, 2), np.uint8), np.ones((2, 2), np.int32), 0, 1)
+    with pytest.raises(NotImplementedError, match="'box_iou_rotated'"):
+        box_iou_rotated(torch.rand(1, 5), torch.rand(1, 5))
 
 
 def test_without_torchvision_the_op_says_so_when_called(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,13 +319,6 @@ def test_roi_align_of_no_boxes() -> None:
     assert out.shape == (0, 3, 7, 7)
     out.sum().backward()
     assert x.grad is not None and not x.grad.any()
-
-
-def test_roi_align_max_says_what_to_do() -> None:
-    from mmcv.ops import roi_align
-
-    with pytest.raises(NotImplementedError, match="pool_mode='avg'"):
-        roi_align(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), 2, 1.0, 0, "max")
 
 
 def test_mask_targets_of_mmdet() -> None:
