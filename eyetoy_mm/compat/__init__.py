@@ -7,7 +7,8 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
-* `mmseg_text_packages`: mmseg needs two packages that it does not declare.
+* `mmseg_text_packages`: mmseg needs two packages that it does not declare;
+* `panoptic_api`: mmdet needs one for panoptic segmentation that the package index does not have.
 
 Importing this package, and `activate`, import neither torch nor any OpenMMLab package: the traps are defused by import
 hooks, in the moment in which a package that has one is imported.
@@ -19,12 +20,21 @@ from eyetoy_mm.compat import (
     flop_handles,
     mmcv_ops,
     mmseg_text_packages,
+    panoptic_api,
     pkg_resources_shim,
 )
 
 __all__ = ["activate"]
 
-_TRAPS = (mmcv_ops, checkpoint_loading, flop_handles, downstream_configs, pkg_resources_shim, mmseg_text_packages)
+_TRAPS = (
+    mmcv_ops,
+    checkpoint_loading,
+    flop_handles,
+    downstream_configs,
+    pkg_resources_shim,
+    mmseg_text_packages,
+    panoptic_api,
+)
 
 
 def activate() -> None:
