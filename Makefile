@@ -6,6 +6,7 @@ VENV ?= .venv
 PY ?= $(VENV)/bin/python
 DEMO_ARGS ?=
 TEST_ARGS ?=
+TEST_WORKERS ?= 2
 
 # The environment keeps its Python, unless PYTHON is given.
 SAME_PYTHON := $(if $(filter file default undefined,$(origin PYTHON)),,--same-python)
@@ -17,7 +18,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 12
 	@echo
 	@echo 'Variables: PYTHON=python3.12 (makes the environment), VENV=.venv (where it is), PY=python (use another one,'
-	@echo '           as it is), DEMO_ARGS=--short, TEST_ARGS="-k attention"'
+	@echo '           as it is), DEMO_ARGS=--short, TEST_ARGS="-k attention", TEST_WORKERS=2 (tests side by side)'
 
 env:  ## Make the environment (.venv) or bring it up to date
 ifeq ($(origin PY),file)
@@ -30,7 +31,7 @@ demo: env  ## Run the demo (DEMO_ARGS=--short: shortened)
 	$(PY) tools/demo.py $(DEMO_ARGS)
 
 test: env  ## Run the whole test suite
-	$(PY) -m pytest $(TEST_ARGS)
+	$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
 
 lint: env  ## Check style and formatting
 	$(PY) -m ruff check .

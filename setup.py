@@ -19,9 +19,9 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
 
-# What goes into `eyetoy_mm/.mim`, if present. bootstrap.py makes a checkout's environment: no use once installed.
-MIM_ITEMS = ("configs", "tools", "model-index.yml")
-MIM_IGNORE = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "bootstrap.py")
+# What goes into `eyetoy_mm/.mim`, if present. What makes a checkout is no use once installed.
+MIM_ITEMS = ("configs", "tools", "data/sample", "model-index.yml")
+MIM_IGNORE = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "bootstrap.py", "make_sample.py")
 
 # The OpenMMLab packages and what they import without declaring it. mmdet and mmsegmentation refuse mmcv >= 2.2;
 # mmengine reads `mmdet::...` config paths through pkg_resources, which setuptools 82 dropped; mmsegmentation imports
@@ -63,13 +63,15 @@ class BuildPy(build_py):
         mim.mkdir(parents=True)
         for item in MIM_ITEMS:
             source = ROOT / item
+            target = mim / item
+            target.parent.mkdir(parents=True, exist_ok=True)
             if editable:
                 with contextlib.suppress(OSError):  # Windows may not allow links
-                    (mim / item).symlink_to(os.path.relpath(source, mim), target_is_directory=source.is_dir())
+                    target.symlink_to(os.path.relpath(source, target.parent), target_is_directory=source.is_dir())
             elif source.is_dir():
-                shutil.copytree(source, mim / item, ignore=MIM_IGNORE)
+                shutil.copytree(source, target, ignore=MIM_IGNORE)
             elif source.is_file():
-                shutil.copy2(source, mim / item)
+                shutil.copy2(source, target)
 
 
 class BuildExt(build_ext):
@@ -148,10 +150,11 @@ setup(
         "natten": ["natten>=0.20"],
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
-            *("pytest", "hypothesis", "ruff", "mypy", "pre-commit"),
+            *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
             *(f"{name}; python_version >= '3.11'" for name in ("onnx", "onnxruntime", "onnxscript")),
         ],
     },
+    entry_points={"console_scripts": ["eyetoy = eyetoy_mm.cli:main"]},
     ext_modules=kernels(),
     cmdclass={"build_py": BuildPy, "build_ext": BuildExt},
     options={"build": {"build_base": build_folder()}},

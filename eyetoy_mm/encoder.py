@@ -1,4 +1,4 @@
-"""The EyeToy encoder for sequences, images and volumes (seed 001, section 4.3). Needs torch alone."""
+"""The EyeToy encoder for sequences, images and volumes (docs/architecture.md, section 11). Needs torch alone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-normal weights and zero biases for convolutions and linear layers, as the seeds have it."""
+        """Xavier-normal weights and zero biases for convolutions and linear layers, as EyeToy's code has it."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 nn.init.xavier_normal_(module.weight)

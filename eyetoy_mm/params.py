@@ -107,14 +107,13 @@ def msnat_params(
     scale_factor: float = 1.0,
     dropout: float = 0.2,
     drop_path: float = 0.0,
-    conv_groups: int = 32,
+    conv_groups: int | str = 32,
     overlap: bool = False,
 ) -> TransformerParams:
     """An MSNAT block with one head group per entry of ``windows`` / ``merging``.
 
     Group ``i`` merges ``merging[i]`` tokens per axis by a convolution of that kernel and stride, and attends in
-    windows of ``windows[i]`` merged tokens. The convolution has ``conv_groups`` groups where they divide the channels,
-    else as many as the channels allow (depthwise where the input's divide the output's).
+    windows of ``windows[i]`` merged tokens.
 
     Args:
         in_channels: Channels of the block's input.
@@ -125,23 +124,25 @@ def msnat_params(
         scale_factor: 0.5 halves the map inside the block.
         dropout: Dropout of the tokens and of both branches.
         drop_path: Stochastic depth rate.
-        conv_groups: Groups of the tokenizer convolutions.
+        conv_groups: Groups of the tokenizer convolutions: the largest number up to this one that divides the channels
+            of input and output; ``"depthwise"`` for the largest of all, one per channel where the input's divide the
+            output's.
         overlap: Whether a merged token also sees half of each neighbor's cell.
 
     Raises:
-        ValueError: Lists of different lengths, numbers below 1, or channels that the heads do not divide.
+        ValueError: Lists of different lengths, numbers below 1, channels that the heads do not divide, or groups by an
+            unknown name.
     """
     if len(windows) != len(merging) or not windows:
         raise ValueError(f"windows and merging need one entry per head group, got {windows=} and {merging=}")
-    counts = dict(in_channels=in_channels, out_channels=out_channels, num_heads=num_heads, conv_groups=conv_groups)
+    counts = dict(in_channels=in_channels, out_channels=out_channels, num_heads=num_heads)
     for name, value in (counts | dict(windows=min(windows), merging=min(merging))).items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     heads = len(windows) * num_heads
     if out_channels % heads:
         raise ValueError(f"{out_channels=} does not divide by {len(windows)} groups x {num_heads=} = {heads} heads")
-    fits = in_channels % conv_groups == 0 and out_channels % conv_groups == 0
-    groups = conv_groups if fits else math.gcd(in_channels, out_channels)
+    groups = _groups(conv_groups, math.gcd(in_channels, out_channels))
 
     def tokenizer(factor: int) -> ConvParams:
         reach = factor // 2 if overlap else 0  # half a cell on either side
@@ -179,6 +180,17 @@ def msnat_params(
         dropout=dropout,
         drop_path=drop_path,
     )
+
+
+def _groups(wanted: int | str, largest: int) -> int:
+    """The largest number of groups up to ``wanted`` that divides ``largest``, which ``"depthwise"`` stands for."""
+    if wanted == "depthwise":
+        return largest
+    if isinstance(wanted, str):
+        raise ValueError(f"conv_groups must be a number or 'depthwise', got {wanted!r}")
+    if wanted < 1:
+        raise ValueError(f"conv_groups must be at least 1, got {wanted}")
+    return next(groups for groups in range(min(wanted, largest), 0, -1) if largest % groups == 0)
 
 
 # Early layers look far at four scales, late ones near (seed 000, "Example early layer configuration").

@@ -1,9 +1,39 @@
-"""Every test starts from the same random state, whichever tests run before it."""
+"""What holds for every test: one random state, its share of the cores, and toolboxes whose metafiles are read once."""
+
+import os
+from functools import cache
 
 import pytest
 import torch
 
 
+def pytest_configure(config):
+    """Workers side by side (``pytest -n 2``) share the cores, and so do the processes that their tests start."""
+    workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if workers is not None:
+        threads = max(1, (os.cpu_count() or 1) // int(workers))
+        torch.set_num_threads(threads)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
 @pytest.fixture(autouse=True)
 def _seed():
+    """Every test starts from the same random state, whichever tests run before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _bases_are_found_once():
+    """For each base ``mmdet::...`` mmengine reads all metafiles of mmdet, most of the time that a config takes."""
+    try:
+        from mmengine.config import Config
+    except ModuleNotFoundError:
+        yield
+        return
+    find = Config._get_cfg_path
+    found = cache(find)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Config, "_get_cfg_path", staticmethod(lambda path, file: (found if "::" in path else find)(path, file))
+        )
+        yield

@@ -135,6 +135,7 @@ REFUSED = [
     (block, dict(num_heads=3), "out_channels=16 does not divide by 2 groups x num_heads=3"),
     (block, dict(in_channels=0), "in_channels must be at least 1, got 0"),
     (block, dict(conv_groups=0), "conv_groups must be at least 1, got 0"),
+    (block, dict(conv_groups="all"), "conv_groups must be a number or 'depthwise', got 'all'"),
     # global attention, one layer and the stack
     *(
         case

@@ -18,8 +18,8 @@ from torch import nn
 
 import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lacks
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError
 from eyetoy_mm.engine.hooks import CheckClsLabelsHook
+from eyetoy_mm.errors import UserError
 
 pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
 from mmengine.optim import build_optim_wrapper

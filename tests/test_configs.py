@@ -1,7 +1,20 @@
-"""Every config parses, stays a diff, is in the model zoo, builds, and takes a step and a prediction on small inputs."""
+"""Every config parses, stays a diff, is in the model zoo, builds, and takes a step and a prediction.
+
+Full-size models would take minutes to step, so that each proof takes what it needs:
+
+- Of every config, the model is built at its own size, without memory (``skeletons.py``): it has as many parameters as
+  the metafile says, channels of all its parts fit, and a backward pass reaches every parameter.
+- A step with values (loss and every gradient finite) and a prediction are taken at full size by as few configs as have
+  among them every part, backbone, neck or head, of every config: parts that differ in numbers alone are one. The
+  smallest model with a part takes the step; ablations, each a switch of the backbone, do in the size of the demo.
+
+``tools/dry_run.py`` does all of it, and more, with each config at full size.
+"""
 
 import re
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,8 +25,10 @@ from mmengine.structures import InstanceData, PixelData
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones.eyetoy import ARCHS
 from eyetoy_mm.engine.config import load_config
-from tools.dry_run import ROOT, all_configs, build, few_proposals, step, without_downloads
+from eyetoy_mm.engine.dry_run import all_configs, build, few_proposals, few_queries, step, without_downloads
+from tests.skeletons import parameters_without_gradient, parts, skeleton
 
+ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = all_configs()
 ABLATIONS = [path for path in CONFIGS if path.parent.name == "ablations"]
 SIZE = 64
@@ -49,6 +64,7 @@ def detection_sample(model):
         labels=torch.tensor([3]),
         masks=BitmapMasks(masks.numpy(), SIZE, SIZE),
     )
+    sample.gt_sem_seg = PixelData(sem_seg=3 * masks + 90 * (1 - masks))  # a thing on stuff
     return sample
 
 
@@ -114,18 +130,59 @@ def test_ablations_change_the_backbone_alone(path):
         MODELS.build(backbone)  # at its own size
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_one_step_and_one_prediction(path):
-    config = load_config(path, options=demo_size(path) if path in ABLATIONS else None)
+class Sketch(NamedTuple):
+    """What is known of a config's model without its values."""
+
+    parameters: int
+    parts: set[tuple]
+    without_gradient: list[str]
+
+
+def ready(path, options=None):
+    """A config for small images and few proposals, and none of its toolbox's if that is not installed."""
+    config = load_config(path, options=options)
     pytest.importorskip(config.default_scope, reason=f"{config.default_scope} is not installed")
     few_proposals(config)
     without_downloads(config)
+    return config
+
+
+@cache
+def sketch(path) -> Sketch:
+    config = ready(path)
+    model = skeleton(config)
+    size = dict(mmdet=(256, 352), mmpretrain=(224, 224)).get(config.default_scope) or model.data_preprocessor.size
+    # parts are compared before it runs: modules may keep what they have seen
+    return Sketch(sum(p.numel() for p in model.parameters()), parts(model), parameters_without_gradient(model, size))
+
+
+@cache
+def stepped() -> set[Path]:
+    """The configs that take a step: of each part the smallest, and ablations where no other has it."""
+    found: dict[tuple, Path] = {}
+    for path in sorted(CONFIGS, key=lambda path: (path in ABLATIONS, sketch(path).parameters)):
+        for part in sketch(path).parts:
+            found.setdefault(part, path)
+    return set(found.values())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_its_own_size_is_that_of_the_zoo_fits_together_and_every_parameter_gets_a_gradient(path):
+    parameters = MODEL_ZOO.get(str(path.relative_to(ROOT)), {}).get("Metadata", {}).get("Parameters")
+    assert parameters in (None, sketch(path).parameters)
+    assert sketch(path).without_gradient == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_one_step_and_one_prediction(path):
+    if path not in stepped():
+        return  # every part of it is in configs that are
+    config = ready(path, demo_size(path) if path in ABLATIONS else None)
     if "size" in config.model.get("data_preprocessor", {}):
         config.model.data_preprocessor.size = (SIZE, SIZE)
+    few_queries(config)
+    config.model.get("data_preprocessor", {}).pop("batch_augments", None)  # padding to full size
     model = build(config)
-    parameters = MODEL_ZOO.get(str(path.relative_to(ROOT)), {}).get("Metadata", {}).get("Parameters")
-    if parameters is not None:
-        assert parameters == sum(parameter.numel() for parameter in model.parameters())
     data = dict(
         inputs=[torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8) for _ in range(2)],
         data_samples=[SAMPLES[config.default_scope](model) for _ in range(2)],
@@ -137,6 +194,8 @@ def test_one_step_and_one_prediction(path):
     for result in results:
         if config.default_scope == "mmseg":
             assert result.pred_sem_seg.data.shape == (1, SIZE, SIZE)
+        elif "pred_panoptic_seg" in result:
+            assert result.pred_panoptic_seg.sem_seg.shape == (1, SIZE, SIZE)
         elif config.default_scope == "mmpretrain":
             assert result.pred_score.shape == (model.head.num_classes,)
         elif model.with_mask:

@@ -1,14 +1,23 @@
-"""The configs of docs/your-data.md run as they stand, from the data to a prediction."""
+"""The configs of docs/your-data.md run as they stand, from the data to a prediction, and so do those of extending.md.
+
+The latter's are built, trained and loaded; their data are random.
+"""
 
 import re
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
-from tools.dry_run import ROOT, SAMPLE, STAGES, dry_run_apart, photos_by_largest_object
+from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.dry_run import SAMPLE, STAGES, dry_run_apart, photos_by_largest_object
 
+ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"```python\n# configs/(my_\w+\.py)\n(.*?)```", re.DOTALL)
 CONFIGS = dict(BLOCK.findall((ROOT / "docs/your-data.md").read_text()))
 # The same, small enough for a test.
@@ -51,3 +60,47 @@ def test_config_of_the_page(tmp_path, name):
     path.write_text(text + DEMO[name])
     cells, error = dry_run_apart(path, own_data=True)
     assert not error and len(cells) == len(STAGES)
+
+
+# Of each example of docs/extending.md: the file, and what its config says.
+EXAMPLE = re.compile(r"```python\n# (my_\w+)\.py\n(.*?)```\n\n((?:    [^\n]*\n)+)", re.DOTALL)
+EXTENSIONS = {name: (code, config) for name, code, config in EXAMPLE.findall((ROOT / "docs/extending.md").read_text())}
+
+
+def test_there_is_an_example_for_each_part():
+    assert list(EXTENSIONS) == ["my_attention", "my_encoder", "my_backbone"]
+    assert all(len([line for line in code.splitlines() if line.strip()]) <= 25 for code, _ in EXTENSIONS.values())
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_own_parts_from_a_config(name, tmp_path, monkeypatch):
+    """Built from a config, trained, frozen, in layers, and loaded from a file, as any other backbone."""
+    pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
+    code, model = EXTENSIONS[name]
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    base = f'_base_ = "{ROOT}/configs/upernet_eyetoy_ade20k.py"\ncustom_imports = dict(imports=["{name}"])\n'
+    (tmp_path / "config.py").write_text(base + textwrap.dedent(model).replace('"tiny"', '"demo"'))
+    heads = ["decode_head", "auxiliary_head"] if "arch" in model else ["decode_head"]
+    config = load_config(tmp_path / "config.py", options={f"model.{head}.in_channels": None for head in heads})
+    init_default_scope("mmseg")
+    config.model.decode_head.channels = 16
+    backbone, head = MODELS.build(config.model.backbone), MODELS.build(config.model.decode_head)
+    assert sys.modules[name].__file__ == str(tmp_path / f"{name}.py")
+    assert any(type(part).__module__ == name for part in backbone.modules())
+    maps = backbone.train()(torch.randn(2, 3, 64, 96))
+    assert [m.shape[1:] for m in maps] == [
+        (c, 64 // s, 96 // s) for c, s in zip(backbone.out_channels, backbone.out_strides, strict=True)
+    ]
+    head(maps).sin().sum().backward()
+    without = [key for key, p in backbone.named_parameters() if p.grad is None]
+    assert without == [key for key, p in backbone.named_parameters() if not p.requires_grad]
+    assert bool(without) == ("frozen_stages" in model)
+    depths = [backbone.get_layer_depth(key) for key, _ in backbone.named_parameters() if not key.startswith("norm")]
+    assert {depth for depth, _ in depths} == set(range(depths[0][1] - 1))  # a depth for every part, none between
+
+    torch.save({"state_dict": {f"backbone.{key}": x for key, x in backbone.state_dict().items()}}, tmp_path / "a.pth")
+    config.model.backbone.init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "a.pth"))
+    loaded = MODELS.build(config.model.backbone)
+    loaded.init_weights()
+    assert all(torch.equal(x, backbone.state_dict()[key]) for key, x in loaded.state_dict().items())

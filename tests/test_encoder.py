@@ -1,4 +1,4 @@
-"""The encoder as the seeds use it."""
+"""The encoder as the public EyeToy code is used."""
 
 import dataclasses
 

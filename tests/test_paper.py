@@ -1,8 +1,8 @@
-"""Every block against the paper's equations, restated position by position and head by head.
+"""Every block against the equations of docs/architecture.md, restated position by position and head by head.
 
 The restatement shares nothing with the package: it reads the weights by their names in the state dict and its numbers
 from the params, and keeps a map as a plain ``{position: vector}``, so that no layout, view or kernel can be wrong in
-the same way on both sides. Sources: seed 001, sections 4.1 to 4.3 and the diagrams of 4.5.
+the same way on both sides. Source: docs/architecture.md, sections 3 to 11.
 """
 
 import copy
@@ -225,7 +225,7 @@ def global_layer(x, tokens, w, num_heads):
         heads = [
             attend(qkv[i][0][h], [qkv[j][1][h] for j in seen], [qkv[j][2][h] for j in seen]) for h in range(num_heads)
         ]
-        v = normed + torch.cat(heads)  # the diagram's residual leaves from LayerNorm1, not from the input
+        v = normed + torch.cat(heads)  # equation 12: the residual leaves from LayerNorm1, not from the input
         out.append(v + feed_forward(layer_norm(v, w.of("layernorm2")), w.of("ffn")))
     return dict(zip(x, out[len(tokens) :], strict=True)), out[: len(tokens)]
 

@@ -94,9 +94,22 @@ def test_params_are_plain_and_frozen():
         DEFAULT_IMG_ENCODER_PARAMS.input_channels = 1
 
 
-@pytest.mark.parametrize(("channels", "groups"), [((8, 16), 4), ((6, 16), 2), ((6, 12), 6), ((400, 400), 400)])
-def test_tokenizer_groups(channels, groups):
-    """The given number where it divides both, else as many as possible: depthwise where the output is a multiple."""
-    conv_groups = 4 if channels != (400, 400) else 32
-    params = msnat_params(*channels, windows=(3,), merging=(2,), num_heads=2, conv_groups=conv_groups)
+@pytest.mark.parametrize(
+    ("channels", "asked", "groups"),
+    [
+        ((8, 16), 4, 4),
+        ((6, 16), 4, 2),
+        ((6, 12), 4, 3),
+        ((48, 48), 32, 24),
+        ((48, 96), 32, 24),
+        ((400, 400), 32, 25),
+        ((7, 11), 32, 1),
+        ((8, 8), 512, 8),
+        ((48, 48), "depthwise", 48),
+        ((48, 96), "depthwise", 48),
+        ((384, 576), "depthwise", 192),
+    ],
+)
+def test_tokenizers_have_the_most_groups_up_to_the_number_asked_for(channels, asked, groups):
+    params = msnat_params(*channels, windows=(3,), merging=(2,), num_heads=1, conv_groups=asked)
     assert params.attention_params.head_params[0].conv_params.groups == groups

@@ -1,5 +1,7 @@
 """Whole, sliding and test-time augmented inference of our segmentation configs, against their definitions."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from torch.nn.functional import interpolate
 
 import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
 from eyetoy_mm.engine.config import load_config
-from tools.dry_run import ROOT, build
+from eyetoy_mm.engine.dry_run import build
 
 pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
+ROOT = Path(__file__).resolve().parents[1]
 DEMO = {
     "model.backbone.arch.type": "demo",
     "model.decode_head.in_channels": [32, 64, 128, 192],

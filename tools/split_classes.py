@@ -1,54 +1,6 @@
-"""Split a folder of images, one folder per class, into training and validation lists that datasets read.
+"""Split a folder of images: ``eyetoy split``; ``--help`` says more."""
 
-Usage::
-
-    python tools/split_classes.py data/caltech256/256_ObjectCategories --train 60 --exclude 257.clutter
-    python tools/split_classes.py data/caltech-101/101_ObjectCategories --train 30 --exclude BACKGROUND_Google
-    python tools/split_classes.py photos/by_class --train 0.8 --seed 1 --out photos/meta
-
-It writes ``classes.txt``, ``train.txt`` and ``val.txt`` into ``meta`` beside the folder. Files without the suffix of an
-image are left out; the same folder, numbers and seed give the same lists.
-"""
-
-from __future__ import annotations
-
-import argparse
-import os
-from pathlib import Path
-
-from eyetoy_mm.datasets.splits import split_classes, write_split
-from eyetoy_mm.engine.errors import report_user_errors
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", type=Path, help="folder with one folder of images per class")
-    parser.add_argument(
-        "--train", type=float, default=0.8, help="training images of each class: a number, or a fraction (default: 0.8)"
-    )
-    parser.add_argument("--val", type=int, help="validation images of each class at most (default: all that are left)")
-    parser.add_argument("--exclude", nargs="+", default=[], metavar="CLASS", help="classes to leave out")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
-    parser.add_argument("--out", type=Path, help="folder of the lists (default: meta beside the images' folder)")
-    return parser.parse_args()
-
-
-@report_user_errors
-def main() -> None:
-    """Draw, write, and print what was done."""
-    args = parse_args()
-    train, val = split_classes(args.images, args.train, args.val, args.exclude, args.seed)
-    out = args.out or Path(os.path.abspath(args.images)).parent / "meta"  # beside a link, not beside where it leads
-    write_split(out, train, val)
-    for name, split in (("train.txt", train), ("val.txt", val)):
-        counts = [len(paths) for paths in split.values()]
-        each = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
-        print(f"{out / name}: {sum(counts)} images, {each} of each class")
-    excluded = f", without {', '.join(args.exclude)}" if args.exclude else ""
-    print(f"{out / 'classes.txt'}: {len(train)} classes{excluded}; seed {args.seed}")
-    print(f"In the config: num_classes={len(train)} in model.head and data_preprocessor")
-
+from eyetoy_mm.cli import run_tool
 
 if __name__ == "__main__":
-    main()
+    run_tool("split")

@@ -1,4 +1,4 @@
-"""Mask2Former with EyeToy-tiny on ADE20K: 512x512 crops, 160k iterations of 16 images (8 GPUs x 2). Its head is mmdet's.
+"""Mask2Former with EyeToy-tiny on ADE20K: 512x512 crops, 160k iterations of 16 images (8 GPUs x 2); needs mmdet.
 
 The backbone learns at a tenth of the rate, for weights that it starts from: model.backbone.init_cfg.
 """

@@ -3,6 +3,9 @@
 import eyetoy_mm.registry  # noqa: F401 - first: it says what is missing where mmengine is
 from eyetoy_mm.backbones import complexity  # noqa: F401 - teaches mmengine to count FLOPs
 from eyetoy_mm.backbones.eyetoy import EyeToy
+from eyetoy_mm.backbones.log import attach as _attach_log
 from eyetoy_mm.backbones.nat import NAT, DiNAT, DiNAT_s
 
 __all__ = ["NAT", "DiNAT", "DiNAT_s", "EyeToy"]
+
+_attach_log()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from eyetoy_mm.backbones.staged import StagedBackbone, ascending_indices
+from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.encoder import Encoder2D
 from eyetoy_mm.layers.checks import at_least, fraction
-from eyetoy_mm.layers.conv import to_channels_first
 from eyetoy_mm.params import (
     EARLY_MERGING,
     EARLY_WINDOWS,
@@ -40,7 +39,8 @@ class Arch:
         global_heads: Heads of each of them.
         register_tokens: Register tokens.
         use_context_token: Whether the global stack has a context token.
-        conv_groups: Groups of the convolutions that merge tokens, where they divide the channels.
+        conv_groups: Groups of the convolutions that merge tokens, fewer where these do not divide the channels, or
+            ``"depthwise"``.
         overlap: Whether merged tokens overlap.
         stem_stride: Stride of the stem's map, 4 for dense prediction, 1 or 2 for small images.
         stem_channels: Channels of the stem's map where the first stage halves it, as every later stage halves the one
@@ -57,10 +57,16 @@ class Arch:
     global_heads: int = 8
     register_tokens: int = 32
     use_context_token: bool = True
-    conv_groups: int = 32
+    conv_groups: int | str = 32
     overlap: bool = False
     stem_stride: int = 4
     stem_channels: int | None = None
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of the map of each stage, in pixels."""
+        first = self.stem_stride * (1 if self.stem_channels is None else 2)
+        return tuple(first * 2**stage for stage in range(len(self.depths)))
 
 
 ARCHS: dict[str, Arch] = {
@@ -91,17 +97,15 @@ class EyeToy(StagedBackbone):
         arch: A name from :data:`ARCHS`, or a mapping with the fields of :class:`Arch`, where ``type`` may name the
             size that gives the rest: ``dict(type='tiny', register_tokens=8)``.
         in_channels: Channels of the image.
-        out_indices: Stages whose maps are returned, in ascending order; negative ones count from the last. Stages
-            after the last of them are not built, and the global stack belongs to the last stage. None takes every
-            stage for maps, and the last one for classifiers.
-        out_type: ``"featmap"`` for the maps; for classifiers ``"avg_featmap"``, their means over the positions, or
-            ``"context_token"``, the context token alone, which only the last stage has.
-        frozen_stages: -1 freezes nothing, 0 the stem, ``n`` the stem and the first ``n`` stages; frozen parts stay in
-            evaluation mode.
+        out_indices: As in :class:`StagedBackbone`. Stages after the last of them are not built, and the global stack
+            belongs to the last stage.
+        out_type: As there; only the last stage has a context token.
+        frozen_stages: As there.
         dropout: Dropout of tokens and branches.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         with_cp: Recompute the blocks in the backward pass, for less memory.
-        init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
+        init_cfg: As in :class:`StagedBackbone`: ``dict(type='Pretrained', checkpoint=...)`` takes a file of the
+            backbone, or of a model with it; what does not fit is an error.
 
     Raises:
         ValueError: An unknown size or out type, an index or number of stages that the size does not have, or numbers
@@ -109,6 +113,9 @@ class EyeToy(StagedBackbone):
     """
 
     OUT_TYPES = ("featmap", "avg_featmap", "context_token")
+    stem_module = "encoder.initial_proj"
+    encoder_type: type[Encoder2D] = Encoder2D
+    """Takes the fields of :class:`~eyetoy_mm.params.EncoderParams`; a subclass names its own."""
 
     def __init__(
         self,
@@ -122,95 +129,34 @@ class EyeToy(StagedBackbone):
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        self.arch = _resolve(arch)
+        numbers = _resolve(arch)
         fraction(dropout=dropout, drop_path_rate=drop_path_rate)
-        if out_type not in self.OUT_TYPES:
-            raise ValueError(f"out_type must be one of {', '.join(self.OUT_TYPES)}, got {out_type!r}")
-        num_stages = len(self.arch.depths)
-        if out_indices is None:
-            out_indices = range(num_stages) if out_type == "featmap" else (num_stages - 1,)
-        self.out_indices = ascending_indices(out_indices, num_stages)
-        has_context_token = self.arch.global_layers > 0 and self.arch.use_context_token
-        if out_type == "context_token" and (self.out_indices != (num_stages - 1,) or not has_context_token):
+        super().__init__(numbers.embed_dims, numbers.strides, out_indices, out_type, frozen_stages, init_cfg)
+        self.arch = numbers
+        last = self.num_stages - 1
+        has_context_token = numbers.global_layers > 0 and numbers.use_context_token
+        if out_type == "context_token" and (self.out_indices != (last,) or not has_context_token):
             raise ValueError(
-                f"out_type='context_token' needs out_indices=({num_stages - 1},) and a global stack with a context "
-                f"token, got {tuple(out_indices)}, global_layers={self.arch.global_layers} and "
-                f"use_context_token={self.arch.use_context_token}"
+                f"out_type='context_token' needs out_indices=({last},) and a global stack with a context token, got "
+                f"{self.out_indices}, global_layers={numbers.global_layers} and "
+                f"use_context_token={numbers.use_context_token}"
             )
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(f"frozen_stages must be between -1 and {num_stages}, got {frozen_stages}")
-        self.out_type = out_type
-        self.frozen_stages = frozen_stages
+        params = encoder_params(numbers, in_channels, dropout, drop_path_rate, num_stages=self.built_stages.stop)
+        self.encoder = self.encoder_type(**params.__dict__)
+        self.encoder.transformer_stack.gradient_checkpointing = with_cp
+        self.finish()
 
-        params = encoder_params(self.arch, in_channels, dropout, drop_path_rate, num_stages=self.out_indices[-1] + 1)
-        self.encoder = Encoder2D(**params.__dict__)
-        stack = self.encoder.transformer_stack
-        stack.gradient_checkpointing = with_cp
-        for index in self.out_indices:  # each map is normed where it leaves
-            self.add_module(f"norm{index}", nn.LayerNorm(stack.stage_channels[index]))
-        self._freeze()
+    def forward_stages(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The encoder's; only the last stage has a context token."""
+        return self.encoder.forward_stages(x)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Extract features.
-
-        Args:
-            x: Images ``(B, in_channels, H, W)`` of any size.
-
-        Returns:
-            One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index, or its mean ``(B, C_i)``; or the
-            context token ``(B, C)`` alone.
-        """
-        outputs = []
-        for stage, (features, context_token) in enumerate(self.encoder.forward_stages(x)):
-            if stage not in self.out_indices:
-                continue
-            norm = self.get_submodule(f"norm{stage}")
-            if self.out_type == "featmap":
-                outputs.append(to_channels_first(norm(features)).contiguous())
-            elif self.out_type == "avg_featmap":
-                outputs.append(norm(features).flatten(1, -2).mean(1))
-            else:
-                outputs.append(norm(context_token).squeeze(1))
-        return tuple(outputs)
-
-    def _frozen_parts(self) -> list[nn.Module]:
-        stack = self.encoder.transformer_stack
-        parts: list[nn.Module] = []
-        if self.frozen_stages >= 0:
-            parts.append(self.encoder.initial_proj)
-        for stage in range(min(self.frozen_stages, len(stack.stages))):
-            parts.extend(stack.blocks[index] for index in stack.stages[stage])
-            if stage in self.out_indices:
-                parts.append(self.get_submodule(f"norm{stage}"))
-        if self.frozen_stages == len(self.arch.depths) and self.encoder.global_attention is not None:
-            parts.append(self.encoder.global_attention)
-        return parts
-
-    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
-        """Depth of a parameter, for layer-wise learning rate decay.
-
-        Args:
-            param_name: Name of the parameter in the whole model.
-            prefix: What stands before the backbone's own names, e.g. ``"backbone."``.
-
-        Returns:
-            The depth (0 for the stem, 1 for the first block, ...) and the number of depths, with one for what follows
-            the backbone.
-        """
-        num_blocks = len(self.encoder.transformer_stack.blocks)
-        num_global = len(self.encoder.global_attention.layers) if self.encoder.global_attention is not None else 0
-        num_layers = num_blocks + num_global + 2
-        if not param_name.startswith(prefix):
-            return num_layers - 1, num_layers
-        name = param_name.removeprefix(prefix)
-        if name.startswith("encoder.initial_proj."):
-            return 0, num_layers
-        if name.startswith("encoder.transformer_stack.blocks."):
-            return 1 + int(name.split(".")[3]), num_layers
-        if name.startswith("encoder.global_attention.layers."):
-            return 1 + num_blocks + int(name.split(".")[3]), num_layers
-        return num_layers - 1, num_layers
+    def stage_modules(self, stage: int) -> list[str]:
+        """Its blocks, and of the last stage the layers of the global stack."""
+        first, depth = sum(self.arch.depths[:stage]), self.arch.depths[stage]
+        names = [f"encoder.transformer_stack.blocks.{index}" for index in range(first, first + depth)]
+        if stage == self.num_stages - 1:
+            names += [f"encoder.global_attention.layers.{index}" for index in range(self.arch.global_layers)]
+        return names
 
 
 def encoder_params(

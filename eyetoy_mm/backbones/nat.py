@@ -6,7 +6,7 @@ Attention Transformer" (2022); their public repository, whose names of parameter
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice, pairwise
 from typing import Any
@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from eyetoy_mm.backbones.nat_checkpoints import checked
-from eyetoy_mm.backbones.staged import StagedBackbone, ascending_indices
+from eyetoy_mm.backbones import nat_checkpoints
+from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.layers.checks import at_least, fraction
-from eyetoy_mm.layers.conv import Conv2D, to_channels_first, to_channels_last
+from eyetoy_mm.layers.conv import Conv2D, to_channels_last
 from eyetoy_mm.layers.drop_path import DropPath
 from eyetoy_mm.layers.mlp import FeedForward
 from eyetoy_mm.ops import neighborhood_attention
 from eyetoy_mm.registry import MODELS
+from eyetoy_mm.state_dicts import State
 
 # --- Parts; maps are channels-last (B, H, W, C) ----------------------------------------------------------------------
 
@@ -201,22 +202,19 @@ class NAT(StagedBackbone):
         num_heads: Heads of each stage.
         kernel_size: Window, odd.
         mlp_ratio: Width of the feed-forward networks, in channels of the stage.
-        dilations: One for each block of each stage, or a name from ``DILATIONS``; None for the first of these, and 1
-            where there are none. They are not in a checkpoint.
+        dilations: One for each block, in a list for each stage or in a single one, or a name from ``DILATIONS``; None
+            for the first of these, and 1 where there are none. They are not in a checkpoint.
         layer_scale: First value of the learned factors on the branches, 0 for no such factors.
         in_channels: Channels of the image.
-        out_indices: Stages whose maps are returned, in ascending order; negative ones count from the last. Stages
-            after the last of them are not built. None takes every stage for maps, and the last one for means.
-        out_type: ``"featmap"`` for the maps, or ``"avg_featmap"`` for their means over the positions.
-        frozen_stages: -1 freezes nothing, 0 the stem, ``n`` the stem and the first ``n`` stages; frozen parts stay in
-            evaluation mode.
+        out_indices: As in :class:`StagedBackbone`. Stages after the last of them are not built.
+        out_type: As there, ``"featmap"`` or ``"avg_featmap"``.
+        frozen_stages: As there.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         with_cp: Recompute the blocks in the backward pass, for less memory.
         padding: What happens where a window with its gaps is larger than the map: ``"clamp"`` clamps the window;
             ``"zeros"`` pads the map as the published models did, for these. See :class:`BiasedNA`.
-        init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=...)`` takes the published files as they are and the
-            project's own, the latter with ``prefix='backbone.'``; a file that does not fit is an error, see
-            :mod:`eyetoy_mm.backbones.nat_checkpoints`.
+        init_cfg: As in :class:`StagedBackbone`: ``dict(type='Pretrained', checkpoint=...)`` takes the published files
+            as they are and the project's own; what does not fit is an error.
 
     Raises:
         ValueError: An unknown size, padding or out type, an index or number of stages that the size does not have, or
@@ -231,8 +229,8 @@ class NAT(StagedBackbone):
     }
     DILATIONS: dict[str, tuple[tuple[int, ...], ...]] = {}
     """Dilations by name, the default first; of each stage, repeated up to its depth."""
-    OUT_TYPES = ("featmap", "avg_featmap")
     PADDINGS = ("clamp", "zeros")
+    stem_module = "patch_embed"
     stem_type: type[nn.Module] = ConvStem
     downsampler_type: type[nn.Module] = ConvDownsampler
 
@@ -245,7 +243,7 @@ class NAT(StagedBackbone):
         num_heads: Sequence[int] | None = None,
         kernel_size: int | None = None,
         mlp_ratio: int | None = None,
-        dilations: str | Sequence[Sequence[int]] | None = None,
+        dilations: str | Sequence[int] | Sequence[Sequence[int]] | None = None,
         layer_scale: float | None = None,
         in_channels: int = 3,
         out_indices: Sequence[int] | None = None,
@@ -256,8 +254,7 @@ class NAT(StagedBackbone):
         padding: str = "clamp",
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        self.arch = self._resolve(
+        numbers = self._resolve(
             arch,
             embed_dims=embed_dims,
             depths=depths,
@@ -266,38 +263,32 @@ class NAT(StagedBackbone):
             mlp_ratio=mlp_ratio,
             layer_scale=layer_scale,
         )
-        self.dilations = self._resolve_dilations(dilations)
         fraction(drop_path_rate=drop_path_rate)
-        for name, value, choices in (("out_type", out_type, self.OUT_TYPES), ("padding", padding, self.PADDINGS)):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        num_stages = len(self.arch.depths)
-        if out_indices is None:
-            out_indices = range(num_stages) if out_type == "featmap" else (num_stages - 1,)
-        self.out_indices = ascending_indices(out_indices, num_stages)
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(f"frozen_stages must be between -1 and {num_stages}, got {frozen_stages}")
-        self.out_type, self.frozen_stages, self.with_cp = out_type, frozen_stages, with_cp
+        if padding not in self.PADDINGS:
+            raise ValueError(f"padding must be one of {', '.join(self.PADDINGS)}, got {padding!r}")
+        channels = [numbers.embed_dims * 2**stage for stage in range(len(numbers.depths))]
+        strides = [4 * 2**stage for stage in range(len(numbers.depths))]
+        super().__init__(channels, strides, out_indices, out_type, frozen_stages, init_cfg)
+        self.arch, self.with_cp = numbers, with_cp
+        self.dilations = self._resolve_dilations(dilations)
 
-        numbers, last = self.arch, self.out_indices[-1]
         step = drop_path_rate / max(sum(numbers.depths) - 1, 1)
         self.patch_embed = self.stem_type(in_channels, numbers.embed_dims)
         self.levels = nn.ModuleList()
-        for stage in range(last + 1):
-            channels, first = numbers.embed_dims * 2**stage, sum(numbers.depths[:stage])
+        for stage in self.built_stages:
+            first = sum(numbers.depths[:stage])
             blocks = [
                 Block(
-                    channels,
-                    BiasedNA(channels, numbers.num_heads[stage], numbers.kernel_size, dilation, padding),
+                    channels[stage],
+                    BiasedNA(channels[stage], numbers.num_heads[stage], numbers.kernel_size, dilation, padding),
                     int(numbers.mlp_ratio),
                     numbers.layer_scale,
                     step * (first + index),
                 )
                 for index, dilation in enumerate(self.dilations[stage])
             ]
-            self.levels.append(Level(blocks, self.downsampler_type(channels) if stage < last else None))
-            if stage in self.out_indices:
-                self.add_module(f"norm{stage}", nn.LayerNorm(channels))
+            is_last = stage == self.built_stages[-1]
+            self.levels.append(Level(blocks, None if is_last else self.downsampler_type(channels[stage])))
         for name, parameter in self.named_parameters():
             if name.endswith(".rpb"):
                 nn.init.trunc_normal_(parameter, std=0.02)
@@ -306,66 +297,35 @@ class NAT(StagedBackbone):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        self._freeze()
+        self.finish()
 
-    def init_weights(self) -> None:
-        """Initialise from ``init_cfg``; the constructor has done what a model without it needs.
-
-        Raises:
-            CheckpointError: The checkpoint does not fit; the message names keys.
-        """
-        self.init_cfg: list[dict] = checked(self.init_cfg)
-        super().init_weights()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Extract features.
-
-        Args:
-            x: Images ``(B, in_channels, H, W)`` of any size.
-
-        Returns:
-            One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index, or its mean ``(B, C_i)``.
-        """
-        outputs = []
+    def forward_stages(self, x: Tensor) -> Iterator[tuple[Tensor, None]]:
+        """The map at the end of each stage; there is no context token."""
         x = self.patch_embed(to_channels_last(x))
-        for stage, level in enumerate(self.levels):
+        for level in self.levels:
             features, x = level(x, recompute=self.with_cp and self.training)
-            if stage in self.out_indices:
-                features = self.get_submodule(f"norm{stage}")(features)
-                featmap = self.out_type == "featmap"
-                outputs.append(to_channels_first(features).contiguous() if featmap else features.flatten(1, 2).mean(1))
-        return tuple(outputs)
+            yield features, None
 
-    def _frozen_parts(self) -> list[nn.Module]:
-        parts: list[nn.Module] = [self.patch_embed] if self.frozen_stages >= 0 else []
-        for stage in range(min(self.frozen_stages, len(self.levels))):
-            parts.append(self.levels[stage])
-            if stage in self.out_indices:
-                parts.append(self.get_submodule(f"norm{stage}"))
-        return parts
+    def stage_modules(self, stage: int) -> list[str]:
+        """The level, with what makes the next one's map."""
+        return [f"levels.{stage}"]
 
-    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
-        """Depth of a parameter, for layer-wise learning rate decay.
+    def depth_modules(self) -> list[list[str]]:
+        """A block each; a downsampler has the depth of the block after it, the first of the next level."""
+        names: list[list[str]] = [[self.stem_module]]
+        for stage in self.built_stages:
+            names += ([f"levels.{stage}.blocks.{index}"] for index in range(self.arch.depths[stage]))
+            names[-self.arch.depths[stage]] += [f"levels.{stage - 1}.downsample"]
+        return names
 
-        Args:
-            param_name: Name of the parameter in the whole model.
-            prefix: What stands before the backbone's own names, e.g. ``"backbone."``.
+    def modules_left_out(self) -> list[str]:
+        """Also what would make the map after the last that is built."""
+        return [*super().modules_left_out(), f"levels.{self.built_stages[-1]}.downsample"]
 
-        Returns:
-            The depth (0 for the stem, 1 for the first block, ...; a downsampler has that of the block after it) and the
-            number of depths, with one for what follows the backbone.
-        """
-        depths = self.arch.depths[: len(self.levels)]
-        num_layers = sum(depths) + 2
-        if not param_name.startswith(prefix):
-            return num_layers - 1, num_layers
-        part, *path = param_name.removeprefix(prefix).split(".")
-        if part == "patch_embed":
-            return 0, num_layers
-        if part == "levels":
-            stage, kind, index = int(path[0]), path[1], path[2]
-            return 1 + sum(depths[:stage]) + (int(index) if kind == "blocks" else depths[stage]), num_layers
-        return num_layers - 1, num_layers
+    @classmethod
+    def split(cls, state: State, prefix: str | None = None) -> tuple[State, State]:
+        """Published names are taken too; see :func:`.nat_checkpoints.split`."""
+        return nat_checkpoints.split(state, prefix)
 
     @classmethod
     def _resolve(cls, arch: str | Mapping | None, **numbers) -> NATArch:
@@ -401,21 +361,34 @@ class NAT(StagedBackbone):
                 )
         return found
 
-    def _resolve_dilations(self, dilations: str | Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...]:
+    def _resolve_dilations(
+        self, dilations: str | Sequence[int] | Sequence[Sequence[int]] | None
+    ) -> tuple[tuple[int, ...], ...]:
         depths = self.arch.depths
         if dilations is None:
-            dilations = next(iter(self.DILATIONS), [[1] * depth for depth in depths])
+            dilations = next(iter(self.DILATIONS), [1] * sum(depths))
         if isinstance(dilations, str):
             if dilations not in self.DILATIONS:
                 known = f"choose one of {', '.join(self.DILATIONS)}" if self.DILATIONS else "it has none by name"
                 raise ValueError(
                     f"unknown dilations {dilations!r} of {type(self).__name__}; {known}, or give the numbers"
                 )
-            dilations = [list(islice(cycle(some), depth)) for some, depth in zip(self.DILATIONS[dilations], depths)]
-        if [len(some) for some in dilations] != list(depths):
-            raise ValueError(f"dilations need one number per block of each stage, {depths=}, got {dilations}")
-        at_least(1, dilations=min(map(min, dilations)))
-        return tuple(map(tuple, dilations))
+            dilations = [list(islice(cycle(row), depth)) for row, depth in zip(self.DILATIONS[dilations], depths)]
+        given: Any = dilations
+        if _are_numbers(given) and len(given) == sum(depths):
+            numbers = iter(given)
+            given = [list(islice(numbers, depth)) for depth in depths]
+        if not isinstance(given, Sequence) or not all(map(_are_numbers, given)) or [*map(len, given)] != [*depths]:
+            raise ValueError(
+                f"dilations need one number per block of each stage, {depths=}, as a list for each stage or as one "
+                f"list of {sum(depths)}, got {dilations}"
+            )
+        at_least(1, dilations=min(map(min, given)))
+        return tuple(map(tuple, given))
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, int) for value in values)
 
 
 # --- Variants ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Published checkpoints of NAT, DiNAT and DiNAT_s: their names, and loading that leaves nothing out in silence.
+"""Published checkpoints of NAT, DiNAT and DiNAT_s: their names, and what they tell of the backbone.
 
 A published file is a bare dict of tensors, of one of three kinds: a classifier, with one norm, ``norm.``, and
 ``head.``; a backbone for maps, with ``norm0.`` to ``norm3.``; a whole detector or segmentor, with that behind
@@ -14,35 +14,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mmengine.logging import print_log
-from mmengine.model import BaseModule, PretrainedInit, update_init_info
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from eyetoy_mm import state_dicts
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
-from eyetoy_mm.layers.checks import some
-
-State = dict[str, Tensor]
-
-# --- Names ------------------------------------------------------------------------------------------------------------
-
-
-def read_state(filename: str, map_location: str = "cpu") -> State:
-    """Tensors of a checkpoint file, without what trainers wrap around them.
-
-    Raises:
-        CheckpointError: The file cannot be loaded safely, or is not a dict of named tensors.
-    """
-    found = CheckpointLoader.load_checkpoint(filename, map_location=map_location)
-    for wrapping in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(wrapping), Mapping):
-            found = found[wrapping]
-    if not isinstance(found, Mapping) or not found:
-        raise CheckpointError(f"{filename}: not a dict of named tensors but {type(found).__name__}")
-    others = [str(key) for key, value in found.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
-    if others:
-        raise CheckpointError(f"{filename}: {some(others, 8)} should be tensors with a name, and are not")
-    return {key.removeprefix("module."): value for key, value in found.items()}
+from eyetoy_mm.state_dicts import State
 
 
 def split(state: Mapping[str, Tensor], prefix: str | None = None) -> tuple[State, State]:
@@ -52,16 +28,12 @@ def split(state: Mapping[str, Tensor], prefix: str | None = None) -> tuple[State
         state: A published file of any kind, or one of OpenMMLab.
         prefix: What stands before the backbone's names; None takes ``"backbone."`` where there is such a name.
     """
-    if prefix is None:
-        prefix = "backbone." if any(key.startswith("backbone.") for key in state) else ""
-    elif prefix and not prefix.endswith("."):
-        prefix += "."
-    own = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
-    rest = {key: x for key, x in state.items() if not key.startswith(prefix)}
-    own = {re.sub(r"^layers\.", "levels.", key): x for key, x in own.items()}
+    found, rest = state_dicts.split(state, prefix)
+    own = {re.sub(r"^layers\.", "levels.", key): x for key, x in found.items()}
     rest |= {f"head.fc.{key.removeprefix('head.')}": own.pop(key) for key in list(own) if key.startswith("head.")}
     last = _last_stage(own)
-    return {re.sub(r"^norm\.", f"norm{last}.", key): x for key, x in own.items()}, rest
+    own = {re.sub(r"^norm\.", f"norm{last}.", key): x for key, x in own.items()}
+    return state_dicts.with_versions_of(found, own), rest
 
 
 def to_openmmlab(state: Mapping[str, Tensor]) -> State:
@@ -111,91 +83,6 @@ def describe(own: Mapping[str, Tensor]) -> dict[str, Any]:
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"this is not a checkpoint of NAT, DiNAT or DiNAT_s: it has no {error}") from error
-
-
-# --- Loading ----------------------------------------------------------------------------------------------------------
-
-
-def fitting(backbone: BaseModule, own: State, filename: str) -> State:
-    """What a backbone takes from a file; it must be everything that either has, with two exceptions, which are logged.
-
-    A file may have stages, norms and a head that the backbone was built without. And one of a classifier, with its one
-    norm of the last map, starts a backbone for several maps with fresh norms, as in the published recipes.
-
-    Args:
-        backbone: A NAT, DiNAT or DiNAT_s.
-        own: The first of :func:`split`.
-        filename: Of the file, for messages.
-
-    Raises:
-        CheckpointError: Tensors are missing, too many or of another shape; the message names them.
-    """
-    wanted = backbone.state_dict()
-    outputs = [int(stage) for stage in backbone.out_indices]
-    unused = [key for key in own if key not in wanted and _is_left_out(key, backbone)]
-    fresh: list[str] = []
-    if _is_of_classifier(own) and outputs != _norms(own):
-        unused += [key for key in own if key in wanted and key.startswith("norm")]
-        fresh = [key for key in wanted if key.startswith("norm")]
-    taken = {key: x for key, x in own.items() if key not in unused}
-    problems = {
-        "missing": [key for key in wanted if key not in taken and key not in fresh],
-        "not in the model": [key for key in taken if key not in wanted],
-        "of another shape": [
-            f"{key} {tuple(x.shape)} for {tuple(wanted[key].shape)}"
-            for key, x in taken.items()
-            if key in wanted and x.shape != wanted[key].shape
-        ],
-    }
-    if any(problems.values()):
-        lines = (f"{len(keys)} {what} ({some(keys, 8)})" for what, keys in problems.items() if keys)
-        raise CheckpointError(
-            f"{filename} does not fit this {type(backbone).__name__}, and nothing was loaded: {'; '.join(lines)}. "
-            "Is it of another size, kernel_size or layer_scale, or behind another prefix?"
-        )
-    for what, keys in (
-        ("not used, for the backbone has no such output or stage", unused),
-        ("left as they were", fresh),
-    ):
-        if keys:
-            print_log(f"{filename}: {what}: {', '.join(keys)}", logger="current")
-    return taken
-
-
-class CheckedInit(PretrainedInit):
-    """mmengine's ``Pretrained``, for published files too; what does not fit is an error and not a log line."""
-
-    def __call__(self, module: BaseModule) -> None:
-        """Load the checkpoint into a NAT, DiNAT or DiNAT_s.
-
-        Raises:
-            CheckpointError: It does not fit; see :func:`fitting`.
-        """
-        print_log(f"load model from: {self.checkpoint}", logger="current")
-        own, rest = split(read_state(self.checkpoint, self.map_location), self.prefix)
-        if not own:
-            raise CheckpointError(f"{self.checkpoint}: no name starts with {self.prefix!r}, but {some(rest, 8)}")
-        if rest:
-            print_log(f"{self.checkpoint}: not of the backbone: {', '.join(rest)}", logger="current")
-        module.load_state_dict(module.state_dict() | fitting(module, own, self.checkpoint))
-        if hasattr(module, "_params_init_info"):
-            update_init_info(module, init_info=self._get_init_info())
-
-
-def checked(init_cfg: dict | list[dict] | None) -> list[dict]:
-    """``init_cfg`` with :class:`CheckedInit` for ``Pretrained``, and that last, where mmengine has it too."""
-    configs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
-    others = [config for config in configs if config["type"] not in ("Pretrained", PretrainedInit, CheckedInit)]
-    return others + [dict(config, type=CheckedInit) for config in configs if config not in others]
-
-
-def _is_left_out(key: str, backbone: BaseModule) -> bool:
-    """Whether it is of a stage or norm that the size has and the backbone, for its ``out_indices``, does not."""
-    found = re.match(r"(norm|levels\.)(\d+)\.(downsample\.)?", key)
-    if found is None or int(found[2]) >= len(backbone.arch.depths):
-        return False
-    built = len(backbone.levels)
-    return found[1] == "norm" or int(found[2]) >= built or (int(found[2]) == built - 1 and found[3] is not None)
 
 
 def _is_of_classifier(own: Mapping[str, Tensor]) -> bool:

@@ -1,7 +1,7 @@
 """Stand-in for `panopticapi`, `panopticapi.utils` and `panopticapi.evaluation`: what mmdet takes from them.
 
-COCO's panoptic format keeps the number of a pixel's segment in the three channels of a PNG, the lowest digit of base 256
-in red. Panoptic quality is that of Kirillov et al., Panoptic Segmentation, 2019 (1801.00868), equation 1.
+COCO's panoptic format keeps the number of a pixel's segment in the three channels of a PNG, the lowest digit of base
+256 in red. Panoptic quality is that of Kirillov et al., Panoptic Segmentation, 2019 (1801.00868), equation 1.
 """
 
 from __future__ import annotations

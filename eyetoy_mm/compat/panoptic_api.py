@@ -1,8 +1,8 @@
 """Trap: panopticapi is not on the package index.
 
 What breaks: mmdet 3.3.0 takes panoptic annotations apart and evaluates them (`LoadPanopticAnnotations`,
-`CocoPanopticMetric`) with panopticapi, which can be had from its repository alone: `pip install mmdet` does not bring it,
-and every panoptic config ends in "panopticapi is not installed".
+`CocoPanopticMetric`) with panopticapi, which can be had from its repository alone: `pip install mmdet` does not
+bring it, and every panoptic config ends in "panopticapi is not installed".
 
 What we do: `panopticapi` and the two modules that mmdet takes from it, `utils` and `evaluation`, are imported from
 `_panopticapi.py`. The real one, where installed, is found first.

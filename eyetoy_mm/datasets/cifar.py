@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine import fileio
 from mmpretrain.datasets import CIFAR10, CIFAR100
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import join
 from eyetoy_mm.registry import DATASETS
 
 
@@ -47,11 +50,11 @@ class CIFAR10Files(CIFAR10):
             data_list += [dict(img=image, gt_label=label) for image, label in zip(images, labels)]
         return data_list
 
-    def _find(self, name: str) -> Path:
-        root = Path(self.data_root).expanduser()
-        paths = [folder / f for folder in (root, root / self.base_folder) for f in (name, f"{name}.xz")]
+    def _find(self, name: str) -> str:
+        root = os.path.expanduser(self.data_root)
+        paths = [join(folder, f) for folder in (root, join(root, self.base_folder)) for f in (name, f"{name}.xz")]
         for path in paths:
-            if path.is_file():
+            if fileio.exists(path):
                 return path
         raise UserError(
             f"there is no CIFAR file {name}; looked for {', '.join(map(str, paths))}. Say where it is: --data-root DIR"
@@ -63,7 +66,7 @@ class CIFAR100Files(CIFAR10Files, CIFAR100):
     """CIFAR-100 with its 100 fine labels, as :class:`CIFAR10Files`; its folder is ``cifar-100-python``."""
 
 
-def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
+def read_batch(path: str | Path) -> tuple[np.ndarray, list[int]]:
     """Read one batch file.
 
     Args:
@@ -77,7 +80,9 @@ def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
         UserError: It cannot be read, or is something else.
     """
     try:
-        content = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        content = fileio.get(path)
+        if str(path).endswith(".xz"):
+            content = lzma.decompress(content)
         batch = _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
         labels = batch["labels"] if "labels" in batch else batch["fine_labels"]
         labels = [int(label) for label in labels]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine import fileio
 from mmpretrain.datasets import BaseDataset
 
-from eyetoy_mm.datasets.splits import class_images, class_names
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES, class_images, class_names
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address, join
 from eyetoy_mm.registry import DATASETS
 
 
 @DATASETS.register_module()
 class ClassFolders(BaseDataset):
-    """mmpretrain's CustomDataset for local files, with what is wrong with them said by name before training.
+    """mmpretrain's CustomDataset, with what is wrong with local files said by name before training.
+
+    Images at an address (``s3://...``) are listed by mmengine's file client and not looked at before they are loaded.
 
     Without ``ann_file`` the classes are the folders below ``data_prefix``, in the order of ``classes`` if they are
     given; with it, a line is the path of an image and its label, as ``tools/split_classes.py`` writes them.
@@ -34,29 +39,30 @@ class ClassFolders(BaseDataset):
         self, data_root: str = "", ann_file: str = "", classes: str | Sequence[str] | None = None, **kwargs: Any
     ) -> None:
         if isinstance(classes, str):
-            classes = [line.strip() for line in _lines(Path(data_root, classes))]
+            classes = [line.strip() for line in _lines(join(data_root, classes))]
         super().__init__(ann_file=ann_file, data_root=data_root, classes=classes, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Paths of the images, and their labels."""
-        root = Path(self.img_prefix)
+        root = self.img_prefix
         pairs = list(self._listed() if self.ann_file else self._found(root))
         if not pairs:
             raise UserError(f"{self.ann_file or root} has no images")
-        for path, _ in pairs:  # in the loader, an empty file would fail with a message that does not name it
-            if not (root / path).is_file() or (root / path).stat().st_size == 0:
+        images = [(join(root, path), label) for path, label in pairs]
+        for path, _ in images:  # in the loader, an empty file would fail with a message that does not name it
+            if not is_address(path) and not (os.path.isfile(path) and os.path.getsize(path)):
                 listed = f", which {self.ann_file} lists," if self.ann_file else ""
-                raise UserError(f"the image {root / path}{listed} is missing or empty; get it again or take it off")
-        return [dict(img_path=str(root / path), gt_label=label) for path, label in pairs]
+                raise UserError(f"the image {path}{listed} is missing or empty; get it again or take it off")
+        return [dict(img_path=path, gt_label=label) for path, label in images]
 
-    def _found(self, root: Path) -> Iterator[tuple[str, int]]:
+    def _found(self, root: str) -> Iterator[tuple[str, int]]:
         if self.CLASSES is None:
-            self._metainfo["classes"] = tuple(class_names(root))
+            self._metainfo["classes"] = tuple(_class_names(root))
         for label, name in enumerate(self.CLASSES):
-            yield from ((path, label) for path in class_images(root, name))
+            yield from ((path, label) for path in _class_images(root, name))
 
     def _listed(self) -> Iterator[tuple[str, int]]:
-        for number, line in enumerate(_lines(Path(self.ann_file)), start=1):
+        for number, line in enumerate(_lines(self.ann_file), start=1):
             path, _, label = line.strip().rpartition(" ")
             if not path or not label.isdecimal():
                 raise UserError(f"{self.ann_file}, line {number}: {line!r} is not the path of an image and a label")
@@ -68,9 +74,22 @@ class ClassFolders(BaseDataset):
             yield path, int(label)
 
 
-def _lines(path: Path) -> list[str]:
+def _class_names(root: str) -> list[str]:
+    if not is_address(root):
+        return class_names(Path(root))
+    return sorted(fileio.list_dir_or_file(root, list_file=False))
+
+
+def _class_images(root: str, name: str) -> list[str]:
+    if not is_address(root):
+        return class_images(Path(root), name)
+    files = fileio.list_dir_or_file(join(root, name), list_dir=False, recursive=True)
+    return sorted(f"{name}/{file}" for file in files if file.lower().endswith(IMAGE_SUFFIXES))
+
+
+def _lines(path: str) -> list[str]:
     """The lines of a text file that are not blank."""
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in fileio.get_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {path}: {error}") from error

@@ -7,7 +7,7 @@ import random
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError, first_few
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -36,7 +36,9 @@ def class_images(root: Path, name: str) -> list[str]:
     """
     folder = root / name
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder} for the class {name!r}; {root} has {_some(class_names(root))}")
+        raise UserError(
+            f"there is no folder {folder} for the class {name!r}; {root} has {first_few(class_names(root), 8)}"
+        )
     paths = (Path(parent, file) for parent, _, files in os.walk(folder, followlinks=True) for file in files)
     images = [
         path.relative_to(root).as_posix()
@@ -76,10 +78,12 @@ def split_classes(
     names = class_names(root)
     unknown = sorted(set(exclude) - set(names))
     if unknown:
-        raise UserError(f"cannot exclude {', '.join(unknown)}: no such class in {root}, which has {_some(names)}")
+        raise UserError(
+            f"cannot exclude {', '.join(unknown)}: no such class in {root}, which has {first_few(names, 8)}"
+        )
     names = [name for name in names if name not in exclude]
     if len(names) < 2:
-        raise UserError(f"a classifier needs two classes, but {root} leaves {_some(names) or 'none'}")
+        raise UserError(f"a classifier needs two classes, but {root} leaves {first_few(names, 8) or 'none'}")
     images = {name: class_images(root, name) for name in names}
     if train >= 1:
         counts = dict.fromkeys(names, int(train))
@@ -88,7 +92,7 @@ def split_classes(
     short = [f"{name} ({len(images[name])})" for name in names if len(images[name]) <= counts[name]]
     if short:
         need = max(2, int(train) + 1)
-        raise UserError(f"each class needs {need} images, one of them for validation; too few: {_some(short)}")
+        raise UserError(f"each class needs {need} images, one of them for validation; too few: {first_few(short, 8)}")
     first, second = {}, {}
     for name in names:
         drawn = random.Random(f"{seed} {name}").sample(images[name], len(images[name]))
@@ -112,9 +116,3 @@ def write_split(folder: Path, train: Split, val: Split) -> None:
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write the lists into {folder}: {error}; choose another folder") from error
-
-
-def _some(names: Collection[str], most: int = 8) -> str:
-    """The names in one line, cut where there are many."""
-    more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(list(names)[:most]) + more

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from eyetoy_mm.engine.attention_maps import GroupAttention, TokenAttention, record_attention
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.attention_maps import GroupAttention, TokenAttention, record_attention
 from eyetoy_mm.engine.inference import Predictor
+from eyetoy_mm.errors import UserError
 
 _PANEL = 3.0  # inches, the width of a panel
 _MARK = "#00e5ff"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmengine.model import is_model_wrapper
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.backbones.pretrained import read_state
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address
+from eyetoy_mm.state_dicts import State, compare, migrated
 
 
 def check_exists(path: str | None) -> None:
@@ -17,7 +19,7 @@ def check_exists(path: str | None) -> None:
     Raises:
         UserError: There is no such file.
     """
-    if path is not None and "://" not in path and not Path(path).is_file():
+    if path is not None and not is_address(path) and not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}")
 
 
@@ -31,24 +33,21 @@ def check_fits(model: nn.Module, path: str) -> None:
         CheckpointError: The file is not a checkpoint that can be loaded safely.
     """
     check_exists(path)
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location="cpu")
-    found = checkpoint.get("state_dict", checkpoint)
+    check_state_fits(model, read_state(path), path)
+
+
+def check_state_fits(model: nn.Module, state: State, name: str) -> None:
+    """Check that tensors are exactly the model's.
+
+    Args:
+        model: A model, wrapped for several processes or not.
+        state: Tensors under the model's names, or those of an earlier version.
+        name: Of the checkpoint, for the message.
+
+    Raises:
+        UserError: Weights are missing, too many or of another shape; the message names the first of each.
+    """
     inner: nn.Module = model.get_submodule("module") if is_model_wrapper(model) else model
-    wanted = inner.state_dict()
-    found = {key.removeprefix("module."): value for key, value in found.items()}
-    problems = {
-        "missing": [key for key in wanted if key not in found],
-        "not in the model": [key for key in found if key not in wanted],
-        "of another shape": [
-            f"{key} {tuple(found[key].shape)} for {tuple(value.shape)}"
-            for key, value in wanted.items()
-            if key in found and getattr(found[key], "shape", None) != value.shape
-        ],
-    }
-    if any(problems.values()):
-        lines = "; ".join(
-            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for what, keys in problems.items()
-            if keys
-        )
-        raise UserError(f"{path} does not fit the model of this config: {lines}. Is it from another config?")
+    difference = compare(migrated(state, inner), inner.state_dict())
+    if difference:
+        raise UserError(f"{name} does not fit the model of this config: {difference}. Is it from another config?")

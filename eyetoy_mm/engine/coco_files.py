@@ -8,20 +8,21 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine import fileio
 from mmengine.logging import print_log
 
-from eyetoy_mm.engine.errors import UserError
-from eyetoy_mm.layers.checks import some
+from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.paths import is_address, join
 
 
-def check_coco_file(path: Path, split: str, classes: Sequence[str], dataset: dict) -> None:
+def check_coco_file(path: str | Path, split: str, classes: Sequence[str], dataset: dict) -> None:
     """Check that a COCO file has the classes of a dataset, and its images and masks.
 
     mmdet drops annotations of classes that it does not know without a word, and fails without naming the file if
     nothing is left. Annotations of other categories than the config's are logged: leaving some out is a way to use it.
 
     Args:
-        path: The file.
+        path: The file, on a disk or at an address.
         split: What it is for, for the message.
         classes: The dataset's classes.
         dataset: The dataset's config.
@@ -30,21 +31,23 @@ def check_coco_file(path: Path, split: str, classes: Sequence[str], dataset: dic
         UserError: What is wrong, and what to do.
     """
     try:
-        content = _read_coco(path)
+        content = _read_coco(path, dataset.get("backend_args"))
         _check_categories(path, content, classes)
         _check_images(content, classes, dataset)
     except ValueError as error:
         raise UserError(f"{path} ({split}) {error}") from error
 
 
-def _read_coco(path: Path) -> dict[str, list[dict]]:
+def _read_coco(path: str | Path, backend_args: dict | None = None) -> dict[str, list[dict]]:
     """Read a COCO file; ValueError if it is none."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(fileio.get(path, backend_args))
     except ValueError as error:  # no JSON, or no text
         raise ValueError(f"is not JSON: {error}. Is the file complete? Download or write it again") from error
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
+        raise ValueError(f"cannot be read: {error.strerror or error}") from error
+    except (ImportError, KeyError) as error:  # no such client installed, or none of this scheme
+        raise ValueError(f"cannot be read: mmengine has no file client for it ({error})") from error
     fields = dict(
         images=("id", "file_name", "width", "height"),
         annotations=("id", "image_id", "category_id", "bbox", "area"),
@@ -55,18 +58,18 @@ def _read_coco(path: Path) -> dict[str, list[dict]]:
     for key, names in fields.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise ValueError(f"is not in COCO's format: it has no list {key!r}, next to {some(fields, 3)}")
+            raise ValueError(f"is not in COCO's format: it has no list {key!r}, next to {first_few(fields, 3)}")
         for index, entry in enumerate(entries):
             lacking = [name for name in names if not isinstance(entry, dict) or name not in entry]
             if lacking:
-                raise ValueError(f"is not in COCO's format: {key}[{index}] has no {some(lacking)}; add it")
+                raise ValueError(f"is not in COCO's format: {key}[{index}] has no {first_few(lacking)}; add it")
         repeated = [str(id_) for id_, count in Counter(entry["id"] for entry in entries).items() if count > 1]
         if repeated:
-            raise ValueError(f"has several {key} of the same id ({some(repeated)}); give each an id of its own")
+            raise ValueError(f"has several {key} of the same id ({first_few(repeated)}); give each an id of its own")
     return content
 
 
-def _check_categories(path: Path, content: dict[str, list[dict]], classes: Sequence[str]) -> None:
+def _check_categories(path: str | Path, content: dict[str, list[dict]], classes: Sequence[str]) -> None:
     """ValueError if classes are not there or would be mixed up: mmdet numbers them as the file lists its categories."""
     setting = "metainfo=dict(classes=(...)) of the dataset"
     if isinstance(classes, str):
@@ -75,7 +78,8 @@ def _check_categories(path: Path, content: dict[str, list[dict]], classes: Seque
     unknown = {str(a["category_id"]) for a in content["annotations"]} - set(map(str, names))
     if unknown:
         raise ValueError(
-            f"has annotations of category_id {some(sorted(unknown))}, which its categories do not list; correct them"
+            f"has annotations of category_id {first_few(sorted(unknown))}, which its categories do not list; "
+            "correct them"
         )
     counts = Counter(names[a["category_id"]] for a in content["annotations"])
     others = [f"{name!r} (annotations: {count})" for name, count in counts.items() if name not in classes]
@@ -84,19 +88,19 @@ def _check_categories(path: Path, content: dict[str, list[dict]], classes: Seque
         own = tuple(names.values()) if len(names) <= 10 else f"its {len(names)} categories in their order"
         raise ValueError(
             "does not have all classes of the config, which mmdet would pass over in silence:\n"
-            f"  in classes, not in the file: {some(absent)}\n"
-            + (f"  in the file, not in classes: {some(others)}\n" if others else "")
+            f"  in classes, not in the file: {first_few(absent)}\n"
+            + (f"  in the file, not in classes: {first_few(others)}\n" if others else "")
             + f"Set {setting}, in training, validation and test, to {own}, and num_classes={len(names)} in the model's "
             "heads, or correct the file"
         )
     if others:
-        print_log(f"{path}: left out, being of no class of the config: {some(others)}", "current", logging.WARNING)
+        print_log(f"{path}: left out, being of no class of the config: {first_few(others)}", "current", logging.WARNING)
     found = [name for name in names.values() if name in classes]
     if found != list(classes):
         raise ValueError(
-            f"lists the categories as {some(map(repr, found))}, but the config's classes are "
-            f"{some(map(repr, classes))}: mmdet would call them by each other's names. Use the file's order, and each "
-            f"name once, in {setting}"
+            f"lists the categories as {first_few(map(repr, found))}, but the config's classes are "
+            f"{first_few(map(repr, classes))}: mmdet would call them by each other's names. Use the file's order, "
+            f"and each name once, in {setting}"
         )
 
 
@@ -126,15 +130,15 @@ def _check_images(content: dict[str, list[dict]], classes: Sequence[str], datase
             f"leaves no image: it has {len(images)}, {len(labelled)} with annotations of the classes; "
             f"filter_cfg={dict(rules)}. Check the annotations' image_id and the images' width and height"
         )
-    folder = dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("img") or ""
-    if any("://" in str(part) for part in folder):
+    folder = join(dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("img") or "")
+    if is_address(folder):
         return
-    paths = [Path(*folder, image["file_name"]) for image in used]
+    paths = [Path(folder, image["file_name"]) for image in used]
     # Whole folders at a time: asking for each image takes minutes on network disks.
     present = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}
     missing = [str(path) for path in paths if path not in present]
     if missing:
         raise ValueError(
-            f"names {len(missing)} images (of {len(paths)}) that are not on disk: {some(missing)}. Put them there, or "
-            "say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR"
+            f"names {len(missing)} images (of {len(paths)}) that are not on disk: {first_few(missing)}. Put them "
+            "there, or say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR"
         )

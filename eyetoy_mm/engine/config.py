@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.utils import get_installed_path
 
+from eyetoy_mm.engine.channels import match_channels
 from eyetoy_mm.engine.coco_files import check_coco_file
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address, join, package_file
 
 _INSTALL = "pip install 'eyetoy-mm[lite]' (or [full] where mmcv's compiled operators are wanted)"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every tool that runs a config takes; :func:`load_config_from` reads it."""
-    parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)")
-    parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
-    parser.add_argument("--amp", action="store_true", help="mixed precision in training; evaluation follows the config")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override settings: key.of.it=value ...")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-
-
-def load_config_from(args: argparse.Namespace) -> Config:
-    """Load the config that a command line asks for; ``args.config`` is its path."""
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return load_config(
-        args.config,
-        options=args.cfg_options,
-        work_dir=args.work_dir,
-        data_root=args.data_root,
-        launcher=args.launcher,
-        amp=args.amp,
-    )
 
 
 def load_config(
@@ -55,7 +33,7 @@ def load_config(
     """Read a config file and apply what was given on the command line.
 
     Args:
-        path: The config file.
+        path: The config file, or ``eyetoy_mm::eyetoy/...`` (``mmdet::...``) for one of a package.
         options: Dotted keys and their values, as ``--cfg-options`` gives them; they win over everything else.
         work_dir: Where logs and checkpoints go; ``work_dirs/<config name>`` when neither given nor in the file.
         data_root: Folder that replaces every dataset's ``data_root``.
@@ -63,13 +41,13 @@ def load_config(
         amp: Train in mixed precision.
 
     Returns:
-        The config, adapted to this machine (see :func:`adapt_to_machine`).
+        The config, adapted to this machine (see :func:`adapt_to_machine`), with the channels of its neck and heads.
 
     Raises:
-        UserError: The file is missing or does not parse, or it needs a package that is not installed.
+        UserError: The file is missing or does not parse, it needs a package that is not installed, or its neck and
+            heads are for other channels than the backbone has (see :func:`match_channels`).
     """
-    if not Path(path).is_file():
-        raise UserError(f"there is no config file {path}")
+    path = find_config(path)
     try:
         config = Config.fromfile(path)
     except (ModuleNotFoundError, ImportError) as error:
@@ -91,10 +69,37 @@ def load_config(
         for _, dataset in _datasets(config, ("train", "val", "test")):
             _repoint(dataset, data_root)
         _repoint_annotations(config, data_root)
+    else:
+        _find_sample(config)
     if options:
         config.merge_from_dict(options)
+    match_channels(config)
     adapt_to_machine(config)
     return config
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of a config.
+
+    Args:
+        name: Its path, or ``eyetoy_mm::eyetoy/...`` for one that comes with a package, with or without ``.py``.
+
+    Raises:
+        UserError: There is none.
+    """
+    package, inside, below = str(name).partition("::")
+    if inside and find_spec(package) is None:
+        raise UserError(f"{name} is of the package {package}, which is not installed")
+    if package == "eyetoy_mm" and inside:
+        folder = package_file("configs")
+    else:
+        folder = Path(get_installed_path(package), ".mim", "configs") if inside else Path()
+    path = folder / (below if inside else name)
+    if inside and path.suffix != ".py":
+        path = path.with_name(f"{path.name}.py")
+    if not path.is_file():
+        raise UserError(f"there is no config file {path}" + (f" ({name})" if inside else ""))
+    return path
 
 
 def adapt_to_machine(config: Config) -> None:
@@ -112,6 +117,8 @@ def adapt_to_machine(config: Config) -> None:
 def check_data(config: Config, *splits: str) -> None:
     """Check that the files and folders of the datasets exist, and that COCO files fit the classes of the config.
 
+    What lies at an address (``s3://...``) is left to mmengine's file client; COCO files there are read.
+
     Args:
         config: The config.
         splits: Which of ``train``, ``val`` and ``test`` will be used.
@@ -122,10 +129,10 @@ def check_data(config: Config, *splits: str) -> None:
     """
     missing: dict[str, list[str]] = {}
     wanted = [(split, path) for split, dataset in _datasets(config, splits) for path in _dataset_paths(dataset)]
-    wanted += [(split, Path(e["ann_file"])) for split, e in _evaluators(config, splits) if e.get("ann_file")]
+    wanted += [(split, e["ann_file"]) for split, e in _evaluators(config, splits) if e.get("ann_file")]
     for split, path in wanted:
-        if not path.exists():
-            missing.setdefault(str(path), []).append(split)
+        if not is_address(path) and not Path(path).exists():
+            missing.setdefault(str(Path(path)), []).append(split)
     if missing:
         lines = "\n".join(f"  {path}  ({', '.join(dict.fromkeys(splits))})" for path, splits in missing.items())
         roots = ", ".join(
@@ -153,14 +160,14 @@ def _datasets(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, di
                 pending.extend(inner if isinstance(inner, list | tuple) else [inner])
 
 
-def _dataset_paths(dataset: dict) -> Iterator[Path]:
-    root = Path(dataset.get("data_root") or "")
+def _dataset_paths(dataset: dict) -> Iterator[str]:
+    root = dataset.get("data_root") or ""
     prefixes = dataset.get("data_prefix") or {}
     for value in prefixes.values() if isinstance(prefixes, dict) else [prefixes]:
-        if value is not None and "://" not in str(value):
-            yield root / str(value)
+        if value is not None:
+            yield join(root, value)
     if dataset.get("ann_file"):
-        yield root / dataset["ann_file"]
+        yield join(root, dataset["ann_file"])
 
 
 def _repoint(dataset: dict, data_root: str) -> None:
@@ -171,12 +178,23 @@ def _repoint(dataset: dict, data_root: str) -> None:
         dataset["ann_file"] = dataset["ann_file"].removeprefix(old).lstrip("/")
 
 
+def _find_sample(config: Config) -> None:
+    """Let datasets on the embedded photos find them from every folder."""
+    sample = "data/sample"
+    for split, dataset in list(_datasets(config, ("train", "val", "test"))):
+        if str(dataset.get("data_root") or "").rstrip("/") == sample and not Path(sample).exists():
+            _repoint(dataset, str(package_file(sample)))
+            for _, evaluator in _evaluators(config, (split,)):
+                if str(evaluator.get("ann_file") or "").startswith(f"{sample}/"):
+                    evaluator["ann_file"] = str(package_file(evaluator["ann_file"]))
+
+
 def _repoint_annotations(config: Config, data_root: str) -> None:
     """COCO's evaluators name the annotation file by its whole path."""
     for split, evaluator in _evaluators(config, ("val", "test")):
         loader = config.get(f"{split}_dataloader")
         if loader and evaluator.get("ann_file") and loader.dataset.get("ann_file"):
-            evaluator["ann_file"] = str(Path(data_root) / loader.dataset.ann_file)
+            evaluator["ann_file"] = join(data_root, loader.dataset.ann_file)
 
 
 def _evaluators(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
@@ -197,8 +215,7 @@ def _check_coco_datasets(config: Config, splits: tuple[str, ...]) -> None:
         alike = [getattr(kind, name, None) is getattr(CocoDataset, name) for name in ("load_data_list", "COCOAPI")]
         if all(alike) and dataset.get("ann_file"):
             classes = kind._load_metainfo(dataset.get("metainfo")).get("classes") or ()
-            path = Path(dataset.get("data_root") or "") / dataset["ann_file"]
-            check_coco_file(path, split, classes, dataset)
+            check_coco_file(join(dataset.get("data_root") or "", dataset["ann_file"]), split, classes, dataset)
 
 
 def _replace_types(node: object, names: dict[str, str]) -> int:

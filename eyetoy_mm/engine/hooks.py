@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import HOOKS
 
 
@@ -138,8 +138,8 @@ class CheckClsLabelsHook(Hook):
 class CheckDetDataHook(Hook):
     """Refuse datasets whose classes are not as many as a detector's heads expect, or differ in training and validation.
 
-    Heads named ``bbox_head``, ``mask_head`` and ``panoptic_head`` are checked, wherever they are in the model. What the annotation files
-    hold is checked before anything is built, by :func:`eyetoy_mm.engine.config.check_data`.
+    Heads named ``bbox_head``, ``mask_head`` and ``panoptic_head`` are checked, wherever they are in the model. What the
+    annotation files hold is checked before anything is built, by :func:`eyetoy_mm.engine.config.check_data`.
     """
 
     priority = "VERY_HIGH"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mmcv
@@ -14,7 +15,8 @@ from mmengine.structures import BaseDataElement
 from typing_extensions import override
 
 from eyetoy_mm.engine.checkpoint import check_fits
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address
 
 
 class Predictor:
@@ -143,13 +145,46 @@ def open_predictor(
     return _PREDICTORS[scope](config, checkpoint, device, score_threshold)
 
 
+def paint_files(predictor: Predictor, images: Iterable[str | Path], folder: Path) -> Iterator[tuple[str | Path, Path]]:
+    """Predict and paint one image after the other.
+
+    Args:
+        predictor: The model.
+        images: Files or addresses.
+        folder: Where the pictures go.
+
+    Yields:
+        Each image, and its picture.
+
+    Raises:
+        UserError: Some are missing or no images; told at the end: one bad image should not stop a long run.
+    """
+    taken: set[Path] = set()
+    refused: list[UserError] = []
+    for path in images:
+        try:
+            image = read_image(path)
+        except UserError as error:
+            refused.append(error)
+            continue
+        target = folder / f"{Path(path).stem}.png"
+        while target in taken:  # images of one name from several folders
+            target = target.with_stem(target.stem + "_")
+        taken.add(target)
+        painted = predictor.paint(image, predictor.predict(image))
+        mmcv.imwrite(mmcv.rgb2bgr(painted), str(target))
+        yield path, target
+    if refused:
+        raise UserError("; ".join(map(str, refused)))
+
+
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as BGR ``(H, W, 3)``.
+    """Read an image as BGR ``(H, W, 3)``, from a disk or from an address.
 
     Raises:
         UserError: The file is missing, or no image.
     """
-    if not Path(path).is_file():
+    if not is_address(path) and not Path(path).is_file():
         raise UserError(f"there is no image {path}")
     image = mmcv.imread(str(path))
     if image is None:

@@ -34,7 +34,7 @@ def write_instances(source: Path, classes: Sequence[str], target: Path) -> Path:
 
 
 def write_panoptic(instances: Path, stuff: str, classes: Sequence[str], target: Path) -> None:
-    """Write COCO's panoptic annotations: every instance a thing, what is left one segment of stuff, crowds without label.
+    """Write COCO panoptic annotations: instances as things, one segment of stuff beside them, crowds unlabelled.
 
     Args:
         instances: In COCO's format; where they overlap, the smaller one is on top.
@@ -55,7 +55,9 @@ def write_panoptic(instances: Path, stuff: str, classes: Sequence[str], target: 
         file_name = f"{Path(image['file_name']).stem}.png"
         colors = np.stack([segments % 256, segments // 256, np.zeros_like(segments)], axis=-1)  # RGB
         mmcv.imwrite(colors[..., ::-1].astype(np.uint8), str(target.with_suffix("") / file_name))
-        info = [_segment(segments == index, index, categories[index]) for index in np.unique(segments).tolist() if index]
+        info = [
+            _segment(segments == index, index, categories[index]) for index in np.unique(segments).tolist() if index
+        ]
         annotations.append(dict(image_id=image["id"], file_name=file_name, segments_info=info))
     listed = [dict(id=index, name=name, isthing=int(name in things)) for name, index in number.items()]
     target.write_text(json.dumps(dict(images=coco.dataset["images"], annotations=annotations, categories=listed)))

@@ -80,7 +80,7 @@ class SharedScaleNA(nn.Module):
             qkv = self._tokenize_and_project(x)
         else:
             qkv = self.qkv_proj(self.dropout(self.tokenizer(self._pad(x))))
-        query, key, value = qkv.view(*qkv.shape[:-1], 3, self.num_heads, -1).unbind(-3)
+        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         window, dilation = self.attn_params.attention_window, self.attn_params.dilation
         return neighborhood_attention(query, key, value, window, dilation).flatten(-2)
 

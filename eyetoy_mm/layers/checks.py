@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 
 def at_least(minimum: int, **values: int) -> None:
     """Refuse values below ``minimum``.
@@ -25,10 +23,3 @@ def fraction(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")
-
-
-def some(values: Iterable[str], limit: int = 5) -> str:
-    """The first of ``values`` and how many follow, for a message."""
-    values = list(values)
-    rest = f" and {len(values) - limit} more" if len(values) > limit else ""
-    return ", ".join(values[:limit]) + rest

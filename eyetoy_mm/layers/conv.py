@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -37,7 +39,7 @@ class _ChannelsLastConv(_ConvNd):
         ValueError: A field below 1, groups that do not divide the channels, or a padding that cannot be.
     """
 
-    def __init__(self, **fields) -> None:
+    def __init__(self, **fields: Any) -> None:
         params = ConvParams(**fields)
         at_least(
             1,

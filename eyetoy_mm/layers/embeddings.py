@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 
 class PositionalEmbedding(nn.Module):
-    """Sines and cosines of each axis' positions (Vaswani et al., 2017, section 3.5), one block of channels per axis.
+    """Sines and cosines of each axis' positions, one block of channels per axis.
+
+    Source: docs/architecture.md, equation 11, after Vaswani et al. (2017), section 3.5.
 
     Raises:
         ValueError: ``dim`` does not divide by 2 x the number of axes.

@@ -1,4 +1,4 @@
-"""Global attention through register and context tokens (seed 001, section 4.2): linear in the number of positions."""
+"""Global attention through register and context tokens, linear in positions (docs/architecture.md, section 10)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from eyetoy_mm.ops import token_attention
 class GlobalAttentionTransformer(nn.Module):
     """One global layer over the context token, the register tokens and a map of any rank.
 
-    The tokens attend to everything, a position of the map to itself and the tokens. As the paper draws it, the
-    residual of the attention leaves from LayerNorm1's output.
+    The tokens attend to everything, a position of the map to itself and the tokens. The residual of the attention
+    leaves from LayerNorm1's output (docs/architecture.md, equation 12).
 
     Args:
         d_model: Channels.
@@ -98,11 +98,11 @@ class GlobalAttentionTransformer(nn.Module):
         context_token, register_tokens, flat = sequence.tensor_split((self.num_context_tokens, tokens.shape[1]), dim=1)
         return flat.reshape(x.shape), context_token, register_tokens
 
-    def _token(self, name: str, given: Tensor | None, batch: int) -> Tensor:
-        own = getattr(self, name)
-        if (own is None) == (given is None):
-            raise ValueError(f"{name} must {'be given: this layer owns none' if own is None else 'not be given'}")
-        return own.expand(batch, -1, -1) if given is None else given
+    def _token(self, name: str, passed: Tensor | None, batch: int) -> Tensor:
+        learned = getattr(self, name)
+        if (learned is None) == (passed is None):
+            raise ValueError(f"{name} must {'be given: this layer owns none' if learned is None else 'not be given'}")
+        return learned.expand(batch, -1, -1) if passed is None else passed
 
 
 class GlobalAttentionStack(nn.Module):

@@ -8,7 +8,7 @@ from eyetoy_mm.layers.checks import at_least
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU, linear, on the last axis. Source: the ``FFN`` of seed 001, section 4.1, with ratio 4.
+    """Linear, GELU, linear, on the last axis. Source: docs/architecture.md, equation 10.
 
     Raises:
         ValueError: Channels or a ratio below 1.

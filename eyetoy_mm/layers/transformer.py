@@ -1,4 +1,7 @@
-"""The MSNAT block and the stack of them (seed 001, section 4.1). All maps are channels-last ``(B, *spatial, C)``."""
+"""The MSNAT block and the stack of them (docs/architecture.md, sections 7 and 8).
+
+All maps are channels-last ``(B, *spatial, C)``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from eyetoy_mm.layers.attention import (
-    MultiScaleMultiHeadNA,
     MultiScaleMultiHeadNA1D,
     MultiScaleMultiHeadNA2D,
     MultiScaleMultiHeadNA3D,
@@ -35,13 +37,14 @@ class MSNATTransformer(nn.Module):
         attention_params: The attention.
         scale_factor: Factor on the map's size; the attention's own must agree.
         dropout: Dropout of both branches.
-        drop_path: Stochastic depth of both branches.
+        drop_path: Drop path (stochastic depth) of both branches.
 
     Raises:
         ValueError: Channels or scale factors that do not fit together, or rates outside ``[0, 1)``.
     """
 
-    attention_type: type[MultiScaleMultiHeadNA]
+    attention_type: type[nn.Module]
+    """Takes the fields of :class:`~eyetoy_mm.params.MultiHeadAttentionParams`; see docs/extending.md for one's own."""
 
     def __init__(
         self,

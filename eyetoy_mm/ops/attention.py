@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
@@ -18,11 +16,11 @@ from eyetoy_mm.ops import (
     selection,
 )
 from eyetoy_mm.ops.neighborhood import Neighborhood
+from eyetoy_mm.ops.selection import Backend
 
-# In order of preference. Each module has `refusal(...)`, the reason why it cannot run a case or None, and
-# `attend(...)`. `torch` runs everything, so what follows it is used by name alone: `flex`, whose compiled kernels have
-# not been measured on CUDA yet, and `reference`, which is for tests.
-BACKENDS: dict[str, ModuleType] = {
+# In order of preference. `torch` runs everything, so what follows it is used by name alone: `flex`, whose compiled
+# kernels have not been measured on CUDA yet, and `reference`, which is for tests.
+BACKENDS: dict[str, Backend] = {
     "natten": backend_natten,
     "cpp": backend_cpp,
     "torch": backend_torch,
@@ -45,9 +43,9 @@ def neighborhood_attention(
 
     The window of a position near a border is shifted inward, never padded; see :mod:`eyetoy_mm.ops.neighborhood`. A
     window larger than an axis is clamped to it. Under autocast the inputs are cast to its dtype. It has derivatives of
-    every order, in either direction, and takes part in the transforms of :mod:`torch.func`. Source: Hassani et al.,
-    "Neighborhood Attention Transformer" (CVPR 2023), eq. 1-3, and "Dilated Neighborhood Attention Transformer" (2022),
-    eq. 1-2.
+    every order, in either direction, and takes part in the transforms of :mod:`torch.func`. Source:
+    docs/architecture.md, section 4; Hassani et al., "Neighborhood Attention Transformer" (CVPR 2023), eq. 1-3, and
+    "Dilated Neighborhood Attention Transformer" (2022), eq. 1-2.
 
     Args:
         query: ``(B, *spatial, heads, head_dim)`` with one to three spatial axes.
@@ -147,9 +145,9 @@ def _check(
         raise ValueError(
             f"query, key and value must be on one device, got {query.device}, {key.device} and {value.device}"
         )
-    sizes, dilations = _per_axis("kernel_size", kernel_size, ndim), _per_axis("dilation", dilation, ndim)
+    kernel_sizes, dilations = _per_axis("kernel_size", kernel_size, ndim), _per_axis("dilation", dilation, ndim)
     if bias is not None:
-        expected = (query.shape[-2], *(2 * size - 1 for size in sizes))
+        expected = (query.shape[-2], *(2 * size - 1 for size in kernel_sizes))
         if tuple(bias.shape) != expected:
             raise ValueError(
                 f"bias must be (heads, 2 * kernel_size - 1 per axis) = {expected}, got {tuple(bias.shape)}"
@@ -159,7 +157,7 @@ def _check(
     spatial = tuple(query.shape[1:-2])
     if plain_form.is_wanted():  # sizes may be tensors or symbols then; the graph is for these
         spatial = tuple(int(length) for length in spatial)
-    return Neighborhood.of(spatial, sizes, dilations)
+    return Neighborhood.of(spatial, kernel_sizes, dilations)
 
 
 def _per_axis(name: str, sizes: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:

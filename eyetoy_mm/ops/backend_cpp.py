@@ -88,23 +88,24 @@ def _run(
         raise RuntimeError(KERNELS)
     shape = tensors[0].shape
     batch, *spatial, heads, dim = shape
-    ones = [1] * (3 - len(spatial))
-    numbers = [batch, heads, dim, *ones, *spatial, *ones, *kernel_size, *ones, *dilation]
-    numbers += struct.unpack("q", struct.pack("d", scale))
-    numbers += [torch.get_num_threads(), PARALLEL or 0]
+    unused_axes = [1] * (3 - len(spatial))
+    # of 64 bits each
+    words = [batch, heads, dim, *unused_axes, *spatial, *unused_axes, *kernel_size, *unused_axes, *dilation]
+    words += struct.unpack("q", struct.pack("d", scale))
+    words += [torch.get_num_threads(), PARALLEL or 0]
     table = (heads, *(2 * size - 1 for size in kernel_size))
     for x in (bias, bias_gradient):
         if x is not None and not x.is_contiguous():
             raise TypeError(f"the kernels take a contiguous bias, got {tuple(x.shape)} by {x.stride()}")
-        numbers.append(0 if x is None else _checked(x, table))
-    problem = len(numbers)
+        words.append(0 if x is None else _checked(x, table))
+    problem = len(words)
     for x in tensors:  # as a ``Strided`` each
         batch_stride, *strides, head_stride, _ = x.stride()
-        numbers += [_checked(x, shape), batch_stride, *[0] * len(ones), *strides, head_stride]
-    memory = array.array("q", numbers)
-    first = memory.buffer_info()[0]
-    addresses = range(first + 8 * problem, first + 8 * len(numbers), 48)
-    if getattr(KERNELS, function)(*map(ctypes.c_void_p, (first, *addresses))) < 0:
+        words += [_checked(x, shape), batch_stride, *[0] * len(unused_axes), *strides, head_stride]
+    buffer = array.array("q", words)
+    base = buffer.buffer_info()[0]
+    addresses = range(base + 8 * problem, base + 8 * len(words), 48)
+    if getattr(KERNELS, function)(*map(ctypes.c_void_p, (base, *addresses))) < 0:
         raise MemoryError(f"out of memory in neighborhood attention over {tuple(shape)}")
 
 
@@ -158,21 +159,38 @@ def _table(bias: Tensor | None) -> Tensor | None:
 # --- The operators ----------------------------------------------------------------------------------------------------
 
 
-def _forward(query, key, value, bias, kernel_size, dilation, scale):
+def _forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> Tensor:
     q, k, v = _float(query), _float(key), _float(value)
     output = q.new_empty(q.shape)
     _run("eyetoy_forward", (q, k, v, output), kernel_size, dilation, scale, _table(bias))
     return output.to(query.dtype)
 
 
-def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
+def _backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g, q, k, v = _float(gradient), _float(query), _float(key), _float(value)
     dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
     table = _table(bias)
     table_gradient = None if table is None else table.new_zeros(table.shape)
     _run("eyetoy_backward", (g, q, k, v, dq, dk, dv), kernel_size, dilation, scale, table, table_gradient)
-    bias_gradient = query.new_empty(0) if table_gradient is None else table_gradient.to(bias.dtype)
-    return *(x.to(query.dtype) for x in (dq, dk, dv)), bias_gradient
+    bias_gradient = query.new_empty(0) if bias is None or table_gradient is None else table_gradient.to(bias.dtype)
+    return dq.to(query.dtype), dk.to(query.dtype), dv.to(query.dtype), bias_gradient
 
 
 _operator = Operator("neighborhood_attention_cpp", _forward, _backward)

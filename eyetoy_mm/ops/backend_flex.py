@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from eyetoy_mm.ops.caching import cached_tensors
-from eyetoy_mm.ops.flex import MaskMod, compile_apart, make_block_mask
+from eyetoy_mm.ops.flex import MaskMod, compile_for_case, make_block_mask
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
 
@@ -47,19 +48,19 @@ def attend(
 
 def coordinates(neighborhood: Neighborhood, index: Tensor) -> list[Tensor]:
     """Position along each axis of a position of the flattened map."""
-    places = []
+    axis_positions = []
     for axis in reversed(neighborhood.axes):
-        places.append(index % axis.length)
+        axis_positions.append(index % axis.length)
         index = index // axis.length
-    return places[::-1]
+    return axis_positions[::-1]
 
 
 def mask_mod(neighborhood: Neighborhood) -> MaskMod:
     """The neighborhood as ``flex_attention`` asks for it: whether a query attends to a key."""
 
     def attends(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        places = zip(neighborhood.axes, coordinates(neighborhood, query), coordinates(neighborhood, key), strict=True)
-        return functools.reduce(torch.logical_and, (axis.attends(i, j) for axis, i, j in places))
+        per_axis = zip(neighborhood.axes, coordinates(neighborhood, query), coordinates(neighborhood, key), strict=True)
+        return functools.reduce(torch.logical_and, (axis.attends(i, j) for axis, i, j in per_axis))
 
     return attends
 
@@ -70,10 +71,10 @@ def score_mod(neighborhood: Neighborhood, bias: Tensor) -> Callable[[Tensor, Ten
 
     def add_bias(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         index = torch.zeros_like(query)
-        places = zip(neighborhood.axes, coordinates(neighborhood, query), coordinates(neighborhood, key), strict=True)
-        for axis, i, j in places:
-            along = axis.bias_index(i, j).clamp(0, 2 * axis.kernel_size - 2)  # out of range only where it is masked out
-            index = index * (2 * axis.kernel_size - 1) + along
+        per_axis = zip(neighborhood.axes, coordinates(neighborhood, query), coordinates(neighborhood, key), strict=True)
+        for axis, i, j in per_axis:
+            index_on_axis = axis.bias_index(i, j).clamp(0, 2 * axis.kernel_size - 2)  # clamped where it is masked out
+            index = index * (2 * axis.kernel_size - 1) + index_on_axis
         return score + flat[head, index]
 
     return add_bias
@@ -86,8 +87,8 @@ def _block_mask(neighborhood: Neighborhood, device: torch.device) -> BlockMask:
 
 @functools.lru_cache(maxsize=64)
 def _compiled(neighborhood: Neighborhood, with_bias: bool) -> Callable[..., Tensor]:
-    def attention(q, k, v, bias, mask, scale):
-        modification = score_mod(neighborhood, bias) if with_bias else None
-        return flex_attention(q, k, v, score_mod=modification, block_mask=mask, scale=scale)
+    def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: BlockMask, scale: float) -> Tensor:
+        modification = None if bias is None else score_mod(neighborhood, bias)
+        return cast(Tensor, flex_attention(q, k, v, score_mod=modification, block_mask=mask, scale=scale))
 
-    return compile_apart(attention, neighborhood, with_bias)
+    return compile_for_case(attention, neighborhood, with_bias)

@@ -49,8 +49,10 @@ def _bias_index(neighborhood: Neighborhood, device: torch.device) -> Tensor:
     """Index ``(N, N)`` into the flattened bias; anything in range where a position does not attend."""
     index = torch.zeros(1, 1, dtype=torch.long, device="cpu")
     for axis in neighborhood.axes:
-        along = [[axis.bias_index(i, j) for j in range(axis.length)] for i in range(axis.length)]
+        axis_index = [[axis.bias_index(i, j) for j in range(axis.length)] for i in range(axis.length)]
         size = 2 * axis.kernel_size - 1
-        pairs = index[:, None, :, None] * size + torch.tensor(along, device="cpu").clamp(0, size - 1)[None, :, None, :]
+        pairs = (
+            index[:, None, :, None] * size + torch.tensor(axis_index, device="cpu").clamp(0, size - 1)[None, :, None, :]
+        )
         index = pairs.flatten(2, 3).flatten(0, 1)
     return index.to(device)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,15 @@ def attend(
 # --- The operators ----------------------------------------------------------------------------------------------------
 
 
-def _forward(query, key, value, bias, kernel_size, dilation, scale):
+def _forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> Tensor:
     output = query.new_empty(*query.shape[:-1], value.shape[-1])
     for plan, (q, k, v, o) in _maps(kernel_size, dilation, query, key, value, output):
         masks = _masks(plan, bias, query)
@@ -69,12 +78,21 @@ def _forward(query, key, value, bias, kernel_size, dilation, scale):
     return output
 
 
-def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
+def _backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     gradients = [torch.zeros(x.shape, dtype=_compute_dtype(x), device=x.device) for x in (query, key, value)]
     bias_gradient = query.new_zeros(0) if bias is None else torch.zeros_like(bias)
     for plan, maps in _maps(kernel_size, dilation, gradient, query, key, value, *gradients):
         masks = _masks(plan, bias, query)
-        mask_gradients: list = [0 for _ in masks]
+        mask_gradients = [] if bias is None else [torch.zeros_like(mask) for mask in masks if mask is not None]
         cuts = (plan.queries, plan.queries, plan.keys, plan.keys)
         do, q, k, v = (_cut(x, cut) for x, cut in zip(maps[:4], cuts, strict=True))
         q.mul_(scale)
@@ -88,7 +106,7 @@ def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
             dk[halos].add_(torch.bmm(ds.transpose(1, 2), q[tiles]))
             dq[tiles] = torch.bmm(ds, k[halos])
             if bias is not None:
-                one_pattern = len(plan.cases[turn.case].which) == 1
+                one_pattern = len(plan.cases[turn.case].pattern_of_strip) == 1
                 ds = ds.view(turn.strips, -1, len(bias), *ds.shape[1:])  # (strips, maps, heads, queries, keys)
                 mask_gradients[turn.case] += ds.sum((0, 1) if one_pattern else 1, keepdim=True)
         dq.mul_(scale)
@@ -97,7 +115,8 @@ def _backward(gradient, query, key, value, bias, kernel_size, dilation, scale):
                 position.add_(strip)
         if bias is not None:
             bias_gradient += _bias_gradient(plan, mask_gradients).view(bias.shape)
-    return *(g.to(query.dtype) for g in gradients), bias_gradient
+    query_gradient, key_gradient, value_gradient = (x.to(query.dtype) for x in gradients)
+    return query_gradient, key_gradient, value_gradient, bias_gradient
 
 
 _operator = Operator("neighborhood_attention", _forward, _backward)
@@ -121,18 +140,19 @@ def _masks(plan: Plan, bias: Tensor | None, like: Tensor) -> Sequence[Tensor | N
         return _plain_masks(plan, _compute_dtype(like), like.device)
     table = F.pad(bias.flatten(1).to(_compute_dtype(like)), (0, 1), value=-math.inf)
     masks = [table[:, index.to(like.device)] for index in _indices(plan)]  # (heads, patterns, queries, keys)
-    return [mask.transpose(0, 1)[list(case.which), None] for mask, case in zip(masks, plan.cases, strict=True)]
+    return [
+        mask.transpose(0, 1)[list(case.pattern_of_strip), None] for mask, case in zip(masks, plan.cases, strict=True)
+    ]
 
 
 @cached_tensors(maxsize=32)
 def _plain_masks(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[Tensor | None, ...]:
     masks = []
     for index, case in zip(_indices(plan), plan.cases, strict=True):
-        outside = index == _past_the_end(plan)
-        mask = torch.zeros(outside.shape, dtype=dtype, device=outside.device).masked_fill_(outside, -math.inf)[
-            list(case.which), None, None
-        ]
-        masks.append(mask.to(device) if outside.any() else None)
+        not_attended = index == _past_the_end(plan)
+        mask = torch.zeros(index.shape, dtype=dtype, device=index.device).masked_fill_(not_attended, -math.inf)
+        mask = mask[list(case.pattern_of_strip), None, None]
+        masks.append(mask.to(device) if not_attended.any() else None)
     return tuple(masks)
 
 
@@ -150,8 +170,9 @@ def _bias_gradient(plan: Plan, mask_gradients: Sequence[Tensor]) -> Tensor:
     heads = mask_gradients[0].shape[2]
     table = mask_gradients[0].new_zeros(heads, _past_the_end(plan) + 1)
     for gradient, case, index in zip(mask_gradients, plan.cases, _indices(plan), strict=True):
-        which = torch.tensor(case.which, device=gradient.device)
-        per_pattern = gradient.new_zeros(len(case.patterns), *gradient.shape[2:]).index_add_(0, which, gradient[:, 0])
+        pattern_of_strip = torch.tensor(case.pattern_of_strip, device=gradient.device)
+        per_pattern = gradient.new_zeros(len(case.patterns), *gradient.shape[2:])
+        per_pattern.index_add_(0, pattern_of_strip, gradient[:, 0])
         index = index.to(gradient.device).flatten().expand(heads, -1)
         table.scatter_add_(1, index, per_pattern.transpose(0, 1).flatten(1))
     return table[:, :-1]
@@ -175,22 +196,23 @@ def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor)
     for groups in itertools.product(*(dilation_groups(axis) for axis in neighborhood.axes)):
         axes = tuple(axis for _, _, axis in groups)
         counts, lengths = tuple(count for _, count, _ in groups), tuple(axis.length for axis in axes)
-        together = heads * math.prod(counts)
-        step = min(batch, max(1, maps_at_once(axes, dim) // together))
-        for first in range(0, batch, step):
-            size = min(step, batch - first)
+        maps_per_sample = heads * math.prod(counts)
+        samples_at_once = min(batch, max(1, maps_at_once(axes, dim) // maps_per_sample))
+        for first in range(0, batch, samples_at_once):
+            samples = min(samples_at_once, batch - first)
             views = []
             for x in tensors:
                 # position group + m + dilation * i along an axis is position i of map m
-                b, *along, h, d = x.stride()
+                sample_stride, *axis_strides, head_stride, dim_stride = x.stride()
                 offset = (
                     x.storage_offset()
-                    + first * b
-                    + sum(group * s for (group, _, _), s in zip(groups, along, strict=True))
+                    + first * sample_stride
+                    + sum(group * s for (group, _, _), s in zip(groups, axis_strides, strict=True))
                 )
-                strides = (b, *along, h, *(s * apart for s, apart in zip(along, dilation, strict=True)), d)
-                views.append(x.as_strided((size, *counts, heads, *lengths, x.shape[-1]), strides, offset))
-            yield Plan.of(axes, size * together), views
+                dilated = (s * d for s, d in zip(axis_strides, dilation, strict=True))
+                strides = (sample_stride, *axis_strides, head_stride, *dilated, dim_stride)
+                views.append(x.as_strided((samples, *counts, heads, *lengths, x.shape[-1]), strides, offset))
+            yield Plan.of(axes, samples * maps_per_sample), views
 
 
 def _cut(x: Tensor, cut: Cut) -> Tensor:
@@ -207,12 +229,13 @@ def _pairs(x: Tensor, strips: Tensor, cut: Cut) -> Iterator[tuple[Tensor, Tensor
     """Views of a map and of its strips that hold the same positions. No position is twice in one view."""
     n = len(cut.runs)
     strips = strips.view(*cut.counts, *x.shape[: -1 - n], *cut.widths, x.shape[-1])
-    outer, along, inner = x.stride()[: -1 - n], x.stride()[-1 - n : -1], x.stride()[-1]
+    outer_strides, axis_strides, dim_stride = x.stride()[: -1 - n], x.stride()[-1 - n : -1], x.stride()[-1]
     for runs in itertools.product(*cut.runs):
         counts, widths = [run.number for run in runs], [run.width for run in runs]
-        offset = x.storage_offset() + sum(run.position * s for run, s in zip(runs, along, strict=True))
-        strides = (*(run.step * s for run, s in zip(runs, along, strict=True)), *outer, *along, inner)
+        offset = x.storage_offset() + sum(run.position * s for run, s in zip(runs, axis_strides, strict=True))
+        steps = (run.step * s for run, s in zip(runs, axis_strides, strict=True))
+        strides = (*steps, *outer_strides, *axis_strides, dim_stride)
         positions = x.as_strided((*counts, *x.shape[: -1 - n], *widths, x.shape[-1]), strides, offset)
-        some = tuple(slice(run.first, run.first + run.every * run.number, run.every) for run in runs)
-        inside: tuple = (*some, ..., *(slice(width) for width in widths), slice(None))
-        yield positions, strips[inside]
+        windows = (slice(run.first, run.first + run.every * run.number, run.every) for run in runs)
+        index: tuple[Any, ...] = (*windows, ..., *(slice(width) for width in widths), slice(None))
+        yield positions, strips[index]

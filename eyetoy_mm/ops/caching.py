@@ -27,18 +27,18 @@ def cached_tensors(maxsize: int) -> Callable[[Callable[Case, Made]], Callable[Ca
 
     def decorate(make: Callable[Case, Made]) -> Callable[Case, Made]:
         @functools.lru_cache(maxsize)
-        def kept(*case, **named):
+        def kept(*case: Case.args, **named: Case.kwargs) -> Made:
             with torch.inference_mode(False):
                 return make(*case, **named)
 
         @functools.wraps(make)
-        def get(*case, **named):
+        def get(*case: Case.args, **named: Case.kwargs) -> Made:
             passing = (
                 torch.compiler.is_compiling()
                 or is_in_torch_dispatch_mode()
                 or torch._C._are_functorch_transforms_active()
             )
-            return (make if passing else kept)(*case, **named)
+            return (make if passing else kept)(*case, **named)  # type: ignore[arg-type]  # they are hashable
 
         get.cache_clear = kept.cache_clear  # type: ignore[attr-defined]
         return get

@@ -38,7 +38,7 @@ def _mask(neighborhood: Neighborhood, dtype: torch.dtype, device: torch.device) 
     attends = torch.ones(1, 1, dtype=torch.bool, device=device)
     for axis in neighborhood.axes:
         position = torch.arange(axis.length, device=device)
-        along = axis.attends(position[:, None], position[None, :])
+        attends_on_axis = axis.attends(position[:, None], position[None, :])
         # positions of the axes so far and of this one, flattened row-major
-        attends = (attends[:, None, :, None] & along[None, :, None, :]).flatten(2, 3).flatten(0, 1)
+        attends = (attends[:, None, :, None] & attends_on_axis[None, :, None, :]).flatten(2, 3).flatten(0, 1)
     return torch.zeros(attends.shape, dtype=dtype, device=device).masked_fill(~attends, -math.inf)

@@ -9,7 +9,7 @@ Along one axis of length ``L`` with kernel size ``k`` and dilation ``d``:
 So a border shifts the window and never pads it, and an even ``k`` reaches ``k // 2`` to the left and ``k // 2 - 1`` to
 the right. This is NATTEN's definition (checked against 0.21.7), except that NATTEN raises where ``k * d`` exceeds the
 axis, while here the window is clamped to the whole group (``k_eff = min(k, L_g)``). In several dimensions a
-neighborhood is the product over the axes.
+neighborhood is the product over the axes. docs/architecture.md, section 3, has it as equations.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ class Axis:
         group = query % self.dilation
         latest = self.length // self.dilation + (group < self.length % self.dilation).to(query.dtype) - self.kernel_size
         start = torch.minimum(query // self.dilation - self.kernel_size // 2, latest).clamp(min=0)
-        place = key // self.dilation
-        return (key % self.dilation == group) & (place >= start) & (place < start + self.kernel_size)
+        in_group = key // self.dilation
+        return (key % self.dilation == group) & (in_group >= start) & (in_group < start + self.kernel_size)
 
     @property
     def pairs(self) -> int:
         """Number of (position, key) pairs: the sizes of all windows added up. Lengths may be symbolic here."""
-        each, longer = self.length // self.dilation, self.length % self.dilation
-        groups = ((longer, each + 1), (self.dilation - longer, each))  # how many of them, how long
-        return sum(number * length * torch.sym_min(length, self.kernel_size) for number, length in groups)
+        short_length, num_long_groups = self.length // self.dilation, self.length % self.dilation
+        groups = ((num_long_groups, short_length + 1), (self.dilation - num_long_groups, short_length))
+        return sum(count * length * torch.sym_min(length, self.kernel_size) for count, length in groups)
 
     @property
     def is_global(self) -> bool:

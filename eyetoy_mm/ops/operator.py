@@ -48,6 +48,8 @@ Backward = Callable[
     [Tensor, Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float],
     tuple[Tensor, Tensor, Tensor, Tensor],
 ]
+Tensors = Sequence[Tensor | None]
+Dims = tuple[int | None, ...]  # the mapped axis of each argument or output, None where it has none
 
 
 class Operator:
@@ -82,7 +84,7 @@ class Operator:
         flops.register(getattr(torch.ops.eyetoy_mm, name), flops.forward_flops)
         flops.register(getattr(torch.ops.eyetoy_mm, f"{name}_backward"), flops.backward_flops)
 
-    def __call__(self, query: Tensor, *arguments) -> Tensor:
+    def __call__(self, query: Tensor, *arguments: Any) -> Tensor:
         """Called as ``forward`` is."""
         if torch._C._are_functorch_transforms_active():
             if _is_watched(query):  # the nodes of torch.library have no rule for torch.func.grad
@@ -94,7 +96,7 @@ class Operator:
             return _EagerAttention.apply(self, query, *arguments)
         return self.forward(query, *arguments)
 
-    def gradients(self, gradient: Tensor, *arguments) -> tuple[Tensor, ...]:
+    def gradients(self, gradient: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         """Called as ``backward`` is."""
         if torch._C._are_functorch_transforms_active():
             return _Gradients.apply(self, gradient, *arguments)
@@ -116,24 +118,24 @@ class _Attention(torch.autograd.Function):
     """``Operator.forward``; the first argument is the operator."""
 
     @staticmethod
-    def forward(operator: Operator, *arguments):
+    def forward(operator: Operator, *arguments: Any) -> Tensor:
         return operator.forward(*arguments)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.operator, *arguments = inputs
         _save(ctx, arguments, output)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> Tensors:
         return None, *_differentiate(ctx.operator.gradients, ctx, gradient)
 
     @staticmethod
-    def jvp(ctx, _, *tangents):
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
         return _push_forward(_plain(ctx.numbers), ctx.saved_tensors, tangents)
 
     @staticmethod
-    def vmap(info, in_dims, operator, *arguments):
+    def vmap(info: Any, in_dims: Dims, operator: Operator, *arguments: Any) -> tuple[Tensor, int]:
         return _vmap(operator, info, in_dims[1:], *arguments)
 
 
@@ -141,25 +143,26 @@ class _Gradients(torch.autograd.Function):
     """``Operator.backward``; the first argument is the operator."""
 
     @staticmethod
-    def forward(operator: Operator, *arguments):
+    def forward(operator: Operator, *arguments: Any) -> tuple[Tensor, ...]:
         return operator.backward(*arguments)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _, *arguments = inputs
         _save(ctx, arguments, output)
 
     @staticmethod
-    def backward(ctx, *directions):
+    def backward(ctx: Any, *directions: Tensor) -> Tensors:
         return None, *_differentiate_gradients(ctx, *directions)
 
     @staticmethod
-    def jvp(ctx, _, *tangents):
-        found = _push_forward(_plain_gradients(ctx.numbers), ctx.saved_tensors, tangents)
-        return (*found, found[0].new_zeros(0)) if ctx.saved_tensors[4] is None else found
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        primals = ctx.saved_tensors
+        pushed = _push_forward(_plain_gradients(ctx.numbers), primals, tangents)
+        return (*pushed, pushed[0].new_zeros(0)) if primals[4] is None else pushed
 
     @staticmethod
-    def vmap(info, in_dims, operator, *arguments):
+    def vmap(info: Any, in_dims: Dims, operator: Operator, *arguments: Any) -> tuple[tuple[Tensor, ...], Dims]:
         return _vmap_gradients(operator.gradients, info, in_dims[1:], *arguments)
 
 
@@ -169,7 +172,7 @@ class _EagerAttention(_Attention):
     setup_context = torch.autograd.Function.setup_context
 
     @staticmethod
-    def forward(ctx, *inputs):
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
         _Attention.setup_context(ctx, inputs, None)
         return _Attention.forward(*inputs)
 
@@ -180,12 +183,12 @@ class _EagerGradients(_Gradients):
     setup_context = torch.autograd.Function.setup_context
 
     @staticmethod
-    def forward(ctx, *inputs):
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         _Gradients.setup_context(ctx, inputs, None)
         return _Gradients.forward(*inputs)
 
 
-def _save(ctx, inputs: Sequence[Any], output: object) -> None:
+def _save(ctx: Any, inputs: Sequence[Any], output: object) -> None:
     """Keep the tensors for either direction, and the numbers."""
     ctx.numbers = Numbers(*inputs[-3:])
     ctx.save_for_backward(*inputs[:-3])
@@ -193,21 +196,21 @@ def _save(ctx, inputs: Sequence[Any], output: object) -> None:
         ctx.save_for_forward(*inputs[:-3])
 
 
-def _differentiate(gradients: Callable[..., tuple[Tensor, ...]], ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(gradients: Callable[..., tuple[Tensor, ...]], ctx: Any, gradient: Tensor) -> Tensors:
     """The gradients of the arguments of ``forward``."""
-    *of_qkv, of_bias = gradients(gradient, *ctx.saved_tensors, *ctx.numbers)
-    return *of_qkv, None if ctx.saved_tensors[3] is None else of_bias, None, None, None
+    query, key, value, bias = ctx.saved_tensors  # once: gradient checkpointing gives them only once
+    *of_qkv, of_bias = gradients(gradient, query, key, value, bias, *ctx.numbers)
+    return *of_qkv, None if bias is None else of_bias, None, None, None
 
 
-def _differentiate_gradients(ctx, *directions: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate_gradients(ctx: Any, *directions: Tensor) -> Tensors:
     """The gradients of the arguments of ``backward``, among them the gradient of the output."""
-    wanted = directions if ctx.saved_tensors[4] is not None else directions[:3]
-    return *_pull_back(_plain_gradients(ctx.numbers), ctx.saved_tensors, wanted), None, None, None
+    primals = ctx.saved_tensors
+    cotangents = directions if primals[4] is not None else directions[:3]
+    return *_pull_back(_plain_gradients(ctx.numbers), primals, cotangents), None, None, None
 
 
 # --- Derivatives of the plain form ------------------------------------------------------------------------------------
-
-Tensors = Sequence[Tensor | None]
 
 
 def _plain(numbers: Numbers) -> Callable[..., Tensor]:
@@ -229,14 +232,16 @@ def _plain_gradients(numbers: Numbers) -> Callable[..., tuple[Tensor, ...]]:
     return gradients
 
 
-def _pull_back(function: Callable, primals: Tensors, cotangent: Tensor | Sequence[Tensor]) -> list[Tensor | None]:
+def _pull_back(
+    function: Callable[..., Any], primals: Tensors, cotangent: Tensor | Sequence[Tensor]
+) -> list[Tensor | None]:
     """The product of a cotangent and the Jacobian of a function; None for a tensor that is None."""
-    given = [x for x in primals if x is not None]
-    pull = torch.func.vjp(lambda *found: function(*_put(found, primals)), *given)[1]
+    present = [x for x in primals if x is not None]
+    pull = torch.func.vjp(lambda *tensors: function(*_put(tensors, primals)), *present)[1]
     return _put(pull(cotangent), primals)
 
 
-def _push_forward(function: Callable, primals: Tensors, tangents: Tensors) -> Any:
+def _push_forward(function: Callable[..., Any], primals: Tensors, tangents: Tensors) -> Any:
     """The product of the Jacobian of a function and tangents, where a tangent of None is zero.
 
     Pulling a cotangent back is linear in it; the derivative of that, in any point, is the Jacobian transposed twice.
@@ -244,28 +249,37 @@ def _push_forward(function: Callable, primals: Tensors, tangents: Tensors) -> An
     primals = [None if x is None else forward_ad.unpack_dual(x).primal for x in primals]
     moved = [None if tangent is None else x for x, tangent in zip(primals, tangents)]
 
-    def moving(*found: Tensor):
-        return function(*(own if x is None else x for x, own in zip(_put(found, moved), primals, strict=True)))
+    def moving(*tensors: Tensor) -> Any:
+        return function(*(fixed if x is None else x for x, fixed in zip(_put(tensors, moved), primals, strict=True)))
 
     # Autograd turns forward mode off here. The tangents of this level are taken off already; those of an outer level,
     # where this one is to be differentiated again, must not be lost.
     with forward_ad._set_fwd_grad_enabled(True):
         output, pull, *_ = torch.func.vjp(moving, *(x for x in moved if x is not None))
         push = torch.func.vjp(pull, torch.utils._pytree.tree_map(torch.zeros_like, output))[1]
-        (found,) = push(tuple(tangent for tangent in tangents if tangent is not None))
-    return found
+        (pushed,) = push(tuple(tangent for tangent in tangents if tangent is not None))
+    return pushed
 
 
-def _put(found: Sequence[Tensor], places: Tensors) -> list[Tensor | None]:
-    """The tensors one after the other where ``places`` has one, and None where it has none."""
-    pending = iter(found)
-    return [None if x is None else next(pending) for x in places]
+def _put(tensors: Sequence[Tensor], like: Tensors) -> list[Tensor | None]:
+    """The tensors one after the other where ``like`` has one, and None where it has none."""
+    pending = iter(tensors)
+    return [None if x is None else next(pending) for x in like]
 
 
 # --- vmap -------------------------------------------------------------------------------------------------------------
 
 
-def _vmap(call: Callable[..., Tensor], info, in_dims, query, key, value, bias, *numbers):
+def _vmap(
+    call: Callable[..., Tensor],
+    info: Any,
+    in_dims: Dims,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    *numbers: Any,
+) -> tuple[Tensor, int]:
     """A mapped axis joins the batch; with a bias of its own for each entry, it joins the heads."""
     *qkv_dims, bias_dim = in_dims[:4]
     size = info.batch_size
@@ -278,19 +292,27 @@ def _vmap(call: Callable[..., Tensor], info, in_dims, query, key, value, bias, *
 
 
 def _vmap_gradients(
-    call: Callable[..., tuple[Tensor, ...]], info, in_dims, gradient, query, key, value, bias, *numbers
-):
+    call: Callable[..., tuple[Tensor, ...]],
+    info: Any,
+    in_dims: Dims,
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    *numbers: Any,
+) -> tuple[tuple[Tensor, ...], Dims]:
     """A mapped axis joins the batch; with a bias it joins the heads, since each entry has its own gradient of it."""
     *dims, bias_dim = in_dims[:5]
     size, tensors = info.batch_size, (gradient, query, key, value)
     if bias is None:
         joined = [_into_batch(x, dim, size) for x, dim in zip(tensors, dims, strict=True)]
-        *found, none = call(*joined, None, *numbers)
-        return (*(x.unflatten(0, (size, -1)) for x in found), none), (0, 0, 0, None)
+        *of_qkv, none = call(*joined, None, *numbers)
+        return (*(x.unflatten(0, (size, -1)) for x in of_qkv), none), (0, 0, 0, None)
     joined = [_into_heads(x, dim, size) for x, dim in zip(tensors, dims, strict=True)]
-    *found, of_bias = call(*joined, _into_batch(bias, bias_dim, size), *numbers)
+    *of_qkv, of_bias = call(*joined, _into_batch(bias, bias_dim, size), *numbers)
     axis = query.dim() - (dims[1] is not None) - 2
-    return (*(x.unflatten(-2, (size, -1)) for x in found), of_bias.unflatten(0, (size, -1))), (axis, axis, axis, 0)
+    return (*(x.unflatten(-2, (size, -1)) for x in of_qkv), of_bias.unflatten(0, (size, -1))), (axis, axis, axis, 0)
 
 
 def _into_batch(x: Tensor, dim: int | None, size: int) -> Tensor:
@@ -308,10 +330,27 @@ def _into_heads(x: Tensor, dim: int | None, size: int) -> Tensor:
 # --- Shapes -----------------------------------------------------------------------------------------------------------
 
 
-def _fake_output(query, key, value, bias, kernel_size, dilation, scale):
+def _fake_output(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> Tensor:
     return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
-def _fake_gradients(gradient, query, key, value, bias, kernel_size, dilation, scale):
+def _fake_gradients(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, ...]:
     tensors = (query, key, value, query.new_empty(0) if bias is None else bias)
     return tuple(x.new_empty(x.shape) for x in tensors)

@@ -59,7 +59,7 @@ class _Table:
     keys: list[list[int]]  # (tiles, keys), positions
     attended: list[list[list[bool]]]  # (tiles, queries, keys)
     bias: list[list[list[int]]]  # (tiles, queries, keys), index into the bias; anything where not attended
-    places: list[int]  # where each position is among the queries of all tiles
+    slot_of_position: list[int]  # among the queries of all tiles
 
 
 @functools.lru_cache(maxsize=64)
@@ -68,12 +68,15 @@ def _table(axis: Axis, size: int) -> _Table:
     groups = [range(group, axis.length, axis.dilation) for group in range(min(axis.dilation, axis.length))]
     queries = [list(group[i : i + size]) for group in groups for i in range(0, len(group), size)]
     halos = [sorted({key for query in tile for key in axis.keys(query)}) for tile in queries]
-    most = max(len(halo) for halo in halos)
+    longest_halo = max(len(halo) for halo in halos)
     attended = [
-        [[key in axis.keys(query) for key in halo] + [False] * (most - len(halo)) for query in _filled(tile, size)]
+        [
+            [key in axis.keys(query) for key in halo] + [False] * (longest_halo - len(halo))
+            for query in _filled(tile, size)
+        ]
         for tile, halo in zip(queries, halos, strict=True)
     ]
-    keys = [_filled(halo, most) for halo in halos]
+    keys = [_filled(halo, longest_halo) for halo in halos]
     bias = [
         [
             [min(max(axis.bias_index(query, key), 0), 2 * axis.kernel_size - 2) for key in halo]
@@ -81,9 +84,9 @@ def _table(axis: Axis, size: int) -> _Table:
         ]
         for tile, halo in zip(queries, keys, strict=True)
     ]
-    places = {query: tile * size + i for tile, some in enumerate(queries) for i, query in enumerate(some)}
+    slots = {query: number * size + i for number, tile in enumerate(queries) for i, query in enumerate(tile)}
     return _Table(
-        [_filled(tile, size) for tile in queries], keys, attended, bias, [places[i] for i in range(axis.length)]
+        [_filled(tile, size) for tile in queries], keys, attended, bias, [slots[i] for i in range(axis.length)]
     )
 
 
@@ -103,12 +106,12 @@ def _select(x: Tensor, tiles: list[list[list[int]]]) -> Tensor:
 
 
 def _unselect(x: Tensor, tables: list[_Table]) -> Tensor:
-    """The way back, each position from one of its places."""
+    """The way back, each position from one of its slots."""
     n = len(tables)
     x = x.unflatten(2 + n, [len(table.queries[0]) for table in tables])
     x = x.permute(0, *(2 + i + j for i in range(n) for j in (0, n)), 1, 2 + 2 * n)
     for i, table in enumerate(tables):
-        x = x.flatten(1 + i, 2 + i).index_select(1 + i, torch.tensor(table.places, device=x.device))
+        x = x.flatten(1 + i, 2 + i).index_select(1 + i, torch.tensor(table.slot_of_position, device=x.device))
     return x
 
 

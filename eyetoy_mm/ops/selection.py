@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,36 @@ _told: set[tuple[str, str]] = set()
 # Read when this is imported: a variable of the environment that is read in a call breaks the graphs of torch.compile.
 # Not a context variable, whose value the threads of the backward pass do not see, where recomputed blocks run.
 _allowed: tuple[str, ...] = tuple(name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip())
+
+
+class Backend(Protocol):
+    """One way to compute neighborhood attention: a module, or any object, with these two functions."""
+
+    def refusal(self, query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> str | None:
+        """Why it cannot run a case, or None if it can. The arguments are those of :meth:`attend`."""
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        neighborhood: Neighborhood,
+        bias: Tensor | None,
+        scale: float,
+    ) -> Tensor:
+        """Attend, as :func:`~eyetoy_mm.ops.neighborhood_attention` does, on arguments that it has checked.
+
+        Args:
+            query: ``(B, *spatial, heads, head_dim)``, with elements.
+            key: The same shape, dtype and device: it has the heads of the query.
+            value: ``(B, *spatial, heads, value_dim)``.
+            neighborhood: Of the map ``spatial``.
+            bias: ``(heads, 2 * kernel_size - 1 per axis)``, of any floating dtype, or None.
+            scale: Factor on ``query @ key``.
+
+        Returns:
+            ``(B, *spatial, heads, value_dim)`` in the dtype of ``query``.
+        """
 
 
 @contextlib.contextmanager
@@ -56,12 +86,12 @@ def use_backend(*names: str) -> Iterator[None]:
 
 
 def choose(
-    backends: Mapping[str, ModuleType],
+    backends: Mapping[str, Backend],
     name: str | None,
     query: Tensor,
     neighborhood: Neighborhood,
     bias: Tensor | None,
-) -> ModuleType:
+) -> Backend:
     """The back end of this name, or without one the first that can run the case.
 
     Raises:

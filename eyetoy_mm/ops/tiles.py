@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,13 +32,13 @@ def tile_size(axes: tuple[Axis, ...]) -> tuple[int, ...]:
     times the memory of the map (2.5 times per axis of a volume); a whole axis where a halo covers most of it; evenly
     divided.
     """
-    long = sum(axis.length > 1 for axis in axes)
-    sizes = {3: [2, 4, 4], 2: [4, 8], 1: [16], 0: []}[long]
-    most = 2.5 if long == 3 else 4
+    num_long_axes = sum(axis.length > 1 for axis in axes)
+    sizes = {3: [2, 4, 4], 2: [4, 8], 1: [16], 0: []}[num_long_axes]
+    max_copies = 2.5 if num_long_axes == 3 else 4
     chosen: list[int] = []
     for axis in axes:
         size = sizes.pop(0) if axis.length > 1 else 1
-        while chosen and size + axis.window(0) - 1 > most * size:
+        while chosen and size + axis.window(0) - 1 > max_copies * size:
             size *= 2
         if size + axis.window(0) - 1 >= 0.8 * axis.length and (chosen or axis.length <= 2 * size):
             size = axis.length
@@ -102,21 +102,21 @@ class Run(NamedTuple):
 
 def query_runs(axis: Axis, size: int) -> tuple[Run, ...]:
     """The queries of the tiles of an axis; the ragged last tile apart."""
-    whole, rest = divmod(axis.length, size)
-    runs = (Run(0, 1, whole, 0, size, size), Run(whole, 1, 1, whole * size, rest, size))
-    return runs if rest else runs[:1]
+    full_tiles, ragged = divmod(axis.length, size)
+    runs = (Run(0, 1, full_tiles, 0, size, size), Run(full_tiles, 1, 1, full_tiles * size, ragged, size))
+    return runs if ragged else runs[:1]
 
 
 def key_runs(tiles: tuple[Tile, ...]) -> tuple[Run, ...]:
-    """The halos of the tiles of an axis. In an even row, every ``apart``-th halo is clear of the others."""
+    """The halos of the tiles of an axis. In an even row, every ``period``-th halo is clear of the others."""
     size, width = tiles[0].queries, tiles[0].keys
-    apart = math.ceil(width / size)
+    period = math.ceil(width / size)
     runs, begin = [], 0
     for end in range(1, len(tiles) + 1):
         if end == len(tiles) or tiles[end].key - tiles[end - 1].key != size:  # tiles[begin:end] are evenly spaced
-            for first in range(begin, min(begin + apart, end)):
-                count = len(range(first, end, apart))
-                runs.append(Run(first, apart, count, tiles[first].key, width, apart * size))
+            for first in range(begin, min(begin + period, end)):
+                count = len(range(first, end, period))
+                runs.append(Run(first, period, count, tiles[first].key, width, period * size))
             begin = end
     return tuple(runs)
 
@@ -151,7 +151,7 @@ class Case(NamedTuple):
     """The patterns of the tiles of a turn. Few turns differ in them, so masks are made once per case."""
 
     patterns: tuple[Patterns, ...]  # the different ones
-    which: tuple[int, ...]  # for each strip its number among them; a single number serves all strips
+    pattern_of_strip: tuple[int, ...]  # for each strip its number among them; a single number serves all strips
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,20 +174,20 @@ class Plan:
         columns, halo_columns = math.prod(sizes), math.prod(halos)
         strips = list(itertools.product(*([tile.pattern for tile in t] for t in tiles)))
         scores = max(row.queries * row.keys for row in rows) * columns * halo_columns * batch
-        at_once = max(1, SCORES_AT_ONCE // scores)
-        at_once = math.ceil(len(strips) / math.ceil(len(strips) / at_once))
+        strips_at_once = max(1, SCORES_AT_ONCE // scores)
+        strips_at_once = math.ceil(len(strips) / math.ceil(len(strips) / strips_at_once))
         turns: list[Turn] = []
         cases: dict[Case, int] = {}
-        for first in range(0, len(strips), at_once):
+        for first in range(0, len(strips), strips_at_once):
             for row in rows:
-                some = [(row.pattern, *strip) for strip in strips[first : first + at_once]]
-                patterns = tuple(dict.fromkeys(some))
-                which = (0,) if len(patterns) == 1 else tuple(patterns.index(tile) for tile in some)
-                case = cases.setdefault(Case(patterns, which), len(cases))
-                matrices = slice(first * batch, (first + len(some)) * batch)
+                per_strip = [(row.pattern, *strip) for strip in strips[first : first + strips_at_once]]
+                patterns = tuple(dict.fromkeys(per_strip))
+                pattern_of_strip = (0,) if len(patterns) == 1 else tuple(map(patterns.index, per_strip))
+                case = cases.setdefault(Case(patterns, pattern_of_strip), len(cases))
+                matrices = slice(first * batch, (first + len(per_strip)) * batch)
                 tile = slice(row.query * columns, (row.query + row.queries) * columns)
                 halo = slice(row.key * halo_columns, (row.key + row.keys) * halo_columns)
-                turns.append(Turn(len(some), matrices, tile, halo, case))
+                turns.append(Turn(len(per_strip), matrices, tile, halo, case))
         return cls(
             turns=tuple(turns),
             cases=tuple(cases),
@@ -209,17 +209,17 @@ def maps_at_once(axes: tuple[Axis, ...], dim: int) -> int:
 def bias_index(patterns: Patterns) -> Tensor:
     """Index of every (query, key) of a tile into the flattened bias; past its end where the query does not attend."""
     index = torch.zeros(1, 1, dtype=torch.long, device="cpu")
-    outside = torch.zeros(1, 1, dtype=torch.bool, device="cpu")
+    not_attended = torch.zeros(1, 1, dtype=torch.bool, device="cpu")
     for kernel_size, window, keys, queries in patterns:
         start, position = torch.tensor(queries, device="cpu").T[:, :, None]
         key = torch.arange(keys, device="cpu")
-        offset = (key - position + kernel_size - 1).clamp(0, 2 * kernel_size - 2)  # clamped where outside
+        offset = (key - position + kernel_size - 1).clamp(0, 2 * kernel_size - 2)  # clamped where not attended
         index = _outer(index * (2 * kernel_size - 1), offset, torch.add)
-        outside = _outer(outside, (key < start) | (key >= start + window), torch.logical_or)
-    return index.masked_fill(outside, math.prod(2 * pattern.kernel_size - 1 for pattern in patterns))
+        not_attended = _outer(not_attended, (key < start) | (key >= start + window), torch.logical_or)
+    return index.masked_fill(not_attended, math.prod(2 * pattern.kernel_size - 1 for pattern in patterns))
 
 
-def _outer(left: Tensor, right: Tensor, combine) -> Tensor:
+def _outer(left: Tensor, right: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """(q1, k1) and (q2, k2) -> (q1 * q2, k1 * k2), combined pairwise."""
     return combine(left[:, None, :, None], right[None, :, None, :]).flatten(2, 3).flatten(0, 1)
 

@@ -1,21 +1,22 @@
 """Attention of the global mechanism: a few tokens see everything, a spatial position sees itself and the tokens.
 
 It has two equal forms. ``split`` runs everywhere: for ``R`` tokens and ``N`` positions it takes ``O(N * R)`` time and
-memory, there is no ``N x N`` tensor. ``flex`` is the paper's, ``flex_attention`` under :func:`create_attention_mask`
-(seed 001, section 4.2), whose mask is the definition.
+memory, there is no ``N x N`` tensor. ``flex`` is ``flex_attention`` under :func:`create_attention_mask`, whose mask
+is the definition (docs/architecture.md, equations 13 and 14).
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from eyetoy_mm.ops.caching import cached_tensors
-from eyetoy_mm.ops.flex import compile_apart, make_block_mask
+from eyetoy_mm.ops.flex import compile_for_case, make_block_mask
 from eyetoy_mm.ops.flops import is_counting
 
 
@@ -70,9 +71,9 @@ def token_attention(
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (B, heads, length, dim)
     if form == "split" or query.numel() == 0 or is_counting():  # flex_attention does not take empty sequences
         return _split(q, k, v, num_tokens, scale).transpose(1, 2)
-    attention: Callable[..., Tensor] = _compiled(num_tokens, q.shape[2]) if q.is_cuda else flex_attention  # type: ignore
+    attention = _compiled(num_tokens, q.shape[2]) if q.is_cuda else _flex
     mask = create_attention_mask(num_tokens, q.shape[2], q.device)
-    return attention(q, k, v, block_mask=mask, scale=scale).transpose(1, 2)
+    return attention(q, k, v, mask, scale).transpose(1, 2)
 
 
 def _split(q: Tensor, k: Tensor, v: Tensor, num_tokens: int, scale: float) -> Tensor:
@@ -92,9 +93,10 @@ def _split(q: Tensor, k: Tensor, v: Tensor, num_tokens: int, scale: float) -> Te
     return torch.cat([tokens, spatial.to(tokens.dtype)], dim=2)
 
 
+def _flex(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float) -> Tensor:
+    return cast(Tensor, flex_attention(q, k, v, block_mask=mask, scale=scale))
+
+
 @functools.lru_cache(maxsize=64)
 def _compiled(num_tokens: int, seq_len: int) -> Callable[..., Tensor]:
-    def attention(q, k, v, block_mask, scale):
-        return flex_attention(q, k, v, block_mask=block_mask, scale=scale)
-
-    return compile_apart(attention, "tokens", num_tokens, seq_len)
+    return compile_for_case(_flex, "tokens", num_tokens, seq_len)

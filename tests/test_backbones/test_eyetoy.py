@@ -1,5 +1,6 @@
 """The backbone contract, from each toolbox."""
 
+import math
 from itertools import product
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.layers.attention import SharedScaleNA
 from eyetoy_mm.layers.conv import Conv2D
 from eyetoy_mm.layers.global_attention import GlobalAttentionTransformer
@@ -36,6 +38,34 @@ def test_maps_have_the_strides_at_any_size_with_gradients(size):
     sum(m.square().mean() for m in maps).backward()
     assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
     assert all(p.grad is not None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("out_type", EyeToy.OUT_TYPES)
+def test_an_empty_batch_gives_empty_outputs_and_zero_gradients(out_type):
+    backbone = EyeToy(arch=MINI, out_type=out_type)
+    empty = backbone(torch.randn(0, 3, 64, 40))
+    assert [y.shape for y in empty] == [(0, *y.shape[1:]) for y in backbone(torch.randn(1, 3, 64, 40))]
+    sum(y.sum() for y in empty).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in backbone.parameters())
+
+
+def test_it_can_be_differentiated_twice():
+    """The curvature along a direction against the slope of gradients, with every kind of layer in between."""
+    backbone = EyeToy(arch=MINI).double().eval()
+    x, direction = torch.randn(2, 1, 3, 40, 33, dtype=torch.float64)
+
+    def slope(image):
+        image.requires_grad_()
+        loss = sum(m.sin().sum() for m in backbone(image))
+        return (torch.autograd.grad(loss, image, create_graph=True)[0] * direction).sum()
+
+    step = 1e-5
+    expected = (slope(x + step * direction) - slope(x - step * direction)) / (2 * step)
+    first = slope(x)
+    (curvature,) = torch.autograd.grad(first, x, retain_graph=True)
+    torch.testing.assert_close((curvature * direction).sum(), expected, rtol=1e-6, atol=1e-6)
+    of_weights = torch.autograd.grad(first, list(backbone.parameters()), allow_unused=True)
+    assert sum(g is not None and bool(g.any()) for g in of_weights) > 0.9 * len(of_weights)
 
 
 def test_eval_is_deterministic_and_batch_independent():
@@ -151,6 +181,103 @@ def test_init_cfg_loads_a_checkpoint(tmp_path):
         assert torch.equal(target.state_dict()[name], value), name
 
 
+def pretrained(state, tmp_path, prefix=None, **more):
+    """A backbone that was initialised from a file with these tensors."""
+    torch.save(state, tmp_path / "m.pth")
+    init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "m.pth"), prefix=prefix)
+    backbone = EyeToy(**(dict(arch=MINI) | more), init_cfg=init_cfg)
+    backbone.init_weights()
+    return backbone
+
+
+def whole(**more):
+    """The state dict of a model with this backbone."""
+    return {f"backbone.{key}": x for key, x in EyeToy(**(dict(arch=MINI) | more)).state_dict().items()} | {
+        "decode_head.conv_seg.weight": torch.zeros(2)
+    }
+
+
+@pytest.mark.parametrize("prefix", [None, "backbone", "backbone."])
+def test_init_cfg_finds_the_backbone_in_a_model(prefix, tmp_path):
+    state = whole()
+    for file in (state, {"state_dict": state}, {"model": {f"module.{key}": x for key, x in state.items()}}):
+        own = pretrained(file, tmp_path, prefix).state_dict()
+        assert all(torch.equal(x, state[f"backbone.{key}"]) for key, x in own.items())
+    alone = {key.removeprefix("backbone."): x for key, x in state.items() if key.startswith("backbone.")}
+    assert torch.equal(pretrained(alone, tmp_path).norm0.weight, alone["norm0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("backbone.norm1.bias"), r"1 missing \(norm1.bias\)\. Is it"),
+        (lambda s: s.update({"backbone.other": torch.zeros(1)}), r"1 not in the model \(other\)\. Is it"),
+        (lambda s: s.update({"backbone.norm0.weight": torch.zeros(9)}), r"1 of another shape \(norm0.weight \(9,\)"),
+        (lambda s: [s.pop(key) for key in list(s) if "context_token" in key], r"1 missing \(encoder.global_attention"),
+        (lambda s: s.update({"backbone.encoder.transformer_stack.blocks.5.ffn.fc1.bias": torch.zeros(1)}), "blocks.5"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_named_and_none_is_loaded(change, message, tmp_path):
+    state = whole()
+    change(state)
+    with pytest.raises(CheckpointError, match=message):
+        pretrained(state, tmp_path)
+
+
+def test_files_of_other_models_are_refused(tmp_path):
+    """Also one whose names stand behind another prefix, of which mmengine takes nothing, and goes on."""
+    other = {f"net.{key}": x for key, x in EyeToy(arch=MINI).state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"\d+ missing .*; \d+ not in the model \(net.encoder"):
+        pretrained(other, tmp_path)
+    with pytest.raises(CheckpointError, match="no name starts with 'backbone.', but net.encoder"):
+        pretrained(other, tmp_path, "backbone.")
+    assert pretrained(other, tmp_path, "net")
+    with pytest.raises(CheckpointError, match="m.pth does not fit this EyeToy, and nothing was loaded: .* missing"):
+        pretrained(whole(arch=MINI | dict(global_layers=1)), tmp_path)
+    with pytest.raises(CheckpointError, match=r"register_tokens \(1, 3, 32\) for \(1, 4, 32\)"):
+        pretrained(whole(), tmp_path, arch=MINI | dict(register_tokens=4))
+
+
+def test_what_out_indices_leave_out_may_be_in_the_file(tmp_path):
+    state = whole()
+    own = pretrained(state, tmp_path, out_indices=(1, 2)).state_dict()
+    assert all(torch.equal(x, state[f"backbone.{key}"]) for key, x in own.items())
+    assert not any(key.startswith(("norm0", "norm3", "encoder.global_attention")) for key in own)
+    with pytest.raises(CheckpointError, match=r"not in the model \(encoder.global_attention"):  # left out by the arch
+        pretrained(state, tmp_path, arch=MINI | dict(global_layers=0))
+
+
+def test_a_classifier_starts_a_dense_backbone_with_fresh_norms(tmp_path):
+    state = whole(out_type="context_token")
+    state["backbone.norm3.weight"] += 1
+    backbone = pretrained(state, tmp_path)
+    for key, x in backbone.state_dict().items():
+        if key.startswith("norm"):
+            assert torch.equal(x, torch.full_like(x, float(key.endswith("weight")))), key
+        else:
+            assert torch.equal(x, state[f"backbone.{key}"]), key
+    again = pretrained(state, tmp_path, out_type="avg_featmap")
+    assert torch.equal(again.norm3.weight, state["backbone.norm3.weight"])
+
+
+@pytest.mark.parametrize(
+    ("arch", "more", "channels", "strides"),
+    [
+        (MINI, {}, (8, 16, 24, 32), (4, 8, 16, 32)),
+        (MINI, dict(out_indices=(1, -1)), (16, 32), (8, 32)),
+        (MINI, dict(out_type="context_token"), (32,), (32,)),
+        (MINI | dict(stem_stride=2, stem_channels=4), {}, (8, 16, 24, 32), (4, 8, 16, 32)),
+        ("shallow", {}, (128, 256), (2, 4)),
+    ],
+)
+def test_channels_and_strides_are_those_of_the_outputs(arch, more, channels, strides):
+    backbone = EyeToy(arch=arch, **more)
+    assert (backbone.out_channels, backbone.out_strides) == (channels, strides)
+    outputs = backbone(torch.randn(1, 3, 64, 64))
+    assert [y.shape[1] for y in outputs] == list(channels)
+    assert all(y.dim() == 2 or y.shape[2:] == (64 // s, 64 // s) for y, s in zip(outputs, strides, strict=True))
+
+
 def test_layer_depth_ascends_from_stem_to_head():
     backbone = EyeToy(arch=MINI)
     depths = [backbone.get_layer_depth(f"backbone.{name}", "backbone.") for name, _ in backbone.named_parameters()]
@@ -243,6 +370,10 @@ def test_switches_change_what_they_name_and_nothing_else():
     assert groups_of(overlap=True) == [
         [(window, s, {1: 1, 2: 4, 3: 5, 4: 8, 8: 16}[k], *rest) for window, s, k, *rest in groups] for groups in usual
     ]
+    assert groups_of(conv_groups="depthwise") == [
+        [(*rest[:3], math.gcd(*channels), rest[4]) for rest in groups]
+        for channels, groups in zip([(32, 32), (32, 64), (64, 128), (128, 128), (128, 192)], usual, strict=True)
+    ]
     assert groups_of(conv_groups=1) == [[(*rest[:3], 1, rest[4]) for rest in groups] for groups in usual]
     for changes in (dict(global_layers=0), dict(register_tokens=3), dict(use_context_token=False)):
         assert groups_of(**changes) == usual
@@ -275,6 +406,7 @@ def test_arch_by_name_with_changes():
         ({"arch": MINI | dict(stem_stride=0)}, "stem_stride must be at least 1, got 0"),
         ({"arch": MINI | dict(stem_channels=0)}, "in_channels must be at least 1, got 0"),
         ({"arch": MINI | dict(conv_groups=0)}, "conv_groups must be at least 1, got 0"),
+        ({"arch": MINI | dict(conv_groups="each")}, "conv_groups must be a number or 'depthwise', got 'each'"),
         ({"arch": MINI | dict(global_layers=-1)}, "global_layers must be at least 0, got -1"),
         ({"arch": MINI | dict(register_tokens=-1)}, "register_tokens must be at least 0, got -1"),
         ({"arch": MINI | dict(global_heads=3)}, "d_model=32 and num_heads=3"),

@@ -93,6 +93,11 @@ def test_dilations_are_the_published(cls, arch, name, expected):
     assert used == backbone.dilations
 
 
+def test_dilations_in_one_list_are_those_of_the_stages():
+    flat, nested = DiNAT(**MINI, dilations=[1, 8, 1, 2, 4]), DiNAT(**MINI, dilations=[[1], [8, 1], [2], [4]])
+    assert flat.dilations == nested.dilations == ((1,), (8, 1), (2,), (4,))
+
+
 @family
 @pytest.mark.parametrize("padding", NAT.PADDINGS)
 @pytest.mark.parametrize("size", [(1, 1), (31, 45), (64, 32)])
@@ -207,6 +212,17 @@ def test_out_indices_select_maps_and_leave_out_later_stages():
     assert all(p.grad is not None for p in backbone.parameters())
 
 
+@family
+@pytest.mark.parametrize(
+    ("out_indices", "channels", "strides"), [(None, (8, 16, 32, 64), (4, 8, 16, 32)), ((0, 2), (8, 32), (4, 16))]
+)
+def test_channels_and_strides_are_those_of_the_maps(cls, out_indices, channels, strides):
+    backbone = cls(**MINI, out_indices=out_indices)
+    assert (backbone.out_channels, backbone.out_strides) == (channels, strides)
+    maps = backbone(torch.randn(1, 3, 64, 96))
+    assert [m.shape[1:] for m in maps] == [(c, 64 // s, 96 // s) for c, s in zip(channels, strides, strict=True)]
+
+
 def test_classifiers_get_the_mean_of_the_normed_map():
     maps, means = NAT(**MINI).eval(), NAT(**MINI, out_type="avg_featmap").eval()
     means.load_state_dict({key: x for key, x in maps.state_dict().items() if key in means.state_dict()})
@@ -284,6 +300,10 @@ def test_layer_depth_ascends_from_stem_to_head(cls):
         (dict(dilations="coco"), "unknown dilations 'coco' of NAT; it has none by name"),
         (dict(dilations=[[1], [1], [1], [1]]), r"one number per block .* got \[\[1\], \[1\]"),
         (dict(dilations=[[1], [1, 0], [1], [1]]), "dilations must be at least 1, got 0"),
+        (dict(dilations=[1, 8, 1]), r"as one list of 5, got \[1, 8, 1\]"),
+        (dict(dilations=[1, 8, 1, 8, 0]), "dilations must be at least 1, got 0"),
+        (dict(dilations=[[1], [1, "2"], [1], [1]]), r"one number per block .* got \[\[1\], \[1, '2'\]"),
+        (dict(dilations=8), "one number per block .* got 8"),
         (dict(out_indices=(0, 4)), r"ascending stages from 0 to 3, got \(0, 4\)"),
         (dict(out_type="cls"), "out_type must be one of featmap, avg_featmap, got 'cls'"),
         (dict(padding="reflect"), "padding must be one of clamp, zeros, got 'reflect'"),

@@ -18,7 +18,7 @@ from mmengine.logging import MMLogger
 
 import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lacks
 from eyetoy_mm import backbones
-from eyetoy_mm.backbones.nat_checkpoints import describe, read_state, split, to_official, to_openmmlab
+from eyetoy_mm.backbones.nat_checkpoints import describe, split, to_official, to_openmmlab
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 
 RECORDED = sorted((Path(__file__).parent / "nat_parity").glob("*.npz"))
@@ -236,9 +236,3 @@ def test_the_weights_tell_the_backbone(path):
     assert bool(told.pop("layer_scale")) == bool(numbers["layer_scale"])
     expected = {key: numbers[key] for key in ("embed_dims", "depths", "num_heads", "kernel_size", "mlp_ratio")}
     assert told == expected | dict(arch=None, in_channels=3, out_indices=list(range(len(numbers["depths"]))))
-
-
-def test_wrappings_are_taken_off(tmp_path):
-    state = {"a.weight": torch.zeros(2)}
-    for file in (state, {"state_dict": state}, {"model": {f"module.{key}": x for key, x in state.items()}}):
-        assert list(read_state(str(saved(file, tmp_path)))) == ["a.weight"]

@@ -14,7 +14,7 @@ pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
 from mmengine.registry import DATASETS
 
 from eyetoy_mm.datasets.cifar import read_batch
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 
 def content(count: int, first: int = 0) -> dict:

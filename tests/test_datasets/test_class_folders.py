@@ -12,7 +12,7 @@ pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
 from mmengine.registry import DATASETS
 
 from eyetoy_mm.datasets.splits import split_classes, write_split
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 
 @pytest.fixture

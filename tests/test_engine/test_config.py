@@ -5,7 +5,7 @@ import torch
 
 import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
 from eyetoy_mm.engine.config import check_data, load_config
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 ENTRY = "configs/upernet_eyetoy_ade20k.py"
 pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
@@ -55,9 +55,10 @@ def test_one_process_without_accelerator_trains_in_plain_batch_norm_and_float32(
 
 
 def test_command_line_wins():
-    options = {"train_cfg.max_iters": 7, "model.backbone.arch": "small"}
+    options = {"train_cfg.max_iters": 7, "model.backbone.arch": "small", "model.decode_head.in_channels": None}
     config = load_config(ENTRY, options=options, work_dir="elsewhere", data_root="/data/ade")
     assert config.train_cfg.max_iters == 7 and config.model.backbone.arch == "small"
+    assert config.model.decode_head.in_channels == [64, 128, 384, 640]  # of what won
     assert config.work_dir == "elsewhere"
     assert config.train_dataloader.dataset.data_root == config.test_dataloader.dataset.data_root == "/data/ade"
 

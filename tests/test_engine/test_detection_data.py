@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +12,10 @@ from mmengine.config import Config
 from torch import nn
 
 import eyetoy_mm  # noqa: F401 - before mmdet: supplies what mmcv-lite lacks
+from eyetoy_mm.cli import main
 from eyetoy_mm.engine.config import check_data, load_config
-from eyetoy_mm.engine.errors import UserError
 from eyetoy_mm.engine.hooks import CheckDetDataHook
-from tools import train
+from eyetoy_mm.errors import UserError
 
 pytest.importorskip("mmdet", reason="mmdetection is not installed")
 ROOT = Path(__file__).resolve().parents[2]
@@ -286,16 +285,15 @@ def test_detectors_of_every_kind_are_checked(name, heads):
         ("model.roi_head.bbox_head.num_classes=7", "model.roi_head.bbox_head has num_classes=7, .* has 80 classes"),
     ],
 )
-def test_tools_tell_it_in_one_message(tmp_path, monkeypatch, option, message):
+def test_tools_tell_it_in_one_message(tmp_path, option, message):
     arguments = [ROOT / SAMPLE_CONFIG, "--data-root", ROOT / "data/sample", "--work-dir", tmp_path, "--cfg-options"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments), option])
     with pytest.raises(SystemExit) as ended:
-        train.main()
+        main(["train", *map(str, arguments), option])
     assert str(ended.value.code).startswith("error: ") and re.search(message, str(ended.value.code))
     assert not list(tmp_path.rglob("*.pth"))
 
 
-def test_data_of_ones_own_trains_as_the_messages_ask(tmp_path, monkeypatch):
+def test_data_of_ones_own_trains_as_the_messages_ask(tmp_path):
     """Two classes, one iteration; the same data under COCO's classes is refused in the tests above."""
     root = write(tmp_path / "data", coco()).parent
     options = [f"model.roi_head.{kind}_head.num_classes=2" for kind in ("bbox", "mask")]
@@ -307,6 +305,5 @@ def test_data_of_ones_own_trains_as_the_messages_ask(tmp_path, monkeypatch):
     options += [f"val_evaluator.ann_file={root}/boxes.json", "train_cfg.max_epochs=1", "experiment_name=own-data"]
     options += ["default_hooks.checkpoint.interval=1"]
     arguments = [ROOT / SAMPLE_CONFIG, "--data-root", root, "--work-dir", tmp_path / "work", "--cfg-options", *options]
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-    train.main()
+    main(["train", *map(str, arguments)])
     assert (tmp_path / "work/epoch_1.pth").is_file()

@@ -1,4 +1,4 @@
-"""The global stack against a dense, masked re-statement of the paper's diagram."""
+"""The global stack against a dense, masked re-statement of docs/architecture.md, equation 12."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from eyetoy_mm.layers import GlobalAttentionStack, GlobalAttentionTransformer
 
 
 def restated(layer, x, context, registers):
-    """The diagram of seed 001, section 4.5, with a full matrix of scores."""
+    """Equations 12 and 13 of the page, with a full matrix of scores."""
     sequence = layer.layernorm1(torch.cat([context, registers, x.flatten(1, 2)], dim=1))
     batch, length, channels = sequence.shape
     heads, contexts, tokens = layer.num_heads, context.shape[1], context.shape[1] + registers.shape[1]
@@ -33,7 +33,7 @@ def build(registers, context, num_layers=2):
 
 
 @tokens_of_all_kinds
-def test_stack_is_the_papers_diagram(registers, context):
+def test_stack_is_equation_12(registers, context):
     stack = build(registers, context)
     x = torch.randn(2, 3, 4, 8, dtype=torch.float64)
     state = (x, stack.layers[0].context_token.expand(2, -1, -1), stack.layers[0].register_tokens.expand(2, -1, -1))

@@ -15,8 +15,10 @@ def test_strips_hold_every_position_and_little_more(spatial, kernel_size):
     axes = tuple(Axis(length, kernel_size) for length in spatial)
     plan = Plan.of(axes, 1)
     for axis, runs, width in zip(axes[1:], plan.queries.runs, plan.queries.widths, strict=True):
-        places = [run.position + run.step * i + j for run in runs for i in range(run.number) for j in range(run.width)]
-        assert sorted(places) == list(range(axis.length)) and width <= axis.length
+        positions = [
+            run.position + run.step * i + j for run in runs for i in range(run.number) for j in range(run.width)
+        ]
+        assert sorted(positions) == list(range(axis.length)) and width <= axis.length
     copies = 1.0
     for axis, count, width in zip(axes[1:], plan.keys.counts, plan.keys.widths, strict=True):
         copies *= count * width / axis.length

@@ -114,6 +114,19 @@ def test_gradient_penalty_trains_a_bias(backend):
     agree(backend, penalty(backend, DTYPES[backend]), penalty("reference", torch.float64))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_orders_of_what_is_recomputed(backend, with_bias):
+    """Gradient checkpointing hands out what was saved only once."""
+    x = a_map(backend, 1, 18, 17, 2, 4)
+    function = loss(backend, bias=a_bias(backend) if with_bias else None)
+
+    def recomputed(x):
+        return torch.utils.checkpoint.checkpoint(function, x, use_reentrant=False)
+
+    agree(backend, orders(recomputed, x), orders(function, x))
+
+
 # --- Forward mode -----------------------------------------------------------------------------------------------------
 
 

@@ -31,9 +31,9 @@ def multiply_adds(shape, kernel_size, dilation):
 
 @pytest.mark.parametrize(("shape", "kernel_size", "dilation"), CASES)
 def test_pairs_are_the_keys_of_all_windows(shape, kernel_size, dilation):
-    for length, size, apart in zip(shape[1:-2], kernel_size, dilation, strict=True):
-        (axis,) = Neighborhood.of((length,), (size,), (apart,)).axes
-        groups = [len(range(position % apart, length, apart)) for position in range(length)]
+    for length, size, step in zip(shape[1:-2], kernel_size, dilation, strict=True):
+        (axis,) = Neighborhood.of((length,), (size,), (step,)).axes
+        groups = [len(range(position % step, length, step)) for position in range(length)]
         assert axis.pairs == sum(min(size, group) for group in groups)
 
 

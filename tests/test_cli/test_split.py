@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eyetoy_mm.datasets.splits import split_classes
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 

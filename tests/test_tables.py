@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from eyetoy_mm.engine.errors import UserError
-from eyetoy_mm.engine.tables import markdown_table, write_into
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.tables import markdown_table, write_into
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- tools/x.py: begin -->", "<!-- tools/x.py: end -->"
 
 

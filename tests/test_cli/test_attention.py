@@ -11,12 +11,12 @@ import torch
 pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
 from mmengine.registry import MODELS, init_default_scope
 
+from eyetoy_mm.cli import main
 from eyetoy_mm.engine.attention_picture import picture_attention
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError
 from eyetoy_mm.engine.inference import open_predictor, read_image
-from tests.test_tools.test_tools import CLASSIFIER, DETECTOR
-from tools import show_attention
+from eyetoy_mm.errors import UserError
+from tests.test_cli.test_cli import CLASSIFIER, DETECTOR
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "data/sample/images/validation/000000208901.jpg"  # 320 x 214
@@ -59,9 +59,8 @@ def untrained(tmp_path_factory):
     return make
 
 
-def show(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr("sys.argv", ["show_attention.py", *map(str, arguments)])
-    show_attention.main()
+def show(*arguments) -> None:
+    main(["attention", *map(str, arguments)])
 
 
 def titles(figure) -> list[str]:
@@ -83,10 +82,10 @@ def test_position_lies_where_the_pipeline_puts_it(untrained, toolbox):
             picture_attention(predictor, read_image(PHOTO), (20, 107))
 
 
-def test_tool_writes_a_picture(untrained, monkeypatch, tmp_path, capsys):
+def test_tool_writes_a_picture(untrained, tmp_path, capsys):
     config, checkpoint = untrained("mmseg")
     target = tmp_path / "new" / "attention.png"
-    show(monkeypatch, config, checkpoint, PHOTO, "--position", "100,50", "--block", 4, "--out", target)
+    show(config, checkpoint, PHOTO, "--position", "100,50", "--block", 4, "--out", target)
     picture = cv2.imread(str(target))
     assert picture.shape[1] == 4 * 300 and np.ptp(picture) > 200
     assert f"{PHOTO} -> {target}" in capsys.readouterr().out
@@ -103,12 +102,12 @@ def test_tool_writes_a_picture(untrained, monkeypatch, tmp_path, capsys):
         ({"--cfg-options": "model.test_cfg.mode=slide"}, "ran more than once"),
     ],
 )
-def test_refusals(untrained, monkeypatch, tmp_path, changed, message):
+def test_refusals(untrained, tmp_path, changed, message):
     slide = "\nmodel = dict(test_cfg=dict(crop_size=(96, 96), stride=(64, 64)))\n"
     config, checkpoint = untrained("mmseg", slide)
     options = {"--position": "10,10", "--out": tmp_path / "a.png"} | changed
     with pytest.raises(SystemExit, match=f"^error: .*{message}"):
-        show(monkeypatch, config, checkpoint, PHOTO, *(part for option in options.items() for part in option))
+        show(config, checkpoint, PHOTO, *(part for option in options.items() for part in option))
     assert not any(tmp_path.iterdir())
 
 
@@ -121,12 +120,12 @@ model = dict(backbone=dict(_delete_=True, type="ResNet", depth=18), decode_head=
 """
 
 
-def test_models_without_encoder_or_global_stack(untrained, monkeypatch, tmp_path):
+def test_models_without_encoder_or_global_stack(untrained, tmp_path):
     arguments = [PHOTO, "--position", "10,10", "--out", tmp_path / "a.png"]
     with pytest.raises(SystemExit, match="^error: EncoderDecoder has no EyeToy encoder"):
-        show(monkeypatch, *untrained("mmseg", NO_ENCODER), *arguments)
+        show(*untrained("mmseg", NO_ENCODER), *arguments)
     with pytest.raises(SystemExit, match="^error: the encoder has no global stack"):
-        show(monkeypatch, *untrained("mmseg", NO_GLOBAL_STACK), *arguments)
+        show(*untrained("mmseg", NO_GLOBAL_STACK), *arguments)
     assert not any(tmp_path.iterdir())
-    show(monkeypatch, *untrained("mmseg", NO_GLOBAL_STACK), *arguments, "--tokens", 0)
+    show(*untrained("mmseg", NO_GLOBAL_STACK), *arguments, "--tokens", 0)
     assert (tmp_path / "a.png").is_file()

@@ -10,10 +10,11 @@ import torch
 
 import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones import EyeToy
+from eyetoy_mm.cli import main
+from eyetoy_mm.engine import dry_run
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.errors import UserError
-from tools import dry_run
-from tools.model_table import Dense, build, main, measure, measure_config, parse_args
+from eyetoy_mm.engine.model_table import Dense, build, measure, measure_config
+from eyetoy_mm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,18 +53,15 @@ def test_parts_make_up_the_whole(name):
 
 
 def test_models_that_are_not_there_are_left_out(monkeypatch, capsys):
-    monkeypatch.setattr("tools.model_table.PEERS", {"NAT-T": dict(type="eyetoy_mm.NoSuchBackbone")})
-    monkeypatch.setattr("sys.argv", ["model_table.py", "--models", "NAT-T"])
-    main()
+    monkeypatch.setattr("eyetoy_mm.engine.model_table.PEERS", {"NAT-T": dict(type="eyetoy_mm.NoSuchBackbone")})
+    main(["flops", "--models", "NAT-T"])
     out, err = capsys.readouterr()
     assert "NAT-T" not in out and "NAT-T" in err
 
 
-def test_unknown_models_are_refused_with_the_names_that_there_are(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["model_table.py", "--models", "huge"])
-    with pytest.raises(SystemExit):
-        parse_args()
-    assert "Swin-T" in capsys.readouterr().err
+def test_unknown_models_are_refused_with_the_names_that_there_are():
+    with pytest.raises(SystemExit, match="^error: there is no model huge; the models are default, .*Swin-T"):
+        main(["flops", "--models", "huge"])
 
 
 @pytest.mark.parametrize("name", ["mask-rcnn_eyetoy-demo_sample", "upernet_eyetoy-demo_sample"])

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from eyetoy_mm.encoder import Encoder2D
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.layers.attention import SharedScaleNA
 from eyetoy_mm.layers.global_attention import GlobalAttentionTransformer
 from eyetoy_mm.ops.neighborhood import Axis

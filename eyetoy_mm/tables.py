@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

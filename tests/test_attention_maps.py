@@ -11,9 +11,9 @@ from eyetoy_mm.ops import token_attention
 from eyetoy_mm.params import ConvParams, EncoderParams, GlobalAttentionTransformerParams, msnat_params
 
 pytest.importorskip("mmengine", reason="mmengine is not installed")
+from eyetoy_mm.attention_maps import record_attention
 from eyetoy_mm.backbones import EyeToy
-from eyetoy_mm.engine.attention_maps import record_attention
-from eyetoy_mm.engine.errors import UserError
+from eyetoy_mm.errors import UserError
 
 HEIGHT, WIDTH = 36, 52  # maps of 9 x 13 and 5 x 7 positions
 GLOBAL = GlobalAttentionTransformerParams(d_model=16, num_heads=4, num_layers=2, num_register_tokens=3)

@@ -1,9 +1,13 @@
-"""tools/dry_run.py: a config of each toolbox from end to end, and what it says when there is something wrong."""
+"""`eyetoy dry-run`: a config of each toolbox from end to end, and what it says when there is something wrong."""
+
+from pathlib import Path
 
 import pytest
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
-from tools.dry_run import ROOT, STAGES, dry_run_apart, photos_by_largest_object, shrink, use_sample
+from eyetoy_mm.engine.dry_run import STAGES, dry_run_apart, photos_by_largest_object, shrink, use_sample
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_config_from_end_to_end(tmp_path):  # tests/test_docs.py has one of each toolbox, on data of its own
@@ -23,7 +27,7 @@ model = dict(backbone=dict(arch=dict(type="demo")), head=dict(in_channels=192))
     ("text", "stage", "message"),
     [
         ("model = dict(", "parses", "SyntaxError"),
-        ("model = dict(backbone=dict(arch='huge'))", "builds", "unknown arch 'huge'"),
+        ("model = dict(backbone=dict(arch='huge'))", "parses", "unknown arch 'huge'"),
         ("model = dict(decode_head=dict(num_classes=3))", "steps", ""),
     ],
 )

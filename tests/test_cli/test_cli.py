@@ -1,14 +1,18 @@
 """The command line as users call it: a real training, killed and resumed; evaluation, inference, errors."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+
+from eyetoy_mm.cli import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = "configs/sample/upernet_eyetoy-demo_sample.py"
@@ -218,3 +222,47 @@ def test_labels_out_of_range_are_named(tmp_path):
     arguments = ["--work-dir", tmp_path / "w", "--data-root", root, "--cfg-options", *TINY]
     done = tool("train", DEMO, *arguments, check=False)
     assert_refused(done, "has label 98 after loading", "num_classes=7", str(root / "annotations/training"))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_needs_the_standard_library_alone(verb):
+    """It says what the verb does and shows an example, and is the same with the package's other files out of reach."""
+    blocked = ["torch", "numpy", "mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "matplotlib"]
+    code = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\nfrom eyetoy_mm.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code, verb, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first = import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").__doc__.splitlines()[0]
+    assert first in done.stdout and f"    eyetoy {verb} " in done.stdout
+    done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert re.search(rf"^    {verb}\b", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_every_verb_is_a_module_and_has_a_program_in_tools():
+    folder = ROOT / "eyetoy_mm/cli"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "options"}
+    assert modules == {verb.replace("-", "_") for verb in VERBS}
+    tools = [path.read_text() for path in (ROOT / "tools").glob("*.py")]
+    called = [found[1] for text in tools if (found := re.search(r'run_tool\("(.+)"\)', text))]
+    assert sorted(called) == sorted(VERBS)
+
+
+def test_without_openmmlab_the_message_says_what_to_install():
+    code = "import sys; sys.modules['mmengine'] = None; from eyetoy_mm.cli import main; main(['test', 'a.py', 'b.pth'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert_refused(done, "error: this needs mmengine, which is not installed: pip install 'eyetoy-mm[lite]'")
+
+
+def test_options_that_are_no_pairs():
+    with pytest.raises(SystemExit, match="^error: --cfg-options takes key.of.it=value, got 'model'"):
+        main(["train", DEMO, "--cfg-options", "model"])
+
+
+def test_an_empty_folder_and_the_packages_names(tmp_path):
+    """As after `pip install`: a config by its name, on the photos that come with the package."""
+    arguments = ["train", "eyetoy_mm::sample/upernet_eyetoy-demo_sample", "--cfg-options", *TINY, "custom_hooks=[]"]
+    arguments += ["train_cfg.max_iters=1", "train_cfg.val_interval=1"]
+    command = [sys.executable, "-m", "eyetoy_mm.cli", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "work_dirs/upernet_eyetoy-demo_sample/iter_1.pth").is_file()

@@ -1,0 +1,102 @@
+"""Pretrained weights of a backbone: everything that the file and the backbone have, or an error that names the rest.
+
+Two exceptions, which are logged. A file may have stages and norms that the backbone was built without, because of its
+``out_indices``. And one of a classifier, with its one norm of the last map, starts a backbone for other maps with fresh
+norms, as in the published recipes of the field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mmengine.logging import print_log
+from mmengine.model import PretrainedInit, update_init_info
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+from eyetoy_mm.errors import first_few
+from eyetoy_mm.state_dicts import State, compare, unwrap, version
+
+if TYPE_CHECKING:
+    from eyetoy_mm.backbones.staged import StagedBackbone
+
+
+def read_state(filename: str, map_location: str = "cpu") -> State:
+    """Named tensors of a checkpoint, from a file or an address.
+
+    Raises:
+        CheckpointError: The file cannot be loaded safely, or is not a dict of named tensors.
+    """
+    return unwrap(CheckpointLoader.load_checkpoint(filename, map_location=map_location), filename)
+
+
+def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
+    """What a backbone takes from a file; it must be all that either has, but for the exceptions above.
+
+    Args:
+        backbone: The backbone.
+        own: Its tensors in the file, under its own names.
+        filename: Of the file, for messages.
+
+    Raises:
+        CheckpointError: Tensors are missing, too many or of another shape; the message names them.
+    """
+    wanted = backbone.state_dict()
+    left_out = tuple(f"{name}." for name in backbone.modules_left_out())
+    unused = [key for key in own if key.startswith(left_out)]
+    fresh: list[str] = []
+    is_of_classifier = _norms(own) == [backbone.num_stages - 1]
+    if is_of_classifier and list(backbone.out_indices) != _norms(own):
+        unused += [key for key in own if key in wanted and key.startswith("norm")]
+        fresh = [key for key in wanted if key.startswith("norm")]
+    taken = {key: x for key, x in own.items() if key not in unused}
+    difference = compare(taken, {key: x for key, x in wanted.items() if key not in fresh})
+    if difference:
+        raise CheckpointError(
+            f"{filename} does not fit this {type(backbone).__name__}, and nothing was loaded: {difference}. "
+            "Is it of another arch or of other numbers, or behind another prefix?"
+        )
+    for what, keys in (
+        ("not used, for the backbone has no such output or stage", unused),
+        ("left as they were", fresh),
+    ):
+        if keys:
+            print_log(f"{filename}: {what}: {', '.join(keys)}", logger="current")
+    return taken
+
+
+class StrictPretrainedInit(PretrainedInit):
+    """mmengine's ``Pretrained``, where what does not fit is an error and not a log line."""
+
+    def __call__(self, module: StagedBackbone) -> None:
+        """Load the checkpoint into a backbone.
+
+        Raises:
+            CheckpointError: It does not fit; see :func:`fitting`.
+        """
+        print_log(f"load model from: {self.checkpoint}", logger="current")
+        own, rest = module.split(read_state(self.checkpoint, self.map_location), self.prefix)
+        if not own:
+            raise CheckpointError(f"{self.checkpoint}: no name starts with {self.prefix!r}, but {first_few(rest, 8)}")
+        if rest:
+            print_log(f"{self.checkpoint}: not of the backbone: {', '.join(rest)}", logger="current")
+        taken = fitting(module, module.migrate(own, version(own)), self.checkpoint)
+        state = module.state_dict()
+        state.update(taken)
+        module.load_state_dict(state)
+        if hasattr(module, "_params_init_info"):
+            update_init_info(module, init_info=self._get_init_info())
+
+
+def strict(init_cfg: dict | list[dict] | None) -> list[dict]:
+    """``init_cfg`` with :class:`StrictPretrainedInit` for ``Pretrained``, and that last, where mmengine has it too."""
+    configs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
+    pretrained = ("Pretrained", PretrainedInit, StrictPretrainedInit)
+    others = [config for config in configs if config["type"] not in pretrained]
+    return others + [dict(config, type=StrictPretrainedInit) for config in configs if config["type"] in pretrained]
+
+
+def _norms(keys: Iterable[str]) -> list[int]:
+    return sorted({int(found[1]) for key in keys if (found := re.match(r"norm(\d+)\.", key))})

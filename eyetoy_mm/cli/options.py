@@ -1,0 +1,85 @@
+"""Options that several verbs have, each defined once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from eyetoy_mm.errors import UserError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The config of a model."""
+    parser.add_argument("config", metavar="CONFIG", help="config file, or eyetoy_mm::PATH for one of the package")
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Its weights."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint file")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Where a model runs that is not the Runner's."""
+    parser.add_argument("--device", help="torch device (default: an accelerator if there is one)")
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Settings in place of a config's; :func:`cfg_options` reads them."""
+    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings: key.of.it=value ...")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What every verb that runs a config takes; :func:`load_config_from` reads it."""
+    add_work_dir(parser, "work_dirs/<config name>")
+    parser.add_argument("--data-root", help="folder or address of the dataset, in place of the config's data_root")
+    parser.add_argument("--amp", action="store_true", help="mixed precision in training; evaluation follows the config")
+    add_cfg_options(parser)
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:
+    """Where a run writes.
+
+    Args:
+        parser: Of the verb.
+        default: What its help says; the value is None where the option is not given.
+    """
+    parser.add_argument("--work-dir", help=f"folder for logs and checkpoints (default: {default})")
+
+
+def cfg_options(args: argparse.Namespace) -> dict | None:
+    """The settings of ``--cfg-options``, as mmengine reads them.
+
+    Raises:
+        UserError: One is not ``key=value``.
+    """
+    from mmengine.config import DictAction
+
+    if args.cfg_options is None:
+        return None
+    for option in args.cfg_options:
+        if "=" not in option:
+            raise UserError(f"--cfg-options takes key.of.it=value, got {option!r}")
+    reader = argparse.ArgumentParser()
+    reader.add_argument("--cfg-options", nargs="+", action=DictAction)
+    return reader.parse_args(["--cfg-options", *args.cfg_options]).cfg_options
+
+
+def load_config_from(args: argparse.Namespace) -> Config:
+    """Load the config that a command line asks for."""
+    from eyetoy_mm.engine.config import load_config
+
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return load_config(
+        args.config,
+        options=cfg_options(args),
+        work_dir=args.work_dir,
+        data_root=args.data_root,
+        launcher=args.launcher,
+        amp=args.amp,
+    )

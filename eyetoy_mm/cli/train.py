@@ -1,0 +1,35 @@
+"""Train a model of mmseg, mmdet or mmpretrain from a config file.
+
+Examples::
+
+    eyetoy train configs/upernet_eyetoy_ade20k.py
+    eyetoy train eyetoy_mm::upernet_eyetoy_ade20k.py --data-root path/to/ADEChallengeData2016
+    torchrun --nproc_per_node 8 -m eyetoy_mm.cli train configs/upernet_eyetoy_ade20k.py --launcher pytorch
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from eyetoy_mm.cli.options import add_config, add_run_options, load_config_from
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    add_config(parser)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from this checkpoint, or without a value from the latest one in the work dir",
+    )
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the real batch size")
+    add_run_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train."""
+    from eyetoy_mm.engine.launch import train
+
+    train(load_config_from(args), resume=args.resume, auto_scale_lr=args.auto_scale_lr)

@@ -1,0 +1,53 @@
+"""Mistakes of the user, told in one message instead of a traceback."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import ParamSpec
+
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+
+_Arguments = ParamSpec("_Arguments")
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says what is wrong and what to do."""
+
+
+# Errors of the toolboxes that are really the user's, by their message: mmcv's image loader has no class of its own.
+_UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
+_OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
+
+
+def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """Decorate a program's ``main``: a :class:`UserError` ends it with exit code 1 and its message on stderr."""
+
+    @functools.wraps(main)
+    def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        try:
+            main(*args, **kwargs)
+        except (UserError, CheckpointError) as error:
+            sys.exit(f"error: {error}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] not in _OPENMMLAB:
+                raise
+            sys.exit(f"error: this needs {error.name}, which is not installed: pip install 'eyetoy-mm[lite]'")
+        except AssertionError as error:
+            found = _UNREADABLE_IMAGE.search(str(error))
+            if found is None:
+                raise
+            sys.exit(
+                f"error: {found['path']} is not an image that OpenCV can read; replace it or take it off the dataset"
+            )
+
+    return run
+
+
+def first_few(values: Iterable[str], limit: int = 5) -> str:
+    """The first of ``values`` and how many follow, for a message."""
+    values = list(values)
+    rest = f" and {len(values) - limit} more" if len(values) > limit else ""
+    return ", ".join(values[:limit]) + rest

@@ -1,0 +1,38 @@
+"""Where files are: those of the package, however it is installed, and those on other storage than a disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eyetoy_mm.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def package_file(name: str) -> Path:
+    """A file or folder that comes with the package: ``configs``, ``data/sample``, ``model-index.yml``.
+
+    A wheel has copies in ``eyetoy_mm/.mim``, an editable install links there, a bare checkout the files themselves.
+
+    Args:
+        name: Its path in the repository.
+
+    Raises:
+        UserError: It is not there.
+    """
+    for folder in (_PACKAGE / ".mim", _PACKAGE.parent):
+        if (folder / name).exists():
+            return (folder / name).resolve()
+    raise UserError(f"eyetoy_mm comes without {name}; looked in {_PACKAGE / '.mim'} and beside it. Install it again")
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether a path has a scheme, as ``s3://bucket/photos``: a matter of mmengine's file client, not of the disk."""
+    return "://" in str(path)
+
+
+def join(root: str | Path, path: str | Path) -> str:
+    """A path below a root, each a path on a disk or an address; one that is whole by itself stays as it is."""
+    if is_address(path) or not is_address(root):
+        return str(path) if is_address(path) else str(Path(root, path))
+    return f"{str(root).rstrip('/')}/{path}" if str(path) else str(root)

@@ -1,0 +1,134 @@
+"""State dicts: what is in a file, what a model has, how they differ, and how that is told. Needs torch alone.
+
+A state dict of torch is an ``OrderedDict`` with an attribute ``_metadata``: for every module, by its name, the
+``_version`` of its class when it was saved. ``mmengine`` keeps it in what a Runner saves, loads and averages (EMA), and
+loses it where it takes a prefix off; files of others may have none. :func:`unwrap` and :func:`split` keep it, and what
+has no version is of the first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+from eyetoy_mm.errors import first_few
+
+State = dict[str, Tensor]
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def unwrap(loaded: object, filename: str) -> State:
+    """Named tensors of a loaded checkpoint, without what trainers wrap around them.
+
+    Args:
+        loaded: What a loader gave: the tensors, or a dict that has them as ``state_dict`` or ``model``.
+        filename: Of the file, for messages.
+
+    Raises:
+        CheckpointError: It is not a dict of named tensors.
+    """
+    for wrapping in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapping), Mapping):
+            loaded = loaded[wrapping]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise CheckpointError(f"{filename}: not a dict of named tensors but {type(loaded).__name__}")
+    others = [str(key) for key, value in loaded.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(f"{filename}: {first_few(others, 8)} should be tensors with a name, and are not")
+    return _without_prefix(loaded, _metadata(loaded), "module.")
+
+
+def split(state: Mapping[str, Tensor], prefix: str | None = None) -> tuple[State, State]:
+    """A backbone's tensors under its own names, and the rest.
+
+    Args:
+        state: Tensors of a model, or of a backbone.
+        prefix: What stands before the backbone's names; None takes ``"backbone."`` where there is such a name.
+    """
+    if prefix is None:
+        prefix = "backbone." if any(key.startswith("backbone.") for key in state) else ""
+    elif prefix and not prefix.endswith("."):
+        prefix += "."
+    own = {key: x for key, x in state.items() if key.startswith(prefix)}
+    rest = {key: x for key, x in state.items() if not key.startswith(prefix)}
+    inside = {name: x for name, x in _metadata(state).items() if f"{name}.".startswith(prefix)}
+    return _without_prefix(own, inside, prefix), rest
+
+
+def with_versions_of(original: Mapping[str, Tensor], renamed: Mapping[str, Tensor]) -> State:
+    """A state dict of the renamed tensors, from the same versions as the original."""
+    found = OrderedDict(renamed)
+    found._metadata = _metadata(original)  # type: ignore[attr-defined]
+    return found
+
+
+def version(state: Mapping[str, Tensor]) -> int:
+    """The ``_version`` of the module whose state it is; 1 where that is not known."""
+    return _metadata(state).get("", {}).get("version") or 1
+
+
+def migrated(state: State, model: nn.Module) -> State:
+    """The tensors as the model names them now: a part of it that has a ``migrate`` renames what is its own."""
+    for name, part in model.named_modules():
+        migrate = getattr(part, "migrate", None)
+        if migrate is not None:
+            prefix = f"{name}." if name else ""
+            own, rest = split(state, prefix)
+            today = {prefix + key: x for key, x in migrate(own, version(own)).items()}
+            state = with_versions_of(state, rest | today)
+    return state
+
+
+def _metadata(state: object) -> dict[str, dict[str, Any]]:
+    return getattr(state, "_metadata", None) or {}
+
+
+def _without_prefix(state: Mapping[str, Tensor], metadata: Mapping[str, dict[str, Any]], prefix: str) -> State:
+    found: OrderedDict[str, Tensor] = OrderedDict((key.removeprefix(prefix), x) for key, x in state.items())
+    modules = OrderedDict((f"{name}.".removeprefix(prefix).removesuffix("."), x) for name, x in metadata.items())
+    found._metadata = modules  # type: ignore[attr-defined]
+    return found
+
+
+# --- Comparing --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Names in which tensors differ from what a model has; true where there are any, and a text that names them."""
+
+    missing: list[str]
+    unexpected: list[str]
+    reshaped: list[str]
+    """With both shapes."""
+
+    def __bool__(self) -> bool:
+        return any((self.missing, self.unexpected, self.reshaped))
+
+    def __str__(self) -> str:
+        told = {"missing": self.missing, "not in the model": self.unexpected, "of another shape": self.reshaped}
+        return "; ".join(f"{len(names)} {what} ({first_few(names, 8)})" for what, names in told.items() if names)
+
+
+def compare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Difference:
+    """How tensors differ from those of a model.
+
+    Args:
+        state: From a file.
+        wanted: The model's own state dict.
+    """
+    return Difference(
+        missing=[key for key in wanted if key not in state],
+        unexpected=[key for key in state if key not in wanted],
+        reshaped=[
+            f"{key} {tuple(x.shape)} for {tuple(wanted[key].shape)}"
+            for key, x in state.items()
+            if key in wanted and x.shape != wanted[key].shape
+        ],
+    )

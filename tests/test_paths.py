@@ -1,0 +1,23 @@
+"""Where the package's own files are, in a checkout and where `.mim` has them."""
+
+import pytest
+
+from eyetoy_mm import paths
+from eyetoy_mm.errors import UserError
+
+
+@pytest.mark.parametrize("home", ["package/.mim", "."])
+def test_files_of_a_wheel_and_of_a_checkout(tmp_path, monkeypatch, home):
+    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "package")
+    (tmp_path / home / "data/sample").mkdir(parents=True)
+    assert paths.package_file("data/sample") == (tmp_path / home / "data/sample").resolve()
+    with pytest.raises(UserError, match="eyetoy_mm comes without configs; looked in .*package/.mim"):
+        paths.package_file("configs")
+
+
+def test_an_installed_copy_comes_before_what_lies_beside_it(tmp_path, monkeypatch):
+    """In site-packages that may be another package's."""
+    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "package")
+    for folder in (tmp_path / "configs", tmp_path / "package/.mim/configs"):
+        folder.mkdir(parents=True)
+    assert paths.package_file("configs") == (tmp_path / "package/.mim/configs").resolve()
