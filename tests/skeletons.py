@@ -1,5 +1,6 @@
 """Models of any size without their memory: on the meta device, to be counted, run for their shapes, and compared."""
 
+import copy
 from collections.abc import Iterator
 from numbers import Number
 from typing import Any
@@ -38,13 +39,14 @@ def skeleton(config: Config) -> BaseModel:
     init_default_scope(config.default_scope)
     config.model.setdefault("data_preprocessor", config.get("data_preprocessor"))  # as the Runner does
     with _EmptyOnMeta():
-        return MODELS.build(config.model).to("meta")
+        return MODELS.build(copy.deepcopy(config.model)).to("meta")
 
 
 def parameters_without_gradient(model: BaseModel, size: tuple[int, int]) -> list[str]:
     """Run a skeleton, and back, on a batch of images of a size: fails where shapes do not fit.
 
     Proposals are chosen by values, which there are none of: heads of a second stage get features of as many channels.
+    Transformers with queries choose throughout: of their models, what makes the maps runs, and a step shows the rest.
 
     Returns:
         Names of the trainable parameters that get no gradient.
@@ -53,12 +55,22 @@ def parameters_without_gradient(model: BaseModel, size: tuple[int, int]) -> list
     with _Observed():
         outputs = list(_tensors(list(_run(model.train(), images))))
         torch.autograd.backward([x.sum() for x in outputs if x.requires_grad])
-    return [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    ran = ("backbone.", "neck.") if _has_queries(model) else ("",)
+    names = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    return [name for name in names if name.startswith(ran)]
+
+
+def _has_queries(model: BaseModel) -> bool:
+    """Whether it is of the family of DETR or of Mask2Former."""
+    return any(hasattr(part, "num_queries") for part in (model, *model.children()))
 
 
 def _run(model: BaseModel, images: Tensor) -> Iterator[Any]:
     """Outputs of all dense parts, and of the heads of a second stage."""
     maps = model.extract_feat(images)
+    if _has_queries(model):
+        yield maps
+        return
     for name in ("head", "decode_head", "auxiliary_head", "rpn_head", "bbox_head"):
         if getattr(model, name, None) is not None:
             yield getattr(model, name)(maps)

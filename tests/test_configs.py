@@ -25,7 +25,7 @@ from mmengine.structures import InstanceData, PixelData
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones.eyetoy import ARCHS
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.dry_run import all_configs, build, few_proposals, step, without_downloads
+from eyetoy_mm.engine.dry_run import all_configs, build, few_proposals, few_queries, step, without_downloads
 from tests.skeletons import parameters_without_gradient, parts, skeleton
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +64,7 @@ def detection_sample(model):
         labels=torch.tensor([3]),
         masks=BitmapMasks(masks.numpy(), SIZE, SIZE),
     )
+    sample.gt_sem_seg = PixelData(sem_seg=3 * masks + 90 * (1 - masks))  # a thing on stuff
     return sample
 
 
@@ -179,6 +180,8 @@ def test_one_step_and_one_prediction(path):
     config = ready(path, demo_size(path) if path in ABLATIONS else None)
     if "size" in config.model.get("data_preprocessor", {}):
         config.model.data_preprocessor.size = (SIZE, SIZE)
+    few_queries(config)
+    config.model.get("data_preprocessor", {}).pop("batch_augments", None)  # padding to full size
     model = build(config)
     data = dict(
         inputs=[torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8) for _ in range(2)],
@@ -191,6 +194,8 @@ def test_one_step_and_one_prediction(path):
     for result in results:
         if config.default_scope == "mmseg":
             assert result.pred_sem_seg.data.shape == (1, SIZE, SIZE)
+        elif "pred_panoptic_seg" in result:
+            assert result.pred_panoptic_seg.sem_seg.shape == (1, SIZE, SIZE)
         elif config.default_scope == "mmpretrain":
             assert result.pred_score.shape == (model.head.num_classes,)
         elif model.with_mask:

@@ -400,7 +400,7 @@ class DiNAT(NAT):
 
     ``dilations`` take the names of the published training settings: ``"imagenet"`` for images of 224 pixels, and of
     384 with windows of 11; ``"imagenet-384"`` for 384 with windows of 7; ``"coco"``; ``"ade20k"`` for crops of 512, and
-    ``"ade20k-640"``.
+    ``"ade20k-640"``; ``"mask2former"`` for all that was trained with that head, with windows of 11.
     """
 
     ARCHS = NAT.ARCHS | {
@@ -413,6 +413,7 @@ class DiNAT(NAT):
         "coco": ((1, 28), (1, 7, 1, 14), (1, 3, 1, 5, 1, 7), (1, 3)),
         "ade20k": ((1, 16), (1, 4, 1, 8), (1, 2, 1, 3, 1, 4), (1, 2)),
         "ade20k-640": ((1, 20), (1, 5, 1, 10), (*(1, 2, 1, 3, 1, 4, 1, 5) * 2, 1, 5), (1, 2)),
+        "mask2former": ((1, 14), (1, 4, 1, 7), (*(1, 2, 1, 3) * 4, 1, 3), (1,)),
     }
 
 

@@ -6,10 +6,12 @@ Examples::
     eyetoy dry-run my_config.py --own-data       # on two images of its own datasets
     eyetoy dry-run --into docs/configs.md        # every config of the package, as the table there
 
-The model is the config's own. Images are made small, batches are two images, two iterations are trained from scratch:
-figures after those say nothing about a model. Classifiers learn the photos by their largest object. The table says of
-each config that it parses, builds (parameters), steps (loss of a batch; every parameter has a finite gradient), trains
-(loss of the last iteration), evaluates (a metric of the checkpoint) and infers (what was found in a photo).
+The model is the config's own; once it is counted, DINO's queries are as few as small images have places for. Images
+are made small, batches are two images, two iterations are trained from scratch: figures after those say nothing about a
+model. Classifiers learn the photos by their largest object; detectors of other classes than COCO's take those in turn,
+and panoptic ones one segment of background. The table says of each config that it parses, builds (parameters), steps
+(loss of a batch; every parameter has a finite gradient), trains (loss of the last iteration), evaluates (a metric of
+the checkpoint) and infers (what was found in a photo).
 """
 
 from __future__ import annotations

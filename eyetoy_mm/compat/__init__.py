@@ -12,7 +12,8 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
 * `numpy_names`: files of mmcv, mmdet and mmpretrain use names and conversions that NumPy 2 no longer has;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
-* `mmseg_text_packages`: mmseg needs two packages that it does not declare.
+* `mmseg_text_packages`: mmseg needs two packages that it does not declare;
+* `panoptic_api`: mmdet needs one for panoptic segmentation that the package index does not have.
 
 Importing this package, and `activate`, import neither torch nor any OpenMMLab package: the traps are defused by import
 hooks, in the moment in which a package that has one is imported.
@@ -28,6 +29,7 @@ from eyetoy_mm.compat import (
     model_zoo,
     norm_without_eps,
     numpy_names,
+    panoptic_api,
     pkg_resources_shim,
     sync_bn_alone,
 )
@@ -46,6 +48,7 @@ _TRAPS = (
     pkg_resources_shim,
     mmseg_text_packages,
     mmseg_tools,
+    panoptic_api,
 )
 
 

@@ -212,7 +212,8 @@ def _check_coco_datasets(config: Config, splits: tuple[str, ...]) -> None:
     for split, dataset in _datasets(config, splits):
         kind: Any = dataset.get("type")
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-        if getattr(kind, "load_data_list", None) is CocoDataset.load_data_list and dataset.get("ann_file"):
+        alike = [getattr(kind, name, None) is getattr(CocoDataset, name) for name in ("load_data_list", "COCOAPI")]
+        if all(alike) and dataset.get("ann_file"):
             classes = kind._load_metainfo(dataset.get("metainfo")).get("classes") or ()
             check_coco_file(join(dataset.get("data_root") or "", dataset["ann_file"]), split, classes, dataset)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import multiprocessing
 import sys
@@ -23,6 +24,7 @@ from mmengine.structures import BaseDataElement
 
 from eyetoy_mm.engine.config import check_data, load_config
 from eyetoy_mm.engine.inference import open_predictor, read_image
+from eyetoy_mm.engine.sample_annotations import write_instances, write_panoptic
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
 from eyetoy_mm.tables import markdown_table
@@ -47,6 +49,9 @@ def shrink(config: Config) -> None:
         factor = 1.0  # small images already
     for key in ("data_preprocessor", "test_cfg"):
         _scale_sizes(config.model.get(key), factor)
+    for augment in (config.model.get("data_preprocessor") or {}).get("batch_augments") or ():
+        if "size" in augment:  # of batches that are padded to multiples of 32 already
+            augment.size = tuple(math.ceil(side / 32) * 32 for side in augment.size)
     without_downloads(config)
     for split in ("train", "val", "test"):
         loader = config[f"{split}_dataloader"]
@@ -93,16 +98,28 @@ def _scale_sizes(node: Any, factor: float, key: str | None = None) -> Any:
 
 def few_proposals(config: Config) -> None:
     """Let detectors work on few proposals, and find something untrained, in place: small images need no more."""
-    for stage in ("train_cfg", "test_cfg"):
-        pending = [config.model.get(stage)]
+    for settings in (config.model, config.model.get("decode_head") or {}):
+        pending = [settings.get("train_cfg"), settings.get("test_cfg")]
         while pending:
             settings = pending.pop()
             if isinstance(settings, list):  # one of each head of a cascade
                 pending.extend(settings)
             elif isinstance(settings, dict):
                 pending.extend(settings.values())
-                few = dict(nms_pre=50, max_per_img=20, score_thr=0.0, num=32)
+                few = dict(nms_pre=50, max_per_img=20, max_per_image=20, score_thr=0.0, num=32, num_points=1024)
                 settings.update({name: value for name, value in few.items() if name in settings})
+
+
+def few_queries(config: Config) -> bool:
+    """Let detectors that take the best positions of their maps for queries do with those of small images, in place.
+
+    Returns:
+        Whether the config has changed: its model has fewer parameters then.
+    """
+    if not config.model.get("as_two_stage"):
+        return False
+    config.model.num_queries = min(config.model.num_queries, 50)
+    return True
 
 
 def use_sample(config: Config, scratch: Path) -> None:
@@ -118,10 +135,12 @@ def use_sample(config: Config, scratch: Path) -> None:
             prefix = dict(img_path=f"images/{folder}", seg_map_path=f"annotations/{folder}")
             dataset.update(data_root=str(SAMPLE), data_prefix=prefix)
         elif config.default_scope == "mmdet":
-            annotations = f"annotations/instances_{short}.json"
-            dataset.update(data_root=str(SAMPLE), data_prefix=dict(img=f"images/{folder}"), ann_file=annotations)
+            instances, panoptic = _annotations(dataset, short, scratch)
+            prefix = dict(img=f"images/{folder}") | ({"seg": str(panoptic.with_suffix(""))} if panoptic else {})
+            dataset.update(data_root=str(SAMPLE), ann_file=str(panoptic or instances))
+            dataset.data_prefix = prefix  # not merged with the config's
             if split != "train":
-                config[f"{split}_evaluator"].ann_file = str(SAMPLE / annotations)
+                _evaluate_on(config, split, instances, panoptic)
         else:
             lines = scratch / f"{short}.txt"
             lines.write_text("".join(f"{name} {label}\n" for name, label in photos_by_largest_object(folder)))
@@ -139,6 +158,31 @@ def use_sample(config: Config, scratch: Path) -> None:
             )
 
 
+def _annotations(dataset: dict, short: str, scratch: Path) -> tuple[Path, Path | None]:
+    """The sample's instances under the classes of a dataset of mmdet, and panoptic annotations if it takes them."""
+    from mmdet.registry import DATASETS
+
+    meta = DATASETS.get(dataset["type"]).METAINFO | (dataset.get("metainfo") or {})
+    things = meta.get("thing_classes", meta["classes"])
+    instances = write_instances(SAMPLE / f"annotations/instances_{short}.json", things, scratch / f"{short}.json")
+    if "stuff_classes" not in meta:
+        return instances, None
+    panoptic = scratch / f"panoptic_{short}.json"
+    write_panoptic(instances, meta["stuff_classes"][0], meta["classes"], panoptic)
+    return instances, panoptic
+
+
+def _evaluate_on(config: Config, split: str, instances: Path, panoptic: Path | None) -> None:
+    """Let the metrics of mmdet that read an annotation file read these, in place; others, of files of a dataset, go."""
+    given = config[f"{split}_evaluator"]
+    metrics = [metric for metric in (given if isinstance(given, list) else [given]) if "ann_file" in metric]
+    for metric in metrics:
+        metric.ann_file = str(instances)
+        if "seg_prefix" in metric and panoptic:
+            metric.update(ann_file=str(panoptic), seg_prefix=str(panoptic.with_suffix("")))
+    config[f"{split}_evaluator"] = metrics
+
+
 def photos_by_largest_object(folder: str) -> Iterator[tuple[str, int]]:
     """File name of each photo of the sample, and which of the six kinds of objects covers most of it."""
     for path in sorted((SAMPLE / "annotations" / folder).glob("*.png")):
@@ -150,7 +194,7 @@ def build(config: Config) -> BaseModel:
     """The model of a config, initialised as before training."""
     init_default_scope(config.default_scope)
     config.model.setdefault("data_preprocessor", config.get("data_preprocessor"))  # as the Runner does
-    model = MODELS.build(config.model)
+    model = MODELS.build(copy.deepcopy(config.model))  # DETRs write into it, and refuse it the next time
     model.init_weights()
     return model
 
@@ -184,6 +228,8 @@ def step(model: BaseModel, batch: dict) -> float:
 
 def describe(sample: BaseDataElement) -> str:
     """What a prediction holds."""
+    if "pred_panoptic_seg" in sample:
+        return "{} x {} segments".format(*sample.pred_panoptic_seg.sem_seg.shape[-2:])
     if "pred_sem_seg" in sample:
         return "{} x {} labels".format(*sample.pred_sem_seg.shape)
     if "pred_instances" in sample:
@@ -202,6 +248,8 @@ def stages(path: Path, own_data: bool, scratch: Path) -> Iterator[str]:
     yield "yes"
     model = build(config)
     yield f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M"
+    if few_queries(config):
+        model = build(config)
     yield f"{step(model, next(iter(Runner.build_dataloader(config.train_dataloader)))):.2f}"
     runner = Runner.from_cfg(config)
     runner.train()

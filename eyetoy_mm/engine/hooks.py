@@ -138,8 +138,8 @@ class CheckClsLabelsHook(Hook):
 class CheckDetDataHook(Hook):
     """Refuse datasets whose classes are not as many as a detector's heads expect, or differ in training and validation.
 
-    Heads named ``bbox_head`` and ``mask_head`` are checked, wherever they are in the model. What the annotation files
-    hold is checked before anything is built, by :func:`eyetoy_mm.engine.config.check_data`.
+    Heads named ``bbox_head``, ``mask_head`` and ``panoptic_head`` are checked, wherever they are in the model. What the
+    annotation files hold is checked before anything is built, by :func:`eyetoy_mm.engine.config.check_data`.
     """
 
     priority = "VERY_HIGH"
@@ -168,7 +168,7 @@ class CheckDetDataHook(Hook):
         heads = {
             name: head.num_classes
             for name, head in _unwrapped(runner).named_modules()
-            if re.search(r"(^|\.)(bbox|mask)_head(\.\d+)?$", name)  # numbered in cascades
+            if re.search(r"(^|\.)(bbox|mask|panoptic)_head(\.\d+)?$", name)  # numbered in cascades
             and hasattr(head, "num_classes")
             and not getattr(head, "class_agnostic", False)  # one mask for whatever class
         }

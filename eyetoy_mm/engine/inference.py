@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class Predictor:
         self.config = config
         self.score_threshold = score_threshold
         init_default_scope(config.default_scope)
-        check_fits(MODELS.build(config.model), checkpoint)  # before the toolboxes load what fits and ignore the rest
+        # Before the toolboxes load what fits and ignore the rest. DETRs write into their config, and refuse it then.
+        check_fits(MODELS.build(copy.deepcopy(config.model)), checkpoint)
         self.model = self._open(checkpoint, device)
 
     def _open(self, checkpoint: str, device: str) -> torch.nn.Module:

@@ -45,3 +45,38 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for group in params:
             depth, num_depths = backbone.get_layer_depth(names[id(group["params"][0])], prefix="backbone.")
             group["lr"] = group.get("lr", self.base_lr) * rate ** (num_depths - 1 - depth)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class BackboneLROptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """A learning rate of its own for the backbone, beside every rule of mmengine's ``paramwise_cfg``.
+
+    Of mmengine's ``custom_keys`` the longest that a parameter's name has counts, and no other: ``backbone`` hides
+    ``norm``, so that the toolboxes' configs list each norm of each block of Swin under a longer name. Here
+    ``backbone_lr_mult`` multiplies what the other rules give.
+
+    Example::
+
+        optim_wrapper = dict(
+            constructor='eyetoy_mm.BackboneLROptimWrapperConstructor',
+            paramwise_cfg=dict(backbone_lr_mult=0.1, custom_keys=dict(norm=dict(decay_mult=0.0))),
+        )
+
+    Raises:
+        ValueError: ``backbone_lr_mult`` is missing or negative, or the model has no backbone.
+    """
+
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = "", **kwargs) -> None:
+        """Add a group for each parameter below ``module``; the model itself comes with an empty prefix."""
+        super().add_params(params, module, prefix=prefix, **kwargs)
+        if prefix:
+            return
+        factor = self.paramwise_cfg.get("backbone_lr_mult")
+        if factor is None or factor < 0:
+            raise ValueError(f"paramwise_cfg needs a backbone_lr_mult of at least 0, got {factor}")
+        if not hasattr(module, "backbone"):
+            raise ValueError(f"backbone_lr_mult is for models with a backbone; {type(module).__name__} has none")
+        of_backbone = {id(parameter) for parameter in module.backbone.parameters()}
+        for group in params:
+            if id(group["params"][0]) in of_backbone:
+                group["lr"] = group.get("lr", self.base_lr) * factor

@@ -14,3 +14,13 @@ dinat = {
         ("large", [192, 384, 768, 1536], "imagenet22k/dinat_large_in22k_224.pth"),
     )
 }
+# With windows of 11, as with Mask2Former: the same weights, position biases resized by the authors. Their configs name
+# the file of windows of 7, whose biases do not fit.
+dinat["large_k11"] = dict(
+    backbone=dict(type="eyetoy_mm.DiNAT", arch=dict(type="large", kernel_size=11), padding="zeros"),
+    init_cfg=dict(
+        type="Pretrained",
+        checkpoint="https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_large_in22k_224_11x11interp.pth",
+    ),
+    channels=dinat["large"]["channels"],
+)

@@ -1,0 +1,5 @@
+"""DINO with EyeToy-base: 12 epochs of COCO."""
+
+_base_ = ["dino-4scale_eyetoy-t_8xb2-12e_coco.py", "../_base_/backbones/eyetoy.py"]
+__size = _base_.pop("eyetoy").base
+model = dict(backbone=dict(**__size.backbone), neck=dict(in_channels=__size.channels[1:]))
