@@ -74,9 +74,10 @@ class BackboneLROptimWrapperConstructor(DefaultOptimWrapperConstructor):
         factor = self.paramwise_cfg.get("backbone_lr_mult")
         if factor is None or factor < 0:
             raise ValueError(f"paramwise_cfg needs a backbone_lr_mult of at least 0, got {factor}")
-        if not hasattr(module, "backbone"):
+        backbone = getattr(module, "backbone", None)
+        if not isinstance(backbone, nn.Module):
             raise ValueError(f"backbone_lr_mult is for models with a backbone; {type(module).__name__} has none")
-        of_backbone = {id(parameter) for parameter in module.backbone.parameters()}
+        of_backbone = {id(parameter) for parameter in backbone.parameters()}
         for group in params:
             if id(group["params"][0]) in of_backbone:
                 group["lr"] = group.get("lr", self.base_lr) * factor
