@@ -18,7 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_FULL_MMCV = "pip install -U openmim && mim install 'mmcv>=2.0.0,<2.2.0'"
+# Its build imports torch and pkg_resources; pip's own build environment has neither.
+_FULL_MMCV = (
+    "pip uninstall mmcv-lite; pip install 'setuptools<82' wheel; pip install --no-build-isolation 'mmcv>=2.0.0,<2.2.0'"
+)
 
 
 def _torchvision(op: str) -> ModuleType:
