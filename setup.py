@@ -143,7 +143,9 @@ setup(
     extras_require={
         # OpenMMLab without a compiler. Not where mmcv is installed: mmcv-lite would overwrite it.
         "lite": [*OPENMMLAB, "mmcv-lite>=2.0.0rc4,<2.2.0"],
-        # OpenMMLab with the compiled mmcv; one that is there already is kept.
+        # OpenMMLab with the compiled mmcv; one that is there already is kept. Its build imports torch and
+        # pkg_resources, and in isolation gets a setuptools without the latter: after `pip install torch torchvision
+        # 'setuptools<82' wheel`, `pip install --no-build-isolation "eyetoy-mm[full]"`.
         "full": [*OPENMMLAB, "mmcv>=2.0.0rc4,<2.2.0"],
         # Fused kernels, where they can be compiled. Its build imports torch: install that first, then
         # `pip install --no-build-isolation "eyetoy-mm[natten]"`. Without it our own PyTorch path runs.

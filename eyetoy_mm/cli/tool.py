@@ -7,8 +7,8 @@ Examples::
     eyetoy tool mmseg analysis_tools/get_flops eyetoy_mm::upernet_eyetoy_ade20k --shape 512
     torchrun --nproc_per_node 8 -m eyetoy_mm.cli tool mmdet train CONFIG --launcher pytorch
 
-A tool is named by its file, or by its path below the package's `tools` where two have the same name. What follows is the
-tool's own, `--help` too; `eyetoy_mm::NAME` stands for the file of a config.
+A tool is named by its file, or by its path below the package's `tools` where two have the same name. What follows is
+the tool's own, `--help` too; `eyetoy_mm::NAME` stands for the file of a config.
 """
 
 from __future__ import annotations

@@ -24,7 +24,10 @@ from typing import NoReturn
 
 from eyetoy_mm.compat._import_hooks import after_import, find_real_spec, stand_in_for
 
-FULL_MMCV = "pip install -U openmim && mim install 'mmcv>=2.0.0,<2.2.0'"
+# The build of mmcv imports torch and pkg_resources; pip's own build environment has neither.
+FULL_MMCV = (
+    "pip uninstall mmcv-lite; pip install 'setuptools<82' wheel; pip install --no-build-isolation 'mmcv>=2.0.0,<2.2.0'"
+)
 
 # The layers of mmcv.ops, by file, whose operators have no replacement.
 LAYERS_WITHOUT = {

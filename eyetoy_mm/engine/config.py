@@ -18,7 +18,7 @@ from eyetoy_mm.engine.coco_files import check_coco_file
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, join, package_file
 
-_INSTALL = "pip install 'eyetoy-mm[lite]' (or [full] where mmcv's compiled operators are wanted)"
+_INSTALL = "pip install 'eyetoy-mm[lite]' (README.md says how with mmcv's compiled operators)"
 
 
 def load_config(

@@ -243,7 +243,7 @@ def test_every_verb_is_a_module_and_has_a_program_in_tools():
     assert modules == {verb.replace("-", "_") for verb in VERBS}
     tools = [path.read_text() for path in (ROOT / "tools").glob("*.py")]
     called = [found[1] for text in tools if (found := re.search(r'run_tool\("(.+)"\)', text))]
-    assert sorted(called) == sorted(VERBS)
+    assert sorted(called) == sorted(set(VERBS) - {"tool"})  # which runs programs of others
 
 
 def test_without_openmmlab_the_message_says_what_to_install():

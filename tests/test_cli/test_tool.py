@@ -1,0 +1,84 @@
+"""`eyetoy tool`: the toolboxes' own tools, in this process and beside mmcv-lite; docs/toolbox-tools.md has them all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eyetoy_mm.cli.tool import find_tool, tools_of
+from eyetoy_mm.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SEG = "eyetoy_mm::sample/upernet_eyetoy-demo_sample"
+
+
+def tool(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "eyetoy_mm.cli", "tool", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> dict[str, Path]:
+    found = {}
+    for name, text in {
+        "train": "1",
+        "a/show": "1",
+        "b/show": "2",
+        "a/same": "1",
+        "b/same": "1",
+        "a/b/train": "2",
+    }.items():
+        found[name] = tmp_path / f"{name}.py"
+        found[name].parent.mkdir(parents=True, exist_ok=True)
+        found[name].write_text(text)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("train", "train"),
+        ("train.py", "train"),
+        ("a/show", "a/show"),
+        ("same", "a/same"),
+        ("a/b/train.py", "a/b/train"),
+    ],
+)
+def test_a_tool_is_found_by_name_or_path(tools: dict[str, Path], name: str, found: str) -> None:
+    assert find_tool(tools, "mmx", name) == tools[found]
+
+
+def test_what_cannot_be_found_is_said(tools: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="several tools 'show': name one of a/show, b/show"):
+        find_tool(tools, "mmx", "show")
+    with pytest.raises(UserError, match="mmx has no tool 'nope'; it has train"):
+        find_tool(tools, "mmx", "nope")
+    with pytest.raises(UserError, match="no_such_package is not an installed package"):
+        tools_of("no_such_package")
+    with pytest.raises(UserError, match="yaml comes without tools"):
+        tools_of("yaml")
+
+
+def test_mmseg_counts_flops_of_a_config_by_name() -> None:
+    pytest.importorskip("mmseg")
+    done = tool("mmseg", "get_flops", SEG, "--shape", 64)
+    assert done.returncode == 0, done.stderr
+    assert "Input shape: (64, 64)" in done.stdout and "Params: 1.969M" in done.stdout
+
+
+def test_mmseg_shows_its_data(tmp_path: Path) -> None:
+    pytest.importorskip("mmseg")
+    options = ["--output-dir", tmp_path, "--not-show", "--cfg-options", "train_dataloader.dataset.indices=2"]
+    done = tool("mmseg", "analysis_tools/browse_dataset", SEG, *options)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("*.jpg"))) == 2
+
+
+def test_mmdet_prints_its_help() -> None:
+    pytest.importorskip("mmdet")
+    done = tool("mmdet", "test", "--help")
+    assert done.returncode == 0 and "test.py" in done.stdout and "--tta" in done.stdout

@@ -1,0 +1,112 @@
+"""The models of our zoo by name, in the toolboxes that they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
+
+for _name in ("mmdet", "mmseg", "mmpretrain"):
+    pytest.importorskip(_name)
+hub = pytest.importorskip("mmengine.hub")
+BaseInferencer = pytest.importorskip("mmengine.infer").BaseInferencer
+ROOT = Path(__file__).parents[2]
+ZOO = [
+    model
+    for metafile in yaml.safe_load((ROOT / "model-index.yml").read_text())["Import"]
+    for model in yaml.safe_load((ROOT / metafile).read_text())["Models"]
+]
+IMAGE = str(sorted((ROOT / "data/sample/images/validation").glob("*.jpg"))[0])
+
+
+def ours_for(task: str) -> set[str]:
+    return {model["Name"] for model in ZOO if model["Results"][0]["Task"].endswith(task)}
+
+
+def test_each_toolbox_lists_the_models_that_are_for_it() -> None:
+    import mmdet.apis  # noqa: F401
+    import mmpretrain
+    import mmseg.apis  # noqa: F401
+
+    names = {model["Name"] for model in ZOO}
+    listed = {scope: set(BaseInferencer.list_models(scope)) & names for scope in ("mmdet", "mmseg", "mmpretrain")}
+    assert listed["mmdet"] == ours_for("Detection")
+    assert listed["mmseg"] == ours_for("Semantic Segmentation")
+    assert listed["mmpretrain"] == ours_for("Image Classification")
+    assert names == set().union(*listed.values()) == set(BaseInferencer.list_models("eyetoy_mm"))
+    assert set(mmpretrain.list_models(task="Image Classification")) & names == listed["mmpretrain"]
+    assert len(mmpretrain.list_models()) > len(names)  # its own stay
+
+
+def test_nothing_is_read_before_models_are_asked_for(run_python: Callable[..., str]) -> None:
+    code = (
+        "import eyetoy_mm\nfrom mmengine.config import Config\nread = []\noriginal = Config.fromfile\n"
+        "Config.fromfile = staticmethod(lambda *a, **k: read.append(a) or original(*a, **k))\n"
+        "import mmpretrain\nfrom mmpretrain.apis.model import ModelHub\nbefore = len(ModelHub._models_dict)\n"
+        "found = 'eyetoy_imagenet' in mmpretrain.list_models()\nprint(before, found, len(read))"
+    )
+    assert run_python(code).split() == ["0", "True", "0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("upernet_eyetoy_ade20k.py", "EncoderDecoder"),
+        ("mask_rcnn_eyetoy_coco", "MaskRCNN"),
+        ("nat/nat-mini_8xb128_in1k", "ImageClassifier"),
+    ],
+)
+def test_mmengine_builds_it_in_the_scope_of_its_toolbox(name: str, kind: str) -> None:
+    with torch.device("meta"):
+        model = hub.get_model(f"eyetoy_mm::{name}")
+    assert type(model).__name__ == kind and type(model.backbone).__module__.startswith("eyetoy_mm.")
+
+
+def test_published_weights_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "eyetoy_mm::nat/nat-mini_8xb128_in1k"
+    address = hub.get_config(name, pretrained=True).model_path
+    assert address in {model.get("Weights") for model in ZOO}
+    state = hub.get_model(name).state_dict()  # as if downloaded earlier
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(state, folder / Path(address).name)
+    loaded = hub.get_model(name, pretrained=True).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("name", ["upernet_eyetoy_ade20k", "eyetoy/eyetoy-base_8xb128_in1k", "_base_/backbones/nat"])
+def test_weights_that_are_not_published_are_an_error_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"no published weights of eyetoy_mm::{name}; pretrained=False"):
+        hub.get_model(f"eyetoy_mm::{name}", pretrained=True)
+
+
+def test_a_part_of_a_config_is_not_a_model() -> None:
+    with pytest.raises(ValueError, match="eyetoy_mm::_base_/backbones/nat is a part of configs"):
+        hub.get_model("eyetoy_mm::_base_/backbones/nat")
+
+
+def test_mmpretrain_by_name() -> None:
+    import mmpretrain
+
+    result = mmpretrain.inference_model("eyetoy-shallow_b128-30e_cifar10", IMAGE)
+    assert 0 <= result["pred_label"] < 10
+    with pytest.raises(ValueError, match="upernet_eyetoy_ade20k"):
+        mmpretrain.get_model("upernet_eyetoy_ade20k")
+
+
+def test_inferencers_by_name_without_weights() -> None:
+    from mmdet.apis import DetInferencer
+    from mmseg.apis import MMSegInferencer
+
+    painted = MMSegInferencer("upernet_eyetoy_ade20k", dataset_name="ade20k", device="cpu")(IMAGE)
+    assert painted["predictions"].ndim == 2
+    found = DetInferencer("retinanet_eyetoy-t_fpn_1x_coco", device="cpu")(IMAGE)
+    assert "bboxes" in found["predictions"][0]
+    with pytest.raises(ValueError, match="eyetoy_imagenet"):
+        DetInferencer("eyetoy_imagenet", device="cpu")
