@@ -28,10 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_sample_of_configs_goes_all_the_way() -> None:
     configs = [
         ("mmdet", "guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py"),  # deform_conv, masked_conv, focal loss
-        ("mmdet", "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py"),
         ("mmseg", "psanet/psanet_r50-d8_4xb2-40k_cityscapes-512x1024.py"),
         ("mmpretrain", "resnet/resnet18_8xb32_in1k.py"),
-        ("mmpretrain", "mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py"),
     ]
     outcomes = list(survey_all(configs, jobs=2))
     assert sorted((o.toolbox, o.config) for o in outcomes) == sorted(configs)
@@ -66,16 +64,15 @@ def test_configs_are_made_small_and_their_models_stay() -> None:
     config = load_small("mmdet", "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
     assert config.model.backbone.depth == 50 and config.model.backbone.init_cfg is None
     assert config.model.train_cfg.rcnn.sampler.num == 32
-    assert load_small("mmseg", "setr/setr_vit-l_naive_8xb2-80k_cityscapes-768x768.py").model.data_preprocessor.size == (
-        128,
-        128,
-    )
+    vit = load_small("mmseg", "setr/setr_vit-l-mla_8xb1-160k_ade20k-512x512.py")
+    assert vit.model.backbone.img_size == (128, 128) == vit.model.data_preprocessor.size
+    assert vit.model.backbone.num_layers == 24
 
 
 def test_folders() -> None:
     files = [config for config in config_files("mmdet") if config.startswith(("dino/", "glip/"))]
     firsts = first_of_each_folder("mmdet", files)
-    assert [config.rpartition("/")[0] for config in firsts] == sorted({c.rpartition("/")[0] for c in files})
+    assert sorted(config.rpartition("/")[0] for config in firsts) == sorted({c.rpartition("/")[0] for c in files})
     assert not any("_base_" in config for config in config_files("mmseg"))
 
 
