@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -77,7 +80,7 @@ def neighborhood_attention(
     chosen = selection.choose(BACKENDS, backend, query, neighborhood, bias)
     if flops.is_counting():  # the definition's operations, not what this back end computes on the way
         sizes = neighborhood.kernel_size, neighborhood.dilation
-        return torch.ops.eyetoy_mm.neighborhood_attention(query, key, value, bias, *sizes, scale)
+        return backend_torch.OPERATOR.as_node(query, key, value, bias, *sizes, scale)
     return chosen.attend(query, key, value, neighborhood, bias, scale)
 
 
@@ -161,7 +164,9 @@ def _check(
 
 
 def _per_axis(name: str, sizes: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    sizes = (sizes,) * ndim if isinstance(sizes, int) else tuple(sizes)
-    if len(sizes) != ndim or any(not isinstance(size, int) or size < 1 for size in sizes):
+    each = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,) * ndim
+    if any(type(size) is not int for size in each):  # numpy's integers, as configs have them, become ints
+        each = tuple(int(size) if isinstance(size, Integral) and not isinstance(size, bool) else 0 for size in each)
+    if len(each) != ndim or any(size < 1 for size in each):
         raise ValueError(f"{name} must be an int >= 1, or one for each of the {ndim} spatial axes, got {sizes}")
-    return sizes
+    return each

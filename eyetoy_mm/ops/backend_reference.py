@@ -39,10 +39,8 @@ def attend(
 
 def attended(axis: Axis) -> Tensor:
     """Boolean ``(L, L)``: row ``i`` marks the keys of position ``i``."""
-    mask = torch.zeros(axis.length, axis.length, dtype=torch.bool, device="cpu")
-    for position in range(axis.length):
-        mask[position, list(axis.keys(position))] = True
-    return mask
+    rows = [[key in axis.keys(position) for key in range(axis.length)] for position in range(axis.length)]
+    return torch.tensor(rows, dtype=torch.bool, device="cpu")  # nothing is written into: tracers drop that
 
 
 def _bias_index(neighborhood: Neighborhood, device: torch.device) -> Tensor:

@@ -50,7 +50,7 @@ def attend(
         return plain_form.attend(query, key, value, neighborhood, bias, scale)
     if dense_form.is_wanted(neighborhood, bias):
         return dense_form.attend(query, key, value, neighborhood, scale)
-    return _operator(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
+    return OPERATOR(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
 
 
 # --- The operators ----------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def _backward(
     return query_gradient, key_gradient, value_gradient, bias_gradient
 
 
-_operator = Operator("neighborhood_attention", _forward, _backward)
+OPERATOR = Operator("neighborhood_attention", _forward, _backward)
 
 
 # --- One turn of the loop ---------------------------------------------------------------------------------------------

@@ -86,15 +86,22 @@ class Operator:
 
     def __call__(self, query: Tensor, *arguments: Any) -> Tensor:
         """Called as ``forward`` is."""
-        if torch._C._are_functorch_transforms_active():
-            if _is_watched(query):  # the nodes of torch.library have no rule for torch.func.grad
-                return _plain(Numbers(*arguments[-3:]))(query, *arguments[:-3])
-            return _Attention.apply(self, query, *arguments)
         if _is_watched(query):
-            return self.node(query, *arguments)
+            return self.as_node(query, *arguments)
+        if torch._C._are_functorch_transforms_active():
+            return _Attention.apply(self, query, *arguments)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             return _EagerAttention.apply(self, query, *arguments)
         return self.forward(query, *arguments)
+
+    def as_node(self, query: Tensor, *arguments: Any) -> Tensor:
+        """The node, or plain operators in forward mode and under torch.func, for which torch.library has no rules.
+
+        Forward mode would be lost without a word.
+        """
+        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            return _plain(Numbers(*arguments[-3:]))(query, *arguments[:-3])
+        return self.node(query, *arguments)
 
     def gradients(self, gradient: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         """Called as ``backward`` is."""

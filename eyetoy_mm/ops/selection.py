@@ -25,7 +25,8 @@ _told: set[tuple[str, str]] = set()
 
 # Read when this is imported: a variable of the environment that is read in a call breaks the graphs of torch.compile.
 # Not a context variable, whose value the threads of the backward pass do not see, where recomputed blocks run.
-_allowed: tuple[str, ...] = tuple(name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip())
+_requests = [tuple(name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip())]
+_allowed: tuple[str, ...] = _requests[-1]
 
 
 class Backend(Protocol):
@@ -67,22 +68,27 @@ def use_backend(*names: str) -> Iterator[None]:
         with use_backend("flex", "torch"):  # flex, and torch where that cannot run a case
             model(images)
 
-    It holds for all threads of the process. A call that names a back end itself is not affected. The environment
-    variable ``EYETOY_BACKEND=flex,torch`` does the same for a whole program.
+    It holds for all threads of the process; of several at a time, the one that was entered last. A call that names a
+    back end itself is not affected. The environment variable ``EYETOY_BACKEND=flex,torch`` does the same for a whole
+    program.
 
     Args:
         names: Of :data:`eyetoy_mm.ops.BACKENDS`; none allows all of them again, in their own order.
 
     Raises:
-        ValueError: An unknown name, when the first case is to be run.
+        ValueError: No names; or an unknown one, when the first case is to be run.
         RuntimeError: None of them can run a case; the message has their reasons.
     """
     global _allowed
-    before, _allowed = _allowed, names
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"back ends are given by name, as in use_backend('flex', 'torch'), got {names}")
+    _requests.append(names)
+    _allowed = names
     try:
         yield
-    finally:
-        _allowed = before
+    finally:  # threads may leave in another order than they came
+        del _requests[len(_requests) - 1 - _requests[::-1].index(names)]
+        _allowed = _requests[-1]
 
 
 def choose(
@@ -99,10 +105,11 @@ def choose(
         RuntimeError: The one that is named, or all that are allowed, cannot run the case; the message has the reasons.
     """
     names = (name,) if name is not None else _allowed or tuple(backends)
-    reasons: dict[str, str] = {}
-    for candidate in names:
+    for candidate in names:  # all of them: a wrong one behind those that can is a mistake too
         if candidate not in backends:
             raise ValueError(f"unknown back end {candidate!r}; choose one of {', '.join(backends)} or None")
+    reasons: dict[str, str] = {}
+    for candidate in names:
         reason = backends[candidate].refusal(query, neighborhood, bias)
         if reason is None:
             if name is None and not torch.compiler.is_compiling():

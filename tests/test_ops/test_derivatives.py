@@ -7,7 +7,8 @@ through what made it. ``gradgradcheck`` does not see that, for its inputs have n
 import pytest
 import torch
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.utils.flop_counter import FlopCounterMode
 
 from eyetoy_mm.ops import backend_cpp, neighborhood_attention, token_attention
 
@@ -232,6 +233,33 @@ def test_transforms_within_a_compiled_function(backend):
 
     compiled = torch.compile(per_sample, backend="aot_eager", fullgraph=True)
     agree(backend, compiled(x), per_sample(x))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kernel_size", [3, 9])
+@pytest.mark.parametrize("spatial", [(4, 5), (18, 17)], ids=str)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_linearize(backend, kernel_size, spatial, with_bias):
+    """A trace in forward mode; the nodes that a trace has otherwise would lose the tangent without a word."""
+    x = a_map(backend, 1, *spatial, 2, 4)
+    bias = a_map(backend, 2, *[2 * kernel_size - 1] * 2, seed=5) if with_bias else None
+
+    def function(x):
+        return neighborhood_attention(x, x.tanh(), x * 2, kernel_size, bias=bias, backend=backend).pow(3).sum()
+
+    output, along = linearize(function, x)
+    expected, tangent = jvp(function, (x,), (x.cos(),))
+    agree(backend, (output, along(x.cos())), (expected, tangent))
+
+
+@pytest.mark.parametrize("backend", BACKENDS[:2])
+def test_transforms_while_operations_are_counted(backend):
+    x = a_map(backend, 2, 1, 18, 17, 2, 4)
+    function = loss(backend)
+    expected = [vmap(grad(function))(x), jvp(function, (x[0],), (x[0].cos(),)), dual(function, x[0], torch.no_grad)]
+    with FlopCounterMode(display=False):
+        found = [vmap(grad(function))(x), jvp(function, (x[0],), (x[0].cos(),)), dual(function, x[0], torch.no_grad)]
+    agree(backend, found, expected)
 
 
 def test_token_attention_under_transforms():

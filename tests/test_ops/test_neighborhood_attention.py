@@ -243,8 +243,12 @@ def test_backends_say_why_not():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kernel_size": 0}, r"kernel_size must be an int >= 1.*\(0, 0\)"),
+        ({"kernel_size": 0}, "kernel_size must be an int >= 1.*got 0"),
         ({"kernel_size": (3, 3, 3)}, r"kernel_size .* 2 spatial axes"),
+        ({"kernel_size": 3.0}, r"kernel_size must be an int >= 1.*got 3.0"),
+        ({"kernel_size": None}, r"kernel_size must be an int >= 1.*got None"),
+        ({"kernel_size": True}, r"kernel_size must be an int >= 1.*got True"),
+        ({"kernel_size": (3, "3")}, r"kernel_size must be an int >= 1"),
         ({"kernel_size": 3, "dilation": 0}, "dilation must be an int >= 1"),
         ({"kernel_size": 3, "bias": torch.zeros(2, 5, 4)}, r"\(2, 5, 5\), got \(2, 5, 4\)"),
         ({"kernel_size": 3, "bias": torch.zeros(2, 5, 5, dtype=torch.long)}, "bias must be floating .* torch.int64"),
@@ -257,6 +261,14 @@ def test_backends_say_why_not():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         neighborhood_attention(*qkv((4, 4)), **arguments)
+
+
+def test_integers_of_numpy_are_integers():
+    numpy = pytest.importorskip("numpy")
+    q, k, v = qkv((5, 6))
+    expected = neighborhood_attention(q, k, v, (3, 5), 1)
+    sizes = numpy.array([3, 5])
+    torch.testing.assert_close(neighborhood_attention(q, k, v, tuple(sizes), numpy.int64(1)), expected)
 
 
 def test_bad_shapes_are_named():

@@ -61,6 +61,17 @@ def test_it_holds_within_and_in_order(ran):
     assert ran == ["reference", "torch", usual, "torch", "reference", usual]
 
 
+def test_threads_that_leave_in_another_order_leave_nothing_behind():
+    first, second = use_backend("torch"), use_backend("reference")
+    before = selection._allowed
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert selection._allowed == ("reference",)
+    second.__exit__(None, None, None)
+    assert selection._allowed == before
+
+
 def test_nothing_falls_back_in_silence():
     with use_backend("flex"), pytest.raises(RuntimeError, match="back end 'flex' cannot run .* CUDA"):
         attend()
@@ -68,6 +79,10 @@ def test_nothing_falls_back_in_silence():
         attend()
     with use_backend("cuda"), pytest.raises(ValueError, match="unknown back end 'cuda'; choose one of natten, cpp"):
         attend()
+    with use_backend("torch", "cuda"), pytest.raises(ValueError, match="unknown back end 'cuda'"):
+        attend()
+    with pytest.raises(ValueError, match=r"given by name.*\['torch'\]"), use_backend(["torch"]):
+        pass
 
 
 def test_recomputed_blocks_take_the_same_back_end(ran):
