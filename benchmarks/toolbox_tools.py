@@ -70,7 +70,7 @@ TOOLS = {
         misc/publish_model WORK/run/iter_2.pth WORK/published.pth
     """,
     "mmpretrain": f"""
-        train {CLS} --work-dir WORK/run --cfg-options {_SHORT} {_CLASSES}
+        train {CLS} --work-dir WORK/run --cfg-options {_SHORT} param_scheduler=None {_CLASSES}
         test {CLS} WORK/run/epoch_1.pth --work-dir WORK/test --out WORK/results.pkl --cfg-options {_CLASSES}
         analysis_tools/analyze_logs plot_curve LOG --keys loss --out WORK/loss.png
         analysis_tools/analyze_results {CLS} WORK/results.pkl --out-dir WORK/analyzed --topk 2 --cfg-options {_CLASSES}
