@@ -106,6 +106,9 @@ def main() -> None:
 def results(package: str, folder: Path) -> Iterator[tuple[str, str, str]]:
     """Toolbox, tool and outcome of each of a toolbox's tools."""
     work = folder / package
+    work.mkdir()
+    for name in ("configs", "data"):  # tools run in a folder of their own, where some leave files
+        (work / name).symlink_to(ROOT / name)
     for number, photo in enumerate(sorted((ROOT / "data/sample/images/training").glob("*.jpg"))):
         for split in ("train", "test"):
             link = work / "classes" / split / f"class{number % 12}" / photo.name
@@ -123,7 +126,7 @@ def outcome(package: str, line: str, work: Path) -> str:
     command += [word.replace("WORK", str(work)).replace("LOG", log) for word in line.split()]
     env = os.environ | {"MPLBACKEND": "Agg", "PYTHONWARNINGS": "ignore"}
     try:
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         return f"no: still running after {SECONDS} s"
     if done.returncode == 0:
