@@ -70,7 +70,7 @@ TOOLS = {
         misc/publish_model WORK/run/iter_2.pth WORK/published.pth
     """,
     "mmpretrain": f"""
-        train {CLS} --work-dir WORK/run --cfg-options {_SHORT} {_CLASSES}
+        train {CLS} --work-dir WORK/run --cfg-options {_SHORT} param_scheduler=None {_CLASSES}
         test {CLS} WORK/run/epoch_1.pth --work-dir WORK/test --out WORK/results.pkl --cfg-options {_CLASSES}
         analysis_tools/analyze_logs plot_curve LOG --keys loss --out WORK/loss.png
         analysis_tools/analyze_results {CLS} WORK/results.pkl --out-dir WORK/analyzed --topk 2 --cfg-options {_CLASSES}
@@ -106,6 +106,9 @@ def main() -> None:
 def results(package: str, folder: Path) -> Iterator[tuple[str, str, str]]:
     """Toolbox, tool and outcome of each of a toolbox's tools."""
     work = folder / package
+    work.mkdir()
+    for name in ("configs", "data"):  # tools run in a folder of their own, where some leave files
+        (work / name).symlink_to(ROOT / name)
     for number, photo in enumerate(sorted((ROOT / "data/sample/images/training").glob("*.jpg"))):
         for split in ("train", "test"):
             link = work / "classes" / split / f"class{number % 12}" / photo.name
@@ -123,7 +126,7 @@ def outcome(package: str, line: str, work: Path) -> str:
     command += [word.replace("WORK", str(work)).replace("LOG", log) for word in line.split()]
     env = os.environ | {"MPLBACKEND": "Agg", "PYTHONWARNINGS": "ignore"}
     try:
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         return f"no: still running after {SECONDS} s"
     if done.returncode == 0:
