@@ -22,8 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
-from eyetoy_mm.engine.errors import UserError, report_user_errors
-from eyetoy_mm.engine.tables import markdown_table, write_into
 from eyetoy_mm.engine.toolbox_configs import (
     STAGES,
     TOOLBOXES,
@@ -33,6 +31,8 @@ from eyetoy_mm.engine.toolbox_configs import (
     has_model,
     survey_all,
 )
+from eyetoy_mm.errors import UserError, report_user_errors
+from eyetoy_mm.tables import markdown_table, write_into
 
 
 def parse_args() -> argparse.Namespace:

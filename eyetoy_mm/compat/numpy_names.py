@@ -3,11 +3,12 @@
 What breaks: mmdet 3.3.0 counts true positives of videos with `np.float` (`mmdet.evaluation.functional.ytviseval`),
 which is gone since NumPy 1.24, so that YouTubeVISMetric fails after the whole evaluation; mmpretrain 1.2.0 looks up
 retrieved samples with `np.in1d` (`mmpretrain.evaluation.metrics.retrieval`), which is gone since NumPy 2.4, so that
-RetrievalRecall and RetrievalAveragePrecision fail. mmcv 2.1.0 shifts hues backwards by `np.uint8` of a negative number
+RetrievalRecall and RetrievalAveragePrecision fail. mmcv 2.1.0 has `np.float` too, in a branch of `mmcv.ops.pixel_group`
+that PyTorch does not reach. It shifts hues backwards by `np.uint8` of a negative number
 (`mmcv.image.photometric`), which wrapped around until NumPy 2 and raises since, so that the ColorJitter of Barlow
 Twins, BYOL, DenseCL and MoCo fails for about half of the images.
 
-What we do: in these three files, `np` is numpy with that name added or replaced. numpy itself stays as it is.
+What we do: in these four files, `np` is numpy with that name added or replaced. numpy itself stays as it is.
 
 Delete this file when the supported mmcv, mmdet and mmpretrain no longer need these.
 """
@@ -60,6 +61,7 @@ def _wrapping_uint8() -> type:
 # Names by file, made in the moment of the import: this one does without numpy.
 _NAMES: dict[str, dict[str, Callable[[], Any]]] = {
     "mmcv.image.photometric": {"uint8": _wrapping_uint8},
+    "mmcv.ops.pixel_group": {"float": lambda: float},
     "mmdet.evaluation.functional.ytviseval": {"float": lambda: float},
     "mmpretrain.evaluation.metrics.retrieval": {"in1d": lambda: _in1d},
 }
