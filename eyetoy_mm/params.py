@@ -1,6 +1,7 @@
 """The numbers of a model: small frozen dataclasses of plain data, builders for common patterns, and named defaults.
 
-Field names are those of the EyeToy seeds. A module is built from its dataclass by ``Module(**params.__dict__)``.
+Field names are those of the public EyeToy code; docs/architecture.md, section 15, has their
+synonyms. A module is built from its dataclass by ``Module(**params.__dict__)``.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def _groups(wanted: int | str, largest: int) -> int:
     return next(groups for groups in range(min(wanted, largest), 0, -1) if largest % groups == 0)
 
 
-# Early layers look far at four scales, late ones near (seed 000, "Example early layer configuration").
+# Early layers look far at four scales, late ones near (docs/architecture.md, section 5).
 EARLY_WINDOWS, EARLY_MERGING = (17, 13, 11, 9), (1, 2, 4, 8)
 LATE_WINDOWS, LATE_MERGING = (7, 5, 3, 3), (1, 2, 3, 4)
 
@@ -215,7 +216,7 @@ DEFAULT_IMG_ENCODER_PARAMS = EncoderParams(
     input_channels=3,
     output_channels=1024,
 )
-"""The seeds' image encoder, with the windows of their README (17/13/11/9)."""
+"""EyeToy's image encoder (docs/architecture.md, section 11); for its early windows see section 16 there."""
 
 DEFAULT_SEQ_ENCODER_PARAMS = EncoderParams(
     initial_conv_params=ConvParams(kernel_size=3, in_channels=1, out_channels=64),
@@ -231,7 +232,7 @@ DEFAULT_SEQ_ENCODER_PARAMS = EncoderParams(
     input_channels=1,
     output_channels=256,
 )
-"""An encoder of sequences of one channel, such as sound: the seeds' pattern at half the depth."""
+"""An encoder of sequences of one channel, such as sound: the image encoder's pattern at half the depth."""
 
 # A window has its third power of tokens, and an embedding of three axes needs channels that divide by 6.
 DEFAULT_VOL_ENCODER_PARAMS = EncoderParams(

@@ -104,3 +104,20 @@ def test_own_parts_from_a_config(name, tmp_path, monkeypatch):
     loaded = MODELS.build(config.model.backbone)
     loaded.init_weights()
     assert all(torch.equal(x, backbone.state_dict()[key]) for key, x in loaded.state_dict().items())
+
+
+def test_own_back_end(monkeypatch):
+    """The page's runs under its name, within `use_backend`, and refuses what it says."""
+    from eyetoy_mm.ops import neighborhood_attention, use_backend
+    from eyetoy_mm.ops.attention import BACKENDS
+
+    code = re.search(r"```python\n# own_backend\.py\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 25
+    monkeypatch.setitem(BACKENDS, "double", None)  # taken away after the test
+    exec(compile(code, "own_backend.py", "exec"), {"__name__": "own_backend"})
+    query, key, value = torch.randn(3, 2, 6, 7, 2, 8)
+    expected = neighborhood_attention(query, key, value, 3, backend="reference")
+    with use_backend("double"):
+        torch.testing.assert_close(neighborhood_attention(query, key, value, 3), expected)
+        with pytest.raises(RuntimeError, match="'double' cannot run .* it is for CPUs"):
+            neighborhood_attention(*(x.to("meta") for x in (query, key, value)), 3)

@@ -1,4 +1,4 @@
-"""The named defaults: the seeds' numbers, stated as numbers, and encoders of every rank that train."""
+"""The named defaults: EyeToy's numbers, stated as numbers, and encoders of every rank that train."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ IMAGE_BLOCKS = [
 ]
 
 
-def test_image_encoder_has_the_seeds_numbers():
+def test_image_encoder_has_the_numbers_of_eyetoys_code():
     params = DEFAULT_IMG_ENCODER_PARAMS
     assert params.initial_conv_params == ConvParams(
         kernel_size=3, stride=1, padding="same", dilation=1, groups=1, bias=True, in_channels=3, out_channels=64
@@ -62,7 +62,7 @@ def test_image_encoder_has_the_seeds_numbers():
         assert block == TransformerParams(c_in, c_out, attention, scale, dropout=0.2, drop_path=0.0)
 
 
-def test_the_seeds_usage_example():
+def test_usage_example_of_eyetoys_code():
     encoder = Encoder2D(**DEFAULT_IMG_ENCODER_PARAMS.__dict__).eval()
     with torch.no_grad():
         output, context_token = encoder(torch.randn(1, 3, 32, 32))

@@ -1,6 +1,7 @@
-"""What docstrings and pages refer to in docs/architecture.md is there; its sections and equations are numbered."""
+"""Words that a stranger can follow, and references to docs/architecture.md that lead somewhere in it."""
 
 import re
+import subprocess
 from itertools import chain
 from pathlib import Path
 
@@ -39,3 +40,21 @@ def test_references_lead_somewhere(file):
     if file != Path(__file__):
         missing = [text for text, exists in references(file.read_text()) if not exists]
         assert not missing, f"{file}: docs/architecture.md has no {missing}"
+
+
+def tracked():
+    """Text files that git keeps, or all where there is no git."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    files = [ROOT / name for name in done.stdout.split("\0") if name] or TEXTS
+    return [file for file in files if file.suffix in (".py", ".md", ".h", ".cpp", ".toml", ".yml") and file.is_file()]
+
+
+# The documents that the project began with have these names among its authors alone.
+PRIVATE = re.compile(r"\bseed 00\d|\bthe\s+seeds\b|\bthe\s+proposal\b", re.IGNORECASE)
+
+
+def test_no_text_refers_to_what_a_stranger_does_not_have():
+    assert PRIVATE.search("as the\nseeds have it") and not PRIVATE.search("rpn_proposal, the seed of a draw, proposals")
+    files = [file for file in tracked() if file not in (Path(__file__), ROOT / "CHANGELOG.md")]
+    assert len(files) > 100
+    assert {str(file): found[0] for file in files if (found := PRIVATE.search(file.read_text()))} == {}

@@ -1,6 +1,7 @@
-"""The shallow model on CIFAR-10: the proposal's 30 epochs of AdamW, global average pooling and no clipping.
+"""The shallow model on CIFAR-10: the 30 epochs of EyeToy's first experiments (docs/architecture.md,
+section 16), with AdamW, global average pooling and no clipping.
 
-In 30 epochs it underfits rather than overfits (90 % in training and 89 % in test, says the proposal), so that nothing
+In 30 epochs it underfits rather than overfits (90 % in training and 89 % in test, as is said there), so that nothing
 slows the fit: no dropout, no mixed images; crops, flips, smoothed labels and a little stochastic depth.
 """
 

@@ -29,9 +29,9 @@ def neighborhood_attention_handle(inputs: list[Any], outputs: list[Any]) -> int:
     return sum(multiply_adds(x.type().sizes(), kernel_size, dilation) for x in (query, value))
 
 
-def _traced_for_counting(trace: Callable) -> Callable:
+def _traced_for_counting(trace: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(trace)
-    def run(*args, **kwargs):
+    def run(*args: Any, **kwargs: Any) -> Any:
         with counting():
             return trace(*args, **kwargs)
 

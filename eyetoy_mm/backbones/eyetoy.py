@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from torch import Tensor
 
-from eyetoy_mm.backbones.staged import StagedBackbone
+from eyetoy_mm.backbones.staged import InitCfg, StagedBackbone
 from eyetoy_mm.encoder import Encoder2D
 from eyetoy_mm.layers.checks import at_least, fraction
 from eyetoy_mm.params import (
@@ -85,8 +86,8 @@ ARCHS: dict[str, Arch] = {
     "small": Arch((64, 128, 384, 640), (2, 2, 15, 3), (1, 2, 3, 10), global_heads=10),
     "base": Arch((96, 192, 512, 768), (2, 2, 17, 2), (1, 3, 4, 12), global_heads=12),
 }
-"""Named sizes: shallow is the seeds' model for small images (seed 001, section 5.1), demo trains on two CPU cores, and
-tiny, small and base stand beside Swin-T, -S and -B."""
+"""Named sizes: shallow is the model of EyeToy's first experiments, for small images (docs/architecture.md, section 16),
+demo trains on two CPU cores, and tiny, small and base stand beside Swin-T, -S and -B."""
 
 
 @MODELS.register_module()
@@ -119,7 +120,7 @@ class EyeToy(StagedBackbone):
 
     def __init__(
         self,
-        arch: str | Mapping = "tiny",
+        arch: str | Mapping[str, Any] = "tiny",
         in_channels: int = 3,
         out_indices: Sequence[int] | None = None,
         out_type: str = "featmap",
@@ -127,21 +128,21 @@ class EyeToy(StagedBackbone):
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
-        numbers = _resolve(arch)
+        resolved = _resolve(arch)
         fraction(dropout=dropout, drop_path_rate=drop_path_rate)
-        super().__init__(numbers.embed_dims, numbers.strides, out_indices, out_type, frozen_stages, init_cfg)
-        self.arch = numbers
+        super().__init__(resolved.embed_dims, resolved.strides, out_indices, out_type, frozen_stages, init_cfg)
+        self.arch = resolved
         last = self.num_stages - 1
-        has_context_token = numbers.global_layers > 0 and numbers.use_context_token
+        has_context_token = resolved.global_layers > 0 and resolved.use_context_token
         if out_type == "context_token" and (self.out_indices != (last,) or not has_context_token):
             raise ValueError(
                 f"out_type='context_token' needs out_indices=({last},) and a global stack with a context token, got "
-                f"{self.out_indices}, global_layers={numbers.global_layers} and "
-                f"use_context_token={numbers.use_context_token}"
+                f"{self.out_indices}, global_layers={resolved.global_layers} and "
+                f"use_context_token={resolved.use_context_token}"
             )
-        params = encoder_params(numbers, in_channels, dropout, drop_path_rate, num_stages=self.built_stages.stop)
+        params = encoder_params(resolved, in_channels, dropout, drop_path_rate, num_stages=self.built_stages.stop)
         self.encoder = self.encoder_type(**params.__dict__)
         self.encoder.transformer_stack.gradient_checkpointing = with_cp
         self.finish()
@@ -207,7 +208,7 @@ def encoder_params(
     return EncoderParams(stem, tuple(blocks), global_params, in_channels, channels)
 
 
-def _resolve(arch: str | Mapping) -> Arch:
+def _resolve(arch: str | Mapping[str, Any]) -> Arch:
     changes = {"type": arch} if isinstance(arch, str) else dict(arch)
     name = changes.pop("type", None)
     if name is not None and name not in ARCHS:
@@ -233,5 +234,5 @@ def _resolve(arch: str | Mapping) -> Arch:
     return resolved
 
 
-def _tuples(value):
+def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -1,7 +1,8 @@
 """NAT, DiNAT and DiNAT_s: the published neighborhood attention backbones, on the project's operator.
 
 Sources: Hassani et al., "Neighborhood Attention Transformer" (CVPR 2023); Hassani and Shi, "Dilated Neighborhood
-Attention Transformer" (2022); their public repository, whose names of parameters are kept.
+Attention Transformer" (2022); their public repository, whose names of parameters are kept. As equations:
+docs/architecture.md, section 13.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from eyetoy_mm.backbones import nat_checkpoints
-from eyetoy_mm.backbones.staged import StagedBackbone
+from eyetoy_mm.backbones.staged import InitCfg, StagedBackbone
 from eyetoy_mm.layers.checks import at_least, fraction
 from eyetoy_mm.layers.conv import Conv2D, to_channels_last
 from eyetoy_mm.layers.drop_path import DropPath
@@ -236,7 +237,7 @@ class NAT(StagedBackbone):
 
     def __init__(
         self,
-        arch: str | Mapping | None = "tiny",
+        arch: str | Mapping[str, Any] | None = "tiny",
         *,
         embed_dims: int | None = None,
         depths: Sequence[int] | None = None,
@@ -252,9 +253,9 @@ class NAT(StagedBackbone):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         padding: str = "clamp",
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
-        numbers = self._resolve(
+        resolved = self._resolve(
             arch,
             embed_dims=embed_dims,
             depths=depths,
@@ -266,23 +267,23 @@ class NAT(StagedBackbone):
         fraction(drop_path_rate=drop_path_rate)
         if padding not in self.PADDINGS:
             raise ValueError(f"padding must be one of {', '.join(self.PADDINGS)}, got {padding!r}")
-        channels = [numbers.embed_dims * 2**stage for stage in range(len(numbers.depths))]
-        strides = [4 * 2**stage for stage in range(len(numbers.depths))]
+        channels = [resolved.embed_dims * 2**stage for stage in range(len(resolved.depths))]
+        strides = [4 * 2**stage for stage in range(len(resolved.depths))]
         super().__init__(channels, strides, out_indices, out_type, frozen_stages, init_cfg)
-        self.arch, self.with_cp = numbers, with_cp
+        self.arch, self.with_cp = resolved, with_cp
         self.dilations = self._resolve_dilations(dilations)
 
-        step = drop_path_rate / max(sum(numbers.depths) - 1, 1)
-        self.patch_embed = self.stem_type(in_channels, numbers.embed_dims)
+        step = drop_path_rate / max(sum(resolved.depths) - 1, 1)
+        self.patch_embed = self.stem_type(in_channels, resolved.embed_dims)
         self.levels = nn.ModuleList()
         for stage in self.built_stages:
-            first = sum(numbers.depths[:stage])
+            first = sum(resolved.depths[:stage])
             blocks = [
                 Block(
                     channels[stage],
-                    BiasedNA(channels[stage], numbers.num_heads[stage], numbers.kernel_size, dilation, padding),
-                    int(numbers.mlp_ratio),
-                    numbers.layer_scale,
+                    BiasedNA(channels[stage], resolved.num_heads[stage], resolved.kernel_size, dilation, padding),
+                    int(resolved.mlp_ratio),
+                    resolved.layer_scale,
                     step * (first + index),
                 )
                 for index, dilation in enumerate(self.dilations[stage])
@@ -328,7 +329,7 @@ class NAT(StagedBackbone):
         return nat_checkpoints.split(state, prefix)
 
     @classmethod
-    def _resolve(cls, arch: str | Mapping | None, **numbers) -> NATArch:
+    def _resolve(cls, arch: str | Mapping[str, Any] | None, **overrides: Any) -> NATArch:
         changes = dict(arch) if isinstance(arch, Mapping) else {"type": arch}
         size = changes.pop("type", None)
         if size is not None and size not in cls.ARCHS:
@@ -337,29 +338,31 @@ class NAT(StagedBackbone):
         unknown = [name for name in changes if name not in names]
         if unknown:
             raise ValueError(f"arch has no field {', '.join(unknown)}; it has {', '.join(names)}")
-        changes |= {name: value for name, value in numbers.items() if value is not None}
-        known: dict[str, Any] = {} if size is None else asdict(cls.ARCHS[size])
-        known |= {key: tuple(value) if isinstance(value, Sequence) else value for key, value in changes.items()}
-        missing = [name for name in ("embed_dims", "depths", "num_heads", "mlp_ratio") if name not in known]
+        changes |= {name: value for name, value in overrides.items() if value is not None}
+        values: dict[str, Any] = {} if size is None else asdict(cls.ARCHS[size])
+        values |= {key: tuple(value) if isinstance(value, Sequence) else value for key, value in changes.items()}
+        missing = [name for name in ("embed_dims", "depths", "num_heads", "mlp_ratio") if name not in values]
         if missing:
             raise ValueError(f"arch without a type needs {', '.join(missing)} too, got {changes}")
-        found = NATArch(**known)
-        if not len(found.depths) == len(found.num_heads) > 0:
-            raise ValueError(f"depths and num_heads need one entry per stage, got {found.depths} and {found.num_heads}")
-        at_least(1, depths=min(found.depths), num_heads=min(found.num_heads), embed_dims=found.embed_dims)
-        at_least(1, kernel_size=found.kernel_size, mlp_ratio=found.mlp_ratio)
-        if found.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, for a window with a centre, got {found.kernel_size}")
-        if found.mlp_ratio != int(found.mlp_ratio):
-            raise ValueError(f"mlp_ratio must be a whole number, got {found.mlp_ratio}")
-        if not found.layer_scale >= 0:
-            raise ValueError(f"layer_scale must be at least 0, got {found.layer_scale}")
-        for stage, heads in enumerate(found.num_heads):
-            if found.embed_dims * 2**stage % heads:
+        resolved = NATArch(**values)
+        if not len(resolved.depths) == len(resolved.num_heads) > 0:
+            raise ValueError(
+                f"depths and num_heads need one entry per stage, got {resolved.depths} and {resolved.num_heads}"
+            )
+        at_least(1, depths=min(resolved.depths), num_heads=min(resolved.num_heads), embed_dims=resolved.embed_dims)
+        at_least(1, kernel_size=resolved.kernel_size, mlp_ratio=resolved.mlp_ratio)
+        if resolved.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, for a window with a centre, got {resolved.kernel_size}")
+        if resolved.mlp_ratio != int(resolved.mlp_ratio):
+            raise ValueError(f"mlp_ratio must be a whole number, got {resolved.mlp_ratio}")
+        if not resolved.layer_scale >= 0:
+            raise ValueError(f"layer_scale must be at least 0, got {resolved.layer_scale}")
+        for stage, heads in enumerate(resolved.num_heads):
+            if resolved.embed_dims * 2**stage % heads:
                 raise ValueError(
-                    f"num_heads={heads} of stage {stage} does not divide its {found.embed_dims * 2**stage} channels"
+                    f"num_heads={heads} of stage {stage} does not divide its {resolved.embed_dims * 2**stage} channels"
                 )
-        return found
+        return resolved
 
     def _resolve_dilations(
         self, dilations: str | Sequence[int] | Sequence[Sequence[int]] | None

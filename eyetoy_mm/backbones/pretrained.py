@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit, update_init_info
@@ -20,7 +20,7 @@ from eyetoy_mm.errors import first_few
 from eyetoy_mm.state_dicts import State, compare, unwrap, version
 
 if TYPE_CHECKING:
-    from eyetoy_mm.backbones.staged import StagedBackbone
+    from eyetoy_mm.backbones.staged import InitCfg, StagedBackbone
 
 
 def read_state(filename: str, map_location: str = "cpu") -> State:
@@ -90,7 +90,7 @@ class StrictPretrainedInit(PretrainedInit):
             update_init_info(module, init_info=self._get_init_info())
 
 
-def strict(init_cfg: dict | list[dict] | None) -> list[dict]:
+def strict(init_cfg: InitCfg) -> list[dict[str, Any]]:
     """``init_cfg`` with :class:`StrictPretrainedInit` for ``Pretrained``, and that last, where mmengine has it too."""
     configs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
     pretrained = ("Pretrained", PretrainedInit, StrictPretrainedInit)

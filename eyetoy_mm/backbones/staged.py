@@ -14,6 +14,9 @@ from eyetoy_mm.backbones.pretrained import strict
 from eyetoy_mm.layers.conv import to_channels_first
 from eyetoy_mm.state_dicts import State
 
+InitCfg = dict[str, Any] | list[dict[str, Any]] | None
+"""What mmengine takes as ``init_cfg``."""
+
 
 class StagedBackbone(BaseModule):
     """A backbone with a map at the end of each stage; those of ``out_indices`` leave, each through a norm of its own.
@@ -55,7 +58,7 @@ class StagedBackbone(BaseModule):
         out_indices: Sequence[int] | None = None,
         out_type: str = "featmap",
         frozen_stages: int = -1,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.num_stages = len(channels)
@@ -174,7 +177,7 @@ class StagedBackbone(BaseModule):
         Raises:
             CheckpointError: The checkpoint does not fit; the message names keys.
         """
-        self.init_cfg: list[dict] = strict(self.init_cfg)
+        self.init_cfg: list[dict[str, Any]] = strict(self.init_cfg)
         super().init_weights()
 
     def _freeze(self) -> None:
@@ -186,7 +189,7 @@ class StagedBackbone(BaseModule):
         for name in names:
             self.get_submodule(name).eval().requires_grad_(False)
 
-    def _load_from_state_dict(self, state_dict: State, prefix: str, local_metadata: dict, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: State, prefix: str, local_metadata: dict[str, Any], *args: Any) -> None:
         own = {key.removeprefix(prefix): state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
         own = self.migrate(own, local_metadata.get("version") or 1)
         state_dict.update({prefix + key: x for key, x in own.items()})

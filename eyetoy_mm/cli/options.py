@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eyetoy_mm.errors import UserError
 
@@ -52,7 +52,7 @@ def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--work-dir", help=f"folder for logs and checkpoints (default: {default})")
 
 
-def cfg_options(args: argparse.Namespace) -> dict | None:
+def cfg_options(args: argparse.Namespace) -> dict[str, Any] | None:
     """The settings of ``--cfg-options``, as mmengine reads them.
 
     Raises:

@@ -20,7 +20,7 @@ from eyetoy_mm.params import DEFAULT_IMG_ENCODER_PARAMS
 from eyetoy_mm.registry import MODELS
 from eyetoy_mm.tables import markdown_table
 
-FAMILY = ("default", *ARCHS)  # the seeds' DEFAULT_IMG_ENCODER_PARAMS, and the named sizes
+FAMILY = ("default", *ARCHS)  # DEFAULT_IMG_ENCODER_PARAMS, and the named sizes
 _MAPS = dict(out_indices=(0, 1, 2, 3))  # as for dense prediction
 PEERS: dict[str, dict] = {
     "NAT-M": dict(type="eyetoy_mm.NAT", arch="mini"),

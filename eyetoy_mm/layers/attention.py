@@ -1,4 +1,4 @@
-"""Multi-scale multi-head neighborhood attention (seed 001, section 4.1), on channels-last maps ``(B, *spatial, C)``."""
+"""Multi-scale multi-head neighborhood attention on channels-last maps; docs/architecture.md, sections 5 and 6."""
 
 from __future__ import annotations
 

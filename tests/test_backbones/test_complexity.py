@@ -100,7 +100,7 @@ def test_a_graph_for_export_still_has_plain_operators():
 @pytest.mark.parametrize(
     ("config", "published"),
     [
-        (dict(type="SwinTransformer", arch="tiny"), 4.5e9),  # the paper
+        (dict(type="SwinTransformer", arch="tiny"), 4.5e9),  # Swin's paper
         (dict(type="ConvNeXt", arch="tiny"), 4457472768),  # mmpretrain's metafiles, also below
         (dict(type="ResNet", depth=50), 4120000000),
         (dict(type="VisionTransformer", arch="deit-small", img_size=224, patch_size=16), 4607954304),
