@@ -245,7 +245,8 @@ def survey_all(
             toolbox, config = waiting.pop()
             process, receiver = _start(toolbox, config, memory)
             running[receiver] = process, time.monotonic() + seconds, Outcome(toolbox, config)
-        ready = wait(list(running), timeout=1)
+        first_deadline = min(deadline for _, deadline, _ in running.values())
+        ready = wait(list(running), timeout=max(0.0, min(1.0, first_deadline - time.monotonic())))
         for receiver, (process, deadline, outcome) in list(running.items()):
             if receiver in ready:
                 yield _received(receiver, outcome)
