@@ -3,7 +3,8 @@
 Full-size models would take minutes to step, so that each proof takes what it needs:
 
 - Of every config, the model is built at its own size, without memory (``skeletons.py``): it has as many parameters as
-  the metafile says, channels of all its parts fit, and a backward pass reaches every parameter.
+  the metafile says, channels of all its parts fit, and a backward pass reaches every parameter. Heads with queries
+  choose by values: of DETRs and Mask2Formers only backbone and neck run so, and a step shows the rest.
 - A step with values (loss and every gradient finite) and a prediction are taken at full size by as few configs as have
   among them every part, backbone, neck or head, of every config: parts that differ in numbers alone are one. The
   smallest model with a part takes the step; ablations, each a switch of the backbone, do in the size of the demo.
