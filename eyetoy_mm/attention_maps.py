@@ -176,7 +176,7 @@ class AttentionRecord:
         return tuple(self._tokens(layer, image) for layer in self._layers)
 
     def _neighborhood(self, head: SharedScaleNA, x: float, y: float, image: int) -> GroupAttention:
-        cells = self._cells(self._block, head.stride)
+        cells = self._cells(self._block, head.merging)
         query, key = self._query_and_key(head, image)  # (rows, columns, heads, dim)
         token = cells[0].at(y), cells[1].at(x)
         window, dilation = head.attn_params.attention_window, head.attn_params.dilation
@@ -185,7 +185,7 @@ class AttentionRecord:
         scores = scores * query.shape[-1] ** -0.5
         boxes = _boxes(*cells)
         return GroupAttention(
-            merging=head.stride,
+            merging=head.merging,
             window=window,
             token=token,
             rows=rows,

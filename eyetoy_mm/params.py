@@ -27,10 +27,11 @@ class ConvParams:
 
 @dataclass(frozen=True)
 class NeighborhoodAttentionParams:
-    """A neighborhood: its size in tokens per axis, and the distance between two of its tokens.
+    """A neighborhood, counted in merged tokens per axis.
 
-    ``attention_stride`` is the step at which windows move, NATTEN's ``stride``; only 1, a window for every token,
-    exists.
+    ``attention_window`` is the window, ``kernel_size`` in ops: the keys of a query. ``dilation`` is the distance
+    between two of them. ``attention_stride`` is the step at which windows move, NATTEN's ``stride``; only 1, a window
+    for every token, exists.
     """
 
     attention_window: int
@@ -40,9 +41,10 @@ class NeighborhoodAttentionParams:
 
 @dataclass(frozen=True)
 class HeadParams:
-    """A group of heads that share one scale: one tokenizer, one window.
+    """A head group, heads that share one scale: one tokenizer, one window.
 
-    ``intermediate_channels`` is the dimension of one head; ``dropout`` acts on the tokens.
+    ``num_heads`` counts the heads of this group alone; ``intermediate_channels`` is the head dim (``head_dim`` in
+    ops). The ``stride`` of ``conv_params`` is the merging factor. ``dropout`` acts on the tokens.
     """
 
     attn_params: NeighborhoodAttentionParams
@@ -55,7 +57,10 @@ class HeadParams:
 
 @dataclass(frozen=True)
 class MultiHeadAttentionParams:
-    """Head groups in parallel, and the projection that mixes them; ``scale_factor`` rescales the map in between."""
+    """Head groups in parallel, and the projection that mixes them; ``scale_factor`` rescales the map in between.
+
+    ``intermediate_channels`` is the head dim; each group states its own.
+    """
 
     head_params: Sequence[HeadParams]
     intermediate_channels: int
@@ -66,7 +71,7 @@ class MultiHeadAttentionParams:
 
 @dataclass(frozen=True)
 class TransformerParams:
-    """An MSNAT block. ``scale_factor`` 0.5 makes it downsample inside; ``drop_path`` is stochastic depth."""
+    """An MSNAT block. ``scale_factor`` 0.5 makes it downsample inside; ``drop_path`` is the rate of drop path."""
 
     in_channels: int
     out_channels: int
@@ -78,7 +83,10 @@ class TransformerParams:
 
 @dataclass(frozen=True)
 class GlobalAttentionTransformerParams:
-    """The stack of global layers, which share one set of register tokens and one context token, if any."""
+    """The stack of global layers, which share one set of register tokens and one context token, if any.
+
+    ``d_model`` are the channels, ``num_heads`` all heads of a layer.
+    """
 
     d_model: int
     num_heads: int
@@ -90,7 +98,11 @@ class GlobalAttentionTransformerParams:
 
 @dataclass(frozen=True)
 class EncoderParams:
-    """A whole encoder; ``global_attention_params`` None leaves the global stack out."""
+    """A whole encoder; ``global_attention_params`` None leaves the global stack out.
+
+    ``initial_conv_params`` are the stem's; ``input_channels`` are those of the images, ``output_channels`` of the last
+    map.
+    """
 
     initial_conv_params: ConvParams
     transformer_params: Sequence[TransformerParams]
@@ -113,18 +125,18 @@ def msnat_params(
 ) -> TransformerParams:
     """An MSNAT block with one head group per entry of ``windows`` / ``merging``.
 
-    Group ``i`` merges ``merging[i]`` tokens per axis by a convolution of that kernel and stride, and attends in
-    windows of ``windows[i]`` merged tokens.
+    Group ``i`` merges ``merging[i]`` positions per axis into one token by a convolution of that kernel and stride, and
+    attends in windows of ``windows[i]`` merged tokens.
 
     Args:
         in_channels: Channels of the block's input.
         out_channels: Channels of its output; they are shared evenly by the heads of all groups.
-        windows: Attention window of each group, in merged tokens.
-        merging: Token merging factor of each group.
-        num_heads: Heads of each group.
+        windows: Window of each group, in merged tokens.
+        merging: Merging factor of each group.
+        num_heads: Heads of one group, not of all.
         scale_factor: 0.5 halves the map inside the block.
         dropout: Dropout of the tokens and of both branches.
-        drop_path: Stochastic depth rate.
+        drop_path: Rate of drop path (stochastic depth) of both branches.
         conv_groups: Groups of the tokenizer convolutions: the largest number up to this one that divides the channels
             of input and output; ``"depthwise"`` for the largest of all, one per channel where the input's divide the
             output's.

@@ -93,7 +93,7 @@ REFUSED = [
     (conv, dict(module=Conv2D, stride=2), "padding='same' needs stride=1, got stride=2"),
     (conv, dict(module=Conv2D, padding="full"), "padding must be a number, 'same' or 'valid', got 'full'"),
     (conv, dict(module=Conv2D, padding=-1), "padding must be at least 0, got -1"),
-    # embeddings, feed-forward network, stochastic depth
+    # embeddings, feed-forward network, drop path
     (PositionalEmbedding1D, dict(dim=3), "2 x 1 axes .* got dim=3"),
     (PositionalEmbedding2D, dict(dim=6), "2 x 2 axes .* got dim=6"),
     (PositionalEmbedding3D, dict(dim=8), "2 x 3 axes .* got dim=8"),

@@ -65,7 +65,7 @@ def test_probabilities_times_values_are_the_groups_output(block, dilation):
             assert len(groups) == len(heads)
             for group, head, (given, output) in zip(groups, heads, passed, strict=True):
                 height, width = given.shape[1:3]
-                padded = F.pad(given, (0, 0, 0, -width % head.stride, 0, -height % head.stride))
+                padded = F.pad(given, (0, 0, 0, -width % head.merging, 0, -height % head.merging))
                 qkv = head.qkv_proj(head.tokenizer(padded))[1]  # whole cells, whatever the border
                 values = qkv.unflatten(-1, (3, head.num_heads, -1))[..., 2, :, :]
                 attended = values[group.rows.start : group.rows.stop : group.rows.step]
@@ -74,7 +74,7 @@ def test_probabilities_times_values_are_the_groups_output(block, dilation):
                 expected = torch.einsum("hrc,rchd->hd", group.probabilities, attended).flatten()
                 torch.testing.assert_close(expected, output[1][group.token])
                 torch.testing.assert_close(group.average.sum(), torch.tensor(1.0, dtype=torch.float64))
-                assert (group.merging, group.window) == (head.stride, head.attn_params.attention_window)
+                assert (group.merging, group.window) == (head.merging, head.attn_params.attention_window)
                 tokens.add((head, group.token))
     assert len(tokens) > 20  # borders and interior
 

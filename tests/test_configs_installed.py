@@ -26,7 +26,7 @@ from mmengine.config import Config, utils
 from mmengine.registry import MODELS, DefaultScope
 
 class RatesOnCPU(TorchFunctionMode):
-    # Rates of stochastic depth are made to numbers, which meta tensors do not have.
+    # Rates of drop path are made to numbers, which meta tensors do not have.
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if function is torch.linspace:

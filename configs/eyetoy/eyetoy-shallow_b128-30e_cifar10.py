@@ -2,7 +2,7 @@
 section 16), with AdamW, global average pooling and no clipping.
 
 In 30 epochs it underfits rather than overfits (90 % in training and 89 % in test, as is said there), so that nothing
-slows the fit: no dropout, no mixed images; crops, flips, smoothed labels and a little stochastic depth.
+slows the fit: no dropout, no mixed images; crops, flips, smoothed labels and a little drop path.
 """
 
 _base_ = [

@@ -1,4 +1,4 @@
-"""EyeToy-small on ImageNet-1K: tiny's recipe, with more stochastic depth."""
+"""EyeToy-small on ImageNet-1K: tiny's recipe, with more drop path."""
 
 _base_ = ["../eyetoy_imagenet.py", "../_base_/backbones/eyetoy.py"]
 __size = _base_.pop("eyetoy").small

@@ -20,11 +20,11 @@ class SharedScaleNA(nn.Module):
     """One head group: tokenizer convolution -> ``qkv_proj`` -> neighborhood attention.
 
     Args:
-        attn_params: Window of the group.
-        num_heads: Heads of the group.
+        attn_params: Window and dilation of the group, in merged tokens.
+        num_heads: Heads of this group alone.
         in_channels: Channels of the input.
-        intermediate_channels: Dimension of one head.
-        conv_params: The tokenizer; a stride ``s`` merges ``s`` tokens per axis into one.
+        intermediate_channels: The head dim (``head_dim`` in ops): channels of one head.
+        conv_params: The tokenizer; its stride is the merging factor, ``merging`` positions per axis become one token.
         dropout: Dropout of the tokens.
 
     Raises:
@@ -62,9 +62,9 @@ class SharedScaleNA(nn.Module):
             raise ValueError(f"the tokenizer takes in_channels={conv_params.in_channels}, the group {in_channels=}")
         self.attn_params = attn_params
         self.num_heads = num_heads
-        self.stride = conv_params.stride
+        self.merging = conv_params.stride
         self.tokenizer = CONVS[self.ndim](**conv_params.__dict__)
-        if self.stride == 1 and not keeps_size(conv_params):
+        if self.merging == 1 and not keeps_size(conv_params):
             raise ValueError(f"a tokenizer of stride 1 must keep the size of the map, got {conv_params}")
         self.dropout = nn.Dropout(dropout)
         projection = ConvParams(
@@ -73,7 +73,7 @@ class SharedScaleNA(nn.Module):
         self.qkv_proj = CONVS[self.ndim](**projection.__dict__)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, *spatial, C)`` -> ``(B, *ceil(spatial / stride), num_heads * head_dim)``."""
+        """``(B, *spatial, C)`` -> ``(B, *ceil(spatial / merging), num_heads * head_dim)``."""
         conv = self.tokenizer
         linear = conv.is_per_position and not (self.training and self.dropout.p)
         if linear and math.prod(x.shape[1:-1]) >= 2 * conv.in_channels:  # fewer do not repay a matrix of their own
@@ -97,16 +97,15 @@ class SharedScaleNA(nn.Module):
     def _pad(self, x: Tensor) -> Tensor:
         """Zeros at the far end of each axis, so that the tokens of a ragged border cover every position."""
         conv = self.tokenizer
-        if self.stride == 1:
+        if self.merging == 1:
             return x
         pads: list[int] = []
         for axis in range(self.ndim):
             length = x.shape[1 + axis]
-            near = 0 if isinstance(conv.padding, str) else conv.padding[axis]
-            reach = (
-                (-(-length // self.stride) - 1) * self.stride + conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
-            )
-            pads[:0] = (0, max(0, reach - length - 2 * near))  # F.pad counts from the last axis
+            padding = 0 if isinstance(conv.padding, str) else conv.padding[axis]
+            last = (-(-length // self.merging) - 1) * self.merging  # where the last token's cell begins
+            reach = last + conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
+            pads[:0] = (0, max(0, reach - length - 2 * padding))  # F.pad counts from the last axis
         return F.pad(x, [0, 0, *pads]) if any(pads) else x
 
 
@@ -132,8 +131,8 @@ class MultiScaleMultiHeadNA(nn.Module):
     """Head groups at several scales in parallel, brought back to the input grid, concatenated, rescaled, projected.
 
     Args:
-        head_params: One entry per group.
-        intermediate_channels: Dimension of one head, for the record: each group states its own.
+        head_params: One entry per head group; the module has the groups as ``heads``.
+        intermediate_channels: The head dim, for the record: each group states its own.
         out_channels: Channels of the output.
         final_conv_params: The projection; its channels must be the heads' and ``out_channels``.
         scale_factor: Factor on the map's size, 1 to keep it.
@@ -167,7 +166,7 @@ class MultiScaleMultiHeadNA(nn.Module):
                 f"got {final_conv_params.in_channels} to {final_conv_params.out_channels}"
             )
         self.scale_factor = scale_factor
-        self.strides = [head.conv_params.stride for head in head_params]
+        self.merging = [head.conv_params.stride for head in head_params]
         self.heads = nn.ModuleList(self.head_type(**head.__dict__) for head in head_params)
         self.out_proj = CONVS[self.ndim](**final_conv_params.__dict__)
         if not keeps_size(final_conv_params):
@@ -176,7 +175,7 @@ class MultiScaleMultiHeadNA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C_in)`` -> ``(B, *ceil(spatial * scale_factor), out_channels)``."""
         size = tuple(x.shape[1:-1])
-        groups = [repeat_to(head(x), size, stride) for head, stride in zip(self.heads, self.strides)]
+        groups = [repeat_to(head(x), size, factor) for head, factor in zip(self.heads, self.merging)]
         return self.out_proj(rescale(torch.cat(groups, dim=-1), self.scale_factor))
 
 

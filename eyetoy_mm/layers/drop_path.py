@@ -1,4 +1,4 @@
-"""Stochastic depth."""
+"""Drop path (stochastic depth)."""
 
 from __future__ import annotations
 

@@ -13,6 +13,9 @@ class PositionalEmbedding(nn.Module):
 
     Source: docs/architecture.md, equation 11, after Vaswani et al. (2017), section 3.5.
 
+    Args:
+        dim: Channels of the map.
+
     Raises:
         ValueError: ``dim`` does not divide by 2 x the number of axes.
     """

@@ -17,8 +17,8 @@ class GlobalAttentionTransformer(nn.Module):
     leaves from LayerNorm1's output (docs/architecture.md, equation 12).
 
     Args:
-        d_model: Channels.
-        num_heads: Attention heads; must divide ``d_model``.
+        d_model: Channels of the map and the tokens.
+        num_heads: All attention heads; must divide ``d_model``.
         num_register_tokens: Number of register tokens; there may be none beside a context token.
         dropout: Dropout of both branches.
         use_input_context_token: Whether the context token comes from the layer before; else this layer owns it.
@@ -109,8 +109,8 @@ class GlobalAttentionStack(nn.Module):
     """Global layers; the first owns the tokens, each passes them on to the next.
 
     Args:
-        d_model: Channels.
-        num_heads: Attention heads of each layer.
+        d_model: Channels of the map and the tokens.
+        num_heads: All attention heads of a layer.
         num_layers: Number of layers, at least 1.
         num_register_tokens: Number of register tokens; there may be none beside a context token.
         dropout: Dropout of both branches of each layer.

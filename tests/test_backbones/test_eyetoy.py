@@ -352,7 +352,7 @@ def groups_of(**changes):
     backbone = EyeToy(arch=dict(type="demo", **changes))
     return [
         [
-            (head.attn_params.attention_window, head.stride, head.tokenizer.kernel_size[0], head.tokenizer.groups,
+            (head.attn_params.attention_window, head.merging, head.tokenizer.kernel_size[0], head.tokenizer.groups,
              head.num_heads)
             for head in block.multi_head_attention.heads
         ]
