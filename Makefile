@@ -7,12 +7,13 @@ PY ?= $(VENV)/bin/python
 DEMO_ARGS ?=
 TEST_ARGS ?=
 TEST_WORKERS ?= 2
+VENV_ONEDL ?= .venv-onedl
 
 # The environment keeps its Python, unless PYTHON is given.
 SAME_PYTHON := $(if $(filter file default undefined,$(origin PYTHON)),,--same-python)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint typecheck format clean clean-env
+.PHONY: help env demo test test-onedl lint typecheck format clean clean-env
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 12
@@ -24,7 +25,7 @@ env:  ## Make the environment (.venv) or bring it up to date
 ifeq ($(origin PY),file)
 	@command -v $(PYTHON) >/dev/null || { echo '$(PYTHON) was not found. On Debian and Ubuntu: sudo apt-get install -y python3 python3-venv' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). With another one: make PYTHON=python3.12 demo" >&2; exit 1; }
-	@$(PYTHON) tools/bootstrap.py $(SAME_PYTHON) $(VENV)
+	@$(PYTHON) tools/bootstrap.py $(SAME_PYTHON) $(BOOTSTRAP_ARGS) $(VENV)
 endif
 
 demo: env  ## Run the demo (DEMO_ARGS=--short: shortened)
@@ -32,6 +33,9 @@ demo: env  ## Run the demo (DEMO_ARGS=--short: shortened)
 
 test: env  ## Run the whole test suite
 	$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
+
+test-onedl:  ## Run it with the maintained forks onedl-*, in an environment of their own (.venv-onedl)
+	@$(MAKE) --no-print-directory test VENV='$(VENV_ONEDL)' BOOTSTRAP_ARGS='--openmmlab requirements/onedl.txt'
 
 lint: env  ## Check style and formatting
 	$(PY) -m ruff check .

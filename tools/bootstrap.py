@@ -2,6 +2,7 @@
 
 It ends with PyTorch, mmcv-lite, the OpenMMLab packages, the development tools and this checkout (editable), in the
 versions of ``requirements/constraints.txt``. No compiler is needed; where there is one, our kernels are compiled.
+With ``--openmmlab FILE`` the OpenMMLab packages are those of a requirements file: ``make test-onedl`` names its forks.
 Outside the folder, the only thing that may be installed is Debian's package for ``python3 -m venv``, where that is
 missing. A run that was cut short is continued by the next one; a run with nothing to do takes a fraction of a second.
 """
@@ -33,8 +34,9 @@ INPUTS = (ROOT / "setup.py", CONSTRAINTS, Path(__file__).resolve(), *KERNELS)
 STATE = "eyetoy-mm.json"  # in the environment: says that it is ours, and what it was made from
 NEEDED_GIB = 10  # the environment, and its downloads while they are unpacked
 THIS_PYTHON = "{}.{}".format(*sys.version_info)
-# Same import names as what is installed here, other distributions: a compiled mmcv, and the maintained forks.
-OTHERS = re.compile(r"(mmcv|mmcv_full|onedl_mm\w+)-[^-]+\.dist-info")
+# Same import names as what is installed here, other distributions: a compiled mmcv, and the forks or what they fork.
+OTHERS_THAN_RELEASED = re.compile(r"(mmcv|mmcv_full|onedl_mm\w+)-[^-]+\.dist-info")
+OTHERS_THAN_FORKS = re.compile(r"(mmcv|mmcv_full|mmcv_lite|mmengine|mmdet|mmsegmentation|mmpretrain)-[^-]+\.dist-info")
 IMPORTS = "torch torchvision cv2 eyetoy_mm mmengine mmcv mmdet mmseg mmpretrain"
 
 
@@ -43,19 +45,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("env", type=Path, help="folder of the environment")
     parser.add_argument("--same-python", action="store_true", help="make it anew if it has another Python than this")
+    parser.add_argument("--openmmlab", type=Path, metavar="FILE", help="requirements: forks of the OpenMMLab packages")
     args = parser.parse_args()
     env = Path(os.path.abspath(args.env))  # not resolved: its path may be a link on purpose
 
     with only_one():
         state = read_state(env)
         kept = state["python"] if state and not args.same_python else ""
-        target = wanted(kept or THIS_PYTHON)
+        forks = args.openmmlab and args.openmmlab.resolve()
+        target = wanted(kept or THIS_PYTHON, forks)
         if state == target and (env / "pyvenv.cfg").is_file() and os.access(env / "bin" / "python", os.X_OK):
             return 0
-        return make(env, state, target)
+        return make(env, state, target, forks)
 
 
-def make(env: Path, state: dict[str, str] | None, target: dict[str, str]) -> int:
+def make(env: Path, state: dict[str, str] | None, target: dict[str, str], forks: Path | None) -> int:
     """Create what is missing, install, check, and only then write the state that says so."""
     began = time.monotonic()
     if state is None and env.exists() and any(env.iterdir()):
@@ -64,7 +68,8 @@ def make(env: Path, state: dict[str, str] | None, target: dict[str, str]) -> int
             "Use it as it is:   make demo PY=" + shlex.quote(str(env / "bin" / "python")),
             "or another folder: make demo VENV=.venv-eyetoy",
         )
-    if others := sorted(p.name for p in env.glob("lib/python*/site-packages/*") if OTHERS.fullmatch(p.name)):
+    other = OTHERS_THAN_FORKS if forks else OTHERS_THAN_RELEASED
+    if others := sorted(p.name for p in env.glob("lib/python*/site-packages/*") if other.fullmatch(p.name)):
         return fail(
             f"{env} holds {others[0]}, which this would overwrite, so nothing was done.",
             "Use it as it is:   make demo PY=" + shlex.quote(str(env / "bin" / "python")),
@@ -102,7 +107,11 @@ def make(env: Path, state: dict[str, str] | None, target: dict[str, str]) -> int
     step("Installing PyTorch, OpenMMLab and the development tools (about 3 GB the first time)")
     headless_opencv(scratch)
     # --only-binary: rather no installation than one that compiles what it depends on.
-    run([*pip, "--only-binary", ":all:", "--find-links", scratch, "--no-build-isolation", "--editable", ".[lite,dev]"])
+    pip_wheels = [*pip, "--only-binary", ":all:", "--find-links", scratch]
+    if forks:
+        run([*pip_wheels, "--requirement", forks])
+    extras = "dev" if forks else "lite,dev"
+    run([*pip_wheels, "--no-build-isolation", "--editable", f".[{extras}]"])
 
     step("Installing NATTEN (optional)")
     # Without a visible GPU its build does not compile CUDA kernels. Not cached: a later build with kernels would
@@ -120,9 +129,10 @@ def make(env: Path, state: dict[str, str] | None, target: dict[str, str]) -> int
     return 0
 
 
-def wanted(python: str) -> dict[str, str]:
+def wanted(python: str, forks: Path | None) -> dict[str, str]:
     """The state of an environment that needs nothing."""
-    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in INPUTS)).hexdigest()
+    inputs = [*INPUTS, forks] if forks else INPUTS
+    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in inputs)).hexdigest()
     return {"made_by": "tools/bootstrap.py", "python": python, "checkout": str(ROOT), "complete": digest}
 
 

@@ -5,10 +5,13 @@ What breaks, in `_base_ = 'eyetoy_mm::...'` and `get_config('eyetoy_mm::...')`:
 * `mmengine.config.utils` has a closed list of packages, and wants a folder in the path, which three of ours do without;
 * `mmengine.utils.get_installed_path` joins the folder of a package's metadata and its name: the metadata of an editable
   install (`pip install -e`, since PEP 660) is in site-packages, the package itself is not;
+* the list has names of distributions: `mmseg::...` is looked for in one called mmsegmentation, and not found in the fork
+  onedl-mmsegmentation, which is imported as mmseg, too;
 * each dict of a base from another package is built in that package's scope (`_scope_`). mmdet's scope has mmdet's
   models; ours has the backbones, and `ImageClassifier` or mmseg's `LoadAnnotations` are not found there.
 
-What we do: the list gets this package, and a path that does not exist is replaced by the one that Python imports from.
+What we do: the list gets this package, and a package whose distribution has another name goes by its module, which
+mmengine finds as well; a path that does not exist is replaced by the one that Python imports from.
 `eyetoy_mm::NAME` takes any file below `configs`, `.py` if no suffix is given. What a config of ours names without a
 scope belongs to the `default_scope`, as it does when the same file is a base by its path.
 
@@ -19,6 +22,7 @@ its configs are for another's scope.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -45,8 +49,20 @@ def apply() -> None:
 
 
 def _admit(config_utils: ModuleType) -> None:
-    config_utils.MODULE2PACKAGE[_PACKAGE] = _PACKAGE
+    packages = config_utils.MODULE2PACKAGE
+    packages[_PACKAGE] = _PACKAGE
+    packages.update({module: module for module, name in packages.items() if _goes_by_another_name(module, name)})
     replace_function(config_utils, "_get_package_and_cfg_path", _take_any_name)
+
+
+def _goes_by_another_name(module: str, distribution: str) -> bool:
+    if module == distribution or find_spec(module) is None:
+        return False
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return False
 
 
 def _take_any_name(original: Callable[[str], tuple[str, str]]) -> Callable[[str], tuple[str, str]]:

@@ -38,3 +38,16 @@ def test_what_is_not_installed_stays_an_error(run_python: Callable[..., str]) ->
         "    get_installed_path('no_such_package')\n"
     )
     run_python(code)
+
+
+def test_bases_of_a_fork_whose_distribution_has_another_name(run_python: Callable[..., str], tmp_path: Path) -> None:
+    # mmengine's list says that mmaction is in the distribution mmaction2, which is not installed here.
+    configs = tmp_path / "mmaction" / ".mim" / "configs" / "_base_"
+    configs.mkdir(parents=True)
+    (tmp_path / "mmaction" / "__init__.py").touch()
+    (tmp_path / "mmaction" / ".mim" / "model-index.yml").write_text("Import: []\n")
+    (configs / "schedule.py").write_text("epochs = 7\n")
+    config = tmp_path / "config.py"
+    config.write_text("_base_ = 'mmaction::_base_/schedule.py'\n")
+    code = f"import eyetoy_mm\nfrom mmengine.config import Config\nprint(Config.fromfile({str(config)!r}).epochs)\n"
+    assert run_python(code, tmp_path).strip() == "7"
