@@ -7,7 +7,8 @@ What breaks, in mmseg 1.2.2:
 * `get_flops`: it gives `mmengine.analysis.get_model_complexity_info` the shape of the input and the input itself, which
   mmengine refuses ("cannot be both set").
 
-What we do: the visualizer gets the image in the layout that OpenCV takes; of a shape and inputs, the inputs count.
+What we do: the visualizer gets the image in the layout that OpenCV takes; of a shape and inputs of a model of mmseg, the
+inputs count.
 
 Delete this file when the supported mmsegmentation mends both.
 """
@@ -55,6 +56,7 @@ def _take_shape_and_inputs(analysis: ModuleType) -> None:
 
 def _inputs_count(original: Function) -> Function:
     def get_model_complexity_info(model: Any, input_shape: Any = None, inputs: Any = None, **kwargs: Any) -> Any:
-        return original(model, None if inputs is not None else input_shape, inputs, **kwargs)
+        of_mmseg = any(cls.__module__.startswith("mmseg.") for cls in type(model).__mro__)
+        return original(model, None if of_mmseg and inputs is not None else input_shape, inputs, **kwargs)
 
     return get_model_complexity_info
