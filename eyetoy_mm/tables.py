@@ -24,10 +24,35 @@ def write_into(path: Path, program: str, text: str) -> None:
     Raises:
         UserError: There is no such file or no such place in it.
     """
+    before, _, after = _parts(path, program)
+    path.write_text(f"{before}\n\n{text}\n\n{after}")
+
+
+def write_rows_into(path: Path, program: str, table: str) -> None:
+    """Put the rows of a table among those that a document has from a program, sorted; the others stay.
+
+    Args:
+        path: The document.
+        program: As :func:`write_into` takes it.
+        table: A table of :func:`markdown_table`. A row takes the place of the one with the same first cell.
+
+    Raises:
+        UserError: There is no such file, no such place in it, or another table there.
+    """
+    header, line, *new = table.splitlines()
+    there = _parts(path, program)[1].split("\n")
+    if there[:2] != [header, line]:
+        raise UserError(f"{path} has no table of {program} with the columns {header}; write the whole of it first")
+    rows = {row.split(" | ")[0]: row for row in (*there[2:], *new)}
+    write_into(path, program, "\n".join((header, line, *(rows[first] for first in sorted(rows)))))
+
+
+def _parts(path: Path, program: str) -> tuple[str, str, str]:
+    """A document up to a program's place, what is there, and the rest, the comments with it."""
     begin, end = (f"<!-- {program}: {which} -->" for which in ("begin", "end"))
     page = path.read_text() if path.is_file() else ""
     before, found, rest = page.partition(begin)
-    _, closed, after = rest.partition(end)
+    there, closed, after = rest.partition(end)
     if not found or not closed:
         raise UserError(f"{path} has no place for this; it must have the lines {begin} and {end}")
-    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    return before + begin, there.strip(), end + after

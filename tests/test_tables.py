@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.tables import markdown_table, write_into
+from eyetoy_mm.tables import markdown_table, write_into, write_rows_into
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- tools/x.py: begin -->", "<!-- tools/x.py: end -->"
@@ -29,6 +29,24 @@ def test_documents_without_a_place_stay_as_they_are(tmp_path, text):
     with pytest.raises(UserError, match="no place for this; it must have the lines <!-- tools/x.py: begin -->"):
         write_into(page, "tools/x.py", "new")
     assert page.read_text() == text
+
+
+def test_rows_come_among_those_that_are_there(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}{END}\nafter\n")
+    write_into(page, "tools/x.py", markdown_table(["name", "n"], [["`a`", "1"], ["`c`", "3"]]))
+    write_rows_into(page, "tools/x.py", markdown_table(["name", "n"], [["`c`", "4"], ["`b`", "2"]]))
+    table = markdown_table(["name", "n"], [["`a`", "1"], ["`b`", "2"], ["`c`", "4"]])
+    assert page.read_text() == f"before\n{BEGIN}\n\n{table}\n\n{END}\nafter\n"
+
+
+@pytest.mark.parametrize("there", ["", markdown_table(["name", "m"], [["`a`", "1"]])])
+def test_rows_do_not_come_into_other_tables(tmp_path, there):
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\n{there}\n{END}\n")
+    with pytest.raises(UserError, match=r"has no table of tools/x.py with the columns \| name \| n \|"):
+        write_rows_into(page, "tools/x.py", markdown_table(["name", "n"], [["`b`", "2"]]))
+    assert page.read_text() == f"{BEGIN}\n{there}\n{END}\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Examples::
     eyetoy dry-run configs/upernet_eyetoy_ade20k.py
     eyetoy dry-run my_config.py --own-data       # on two images of its own datasets
     eyetoy dry-run --into docs/configs.md        # every config of the package, as the table there
+    eyetoy dry-run configs/mask_rcnn_eyetoy_coco.py --into docs/configs.md  # its row alone
 
 The model is the config's own; once it is counted, DINO's queries are as few as small images have places for. Images
 are made small, batches are two images, two iterations are trained from scratch: figures after those say nothing about a
@@ -20,14 +21,14 @@ import argparse
 from pathlib import Path
 
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.tables import write_into
+from eyetoy_mm.tables import write_into, write_rows_into
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help="configs (default: every one of the package)")
     parser.add_argument("--own-data", action="store_true", help="use the datasets of the configs, not the sample")
-    parser.add_argument("--into", type=Path, help="file that keeps a place for the table")
+    parser.add_argument("--into", type=Path, help="file that keeps a place for the table, or has it, for CONFIGs")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     if args.into is None:
         print(table)
     else:
-        write_into(args.into, "tools/dry_run.py", table)
+        write = write_rows_into if args.configs else write_into
+        write(args.into, "tools/dry_run.py", table)
     if failed:
         raise UserError("\n".join(failed))

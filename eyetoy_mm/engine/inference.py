@@ -26,10 +26,10 @@ class Predictor:
     """
 
     def __init__(self, config: Config, checkpoint: str, device: str, score_threshold: float) -> None:
-        self.config = config
+        self.config = copy.deepcopy(config)  # DETRs write into theirs, and refuse it the next time
         self.score_threshold = score_threshold
         init_default_scope(config.default_scope)
-        # Before the toolboxes load what fits and ignore the rest. DETRs write into their config, and refuse it then.
+        # before the toolboxes load what fits and ignore the rest
         check_fits(MODELS.build(copy.deepcopy(config.model)), checkpoint)
         self.model = self._open(checkpoint, device)
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
-from eyetoy_mm.engine.dry_run import STAGES, dry_run_apart, photos_by_largest_object, shrink, use_sample
+from eyetoy_mm.engine.dry_run import STAGES, dry_run_apart, few_queries, photos_by_largest_object, shrink, use_sample
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,3 +60,18 @@ def test_images_become_small_and_the_model_stays(tmp_path):
 def test_photos_have_the_class_of_their_largest_object():
     labels = dict(photos_by_largest_object("training"))
     assert len(labels) == 48 and set(labels.values()) == set(range(6))
+
+
+@pytest.mark.parametrize(
+    ("model", "changed", "queries"),
+    [
+        (dict(as_two_stage=True, num_queries=900), True, 50),  # DINO: the best places of the maps
+        (dict(as_two_stage=True, num_queries=30), True, 30),
+        (dict(as_two_stage=False, num_queries=300), False, 300),  # Deformable DETR: learned ones
+        (dict(num_queries=100), False, 100),
+    ],
+)
+def test_queries_that_are_places_become_few(model, changed, queries):
+    config = Config(dict(model=model))
+    assert few_queries(config) is changed
+    assert config.model.num_queries == queries
