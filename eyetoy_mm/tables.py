@@ -24,10 +24,10 @@ def write_into(path: Path, program: str, text: str) -> None:
     Raises:
         UserError: There is no such file or no such place in it.
     """
-    begin, end = (f"<!-- {program}: {which} -->" for which in ("begin", "end"))
+    begin, end = (f"<!-- {program}: {edge} -->" for edge in ("begin", "end"))
     page = path.read_text() if path.is_file() else ""
-    before, found, rest = page.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
+    before, marker, remainder = page.partition(begin)
+    _, closed, after = remainder.partition(end)
+    if not marker or not closed:
         raise UserError(f"{path} has no place for this; it must have the lines {begin} and {end}")
     path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")

@@ -34,7 +34,7 @@ STATE = "eyetoy-mm.json"  # in the environment: says that it is ours, and what i
 NEEDED_GIB = 10  # the environment, and its downloads while they are unpacked
 THIS_PYTHON = "{}.{}".format(*sys.version_info)
 # Same import names as what is installed here, other distributions: a compiled mmcv, and the maintained forks.
-OTHERS = re.compile(r"(mmcv|mmcv_full|onedl_mm\w+)-[^-]+\.dist-info")
+FOREIGN = re.compile(r"(mmcv|mmcv_full|onedl_mm\w+)-[^-]+\.dist-info")
 IMPORTS = "torch torchvision cv2 eyetoy_mm mmengine mmcv mmdet mmseg mmpretrain"
 
 
@@ -49,7 +49,7 @@ def main() -> int:
     with only_one():
         state = read_state(env)
         kept = state["python"] if state and not args.same_python else ""
-        target = wanted(kept or THIS_PYTHON)
+        target = wanted_state(kept or THIS_PYTHON)
         if state == target and (env / "pyvenv.cfg").is_file() and os.access(env / "bin" / "python", os.X_OK):
             return 0
         return make(env, state, target)
@@ -64,9 +64,9 @@ def make(env: Path, state: dict[str, str] | None, target: dict[str, str]) -> int
             "Use it as it is:   make demo PY=" + shlex.quote(str(env / "bin" / "python")),
             "or another folder: make demo VENV=.venv-eyetoy",
         )
-    if others := sorted(p.name for p in env.glob("lib/python*/site-packages/*") if OTHERS.fullmatch(p.name)):
+    if foreign := sorted(p.name for p in env.glob("lib/python*/site-packages/*") if FOREIGN.fullmatch(p.name)):
         return fail(
-            f"{env} holds {others[0]}, which this would overwrite, so nothing was done.",
+            f"{env} holds {foreign[0]}, which this would overwrite, so nothing was done.",
             "Use it as it is:   make demo PY=" + shlex.quote(str(env / "bin" / "python")),
             f"or start over:     make clean-env   (removes {env})",
         )
@@ -120,7 +120,7 @@ def make(env: Path, state: dict[str, str] | None, target: dict[str, str]) -> int
     return 0
 
 
-def wanted(python: str) -> dict[str, str]:
+def wanted_state(python: str) -> dict[str, str]:
     """The state of an environment that needs nothing."""
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in INPUTS)).hexdigest()
     return {"made_by": "tools/bootstrap.py", "python": python, "checkout": str(ROOT), "complete": digest}
@@ -178,8 +178,8 @@ def venv_module() -> bool:
         fail(f"{sys.executable} has no venv and ensurepip modules. Try another: make PYTHON=python3.12 demo")
         return False
     # The distribution's own Python has one package; every other (python3.12 from elsewhere) has one by its version.
-    own = os.path.realpath("/usr/bin/python3") == os.path.realpath(sys.executable)
-    package = "python3-venv" if own else f"python{THIS_PYTHON}-venv"
+    is_system_python = os.path.realpath("/usr/bin/python3") == os.path.realpath(sys.executable)
+    package = "python3-venv" if is_system_python else f"python{THIS_PYTHON}-venv"
     root = os.geteuid() == 0
     command = ["apt-get", "install", "-y", "--no-install-recommends", package]
     if root or (shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0):
@@ -202,10 +202,10 @@ def headless_opencv(folder: Path) -> None:
     a bare machine lacks. The headless build is the same cv2 without windows. pip prefers `1.2+headless` to `1.2`, so
     that this wheel is taken; the pin `==1.2` and `pip check` accept it.
     """
-    found = re.search(r"^opencv-python-headless==(\S+)", CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE)
-    if found is None:
+    pin = re.search(r"^opencv-python-headless==(\S+)", CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE)
+    if pin is None:
         raise SystemExit(f"{CONSTRAINTS} has no line opencv-python-headless==...")
-    version = found.group(1)
+    version = pin.group(1)
     info = f"opencv_python-{version}+headless.dist-info"
     summary = "Stands for opencv-python where opencv-python-headless is installed"
     files = {
