@@ -41,10 +41,10 @@ OPENMMLAB = [
 def version() -> str:
     """Read ``__version__`` without importing the package, which would need torch."""
     source = (ROOT / "eyetoy_mm" / "version.py").read_text(encoding="utf-8")
-    found = re.search(r"""^__version__ = ['"]([^'"]+)['"]""", source, re.MULTILINE)
-    if found is None:
+    match = re.search(r"""^__version__ = ['"]([^'"]+)['"]""", source, re.MULTILINE)
+    if match is None:
         raise RuntimeError('eyetoy_mm/version.py holds no line __version__ = "..."')
-    return found.group(1)
+    return match.group(1)
 
 
 class BuildPy(build_py):
@@ -97,12 +97,12 @@ def kernels() -> list[Extension]:
             f"eyetoy_mm.ops.cpp.{name}",
             sources=[f"{folder}/{name}.cpp"],
             depends=[f"{folder}/neighborhood.h"],
-            extra_compile_args=common + some,
+            extra_compile_args=common + instruction_flags,
             extra_link_args=["-pthread"],
             language="c++",
             optional=True,
         )
-        for name, some in flags.items()
+        for name, instruction_flags in flags.items()
     ]
 
 

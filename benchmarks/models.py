@@ -94,7 +94,7 @@ def main() -> None:
                 synchronize(x)
                 if number:  # the first warms up
                     times[name, task].append(time.perf_counter() - start)
-        rates = {key: arguments.batch / statistics.median(some) for key, some in times.items()}
+        rates = {key: arguments.batch / statistics.median(seconds) for key, seconds in times.items()}
         for name in names:
             cells = [f"{sum(p.numel() for p in models[name].parameters()) / 1e6:.1f} M"]
             for task in (forward, step):

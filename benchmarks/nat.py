@@ -43,22 +43,22 @@ FOUR = dict(embed_dims=4, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4], mlp_ratio
 TWO = FOUR | dict(depths=[2, 2], num_heads=[2, 4])
 
 
-def numbers(depths: list[int], width: int, heads: int, ratio: int, pattern=((1,),) * 4, layer_scale=0.0) -> dict:
-    dilations = [[some[i % len(some)] for i in range(depth)] for depth, some in zip(depths, pattern)]
+def arch_of(depths: list[int], width: int, heads: int, ratio: int, pattern=((1,),) * 4, layer_scale=0.0) -> dict:
+    dilations = [[cycle[i % len(cycle)] for i in range(depth)] for depth, cycle in zip(depths, pattern)]
     heads = [heads * 2**stage for stage in range(4)]
-    given = dict(embed_dims=width, depths=depths, num_heads=heads, kernel_size=7, mlp_ratio=ratio, dilations=dilations)
-    return given | dict(layer_scale=layer_scale)
+    arch = dict(embed_dims=width, depths=depths, num_heads=heads, kernel_size=7, mlp_ratio=ratio, dilations=dilations)
+    return arch | dict(layer_scale=layer_scale)
 
 
 GAPS = ((1, 8), (1, 4), (1, 2), (1,))
-MODELS = {  # a type, its numbers
-    "NAT-M": ("NAT", numbers([3, 4, 6, 5], 64, 2, 3)),
-    "NAT-T": ("NAT", numbers([3, 4, 18, 5], 64, 2, 3)),
-    "NAT-S": ("NAT", numbers([3, 4, 18, 5], 96, 3, 2, layer_scale=1e-5)),
-    "DiNAT-T": ("DiNAT", numbers([3, 4, 18, 5], 64, 2, 3, GAPS)),
-    "DiNAT_s-T": ("DiNAT_s", numbers([2, 2, 6, 2], 96, 3, 4, GAPS)),
+MODELS = {  # a family, its numbers
+    "NAT-M": ("NAT", arch_of([3, 4, 6, 5], 64, 2, 3)),
+    "NAT-T": ("NAT", arch_of([3, 4, 18, 5], 64, 2, 3)),
+    "NAT-S": ("NAT", arch_of([3, 4, 18, 5], 96, 3, 2, layer_scale=1e-5)),
+    "DiNAT-T": ("DiNAT", arch_of([3, 4, 18, 5], 64, 2, 3, GAPS)),
+    "DiNAT_s-T": ("DiNAT_s", arch_of([2, 2, 6, 2], 96, 3, 4, GAPS)),
 }
-RECORDED = {  # the type, its numbers, height and width of the image, padding
+RECORDED = {  # the family, its numbers, height and width of the image, padding
     "window-3": ("NAT", FOUR | dict(kernel_size=3, dilations=[[1], [1], [1, 1], [1]]), (65, 78), "clamp"),
     "window-5": ("NAT", TWO | dict(kernel_size=5, dilations=[[1, 1], [1, 1]]), (41, 50), "clamp"),
     "window-7": ("NAT", TWO | dict(kernel_size=7, dilations=[[1, 1], [1, 1]]), (56, 67), "clamp"),
@@ -102,9 +102,9 @@ def evaluate(name: str, model: Callable, image: np.ndarray, table: Tensor) -> di
     outputs = model(x)
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     gradients = torch.autograd.grad(sum(y.sin().sum() for y in outputs), [x, table])
-    found = {f"{name}/output {i}": y for i, y in enumerate(outputs)}
-    found |= {f"{name}/image gradient": gradients[0], f"{name}/bias gradient": gradients[1]}
-    return {key: y.detach().numpy() for key, y in found.items()}
+    results = {f"{name}/output {i}": y for i, y in enumerate(outputs)}
+    results |= {f"{name}/image gradient": gradients[0], f"{name}/bias gradient": gradients[1]}
+    return {key: y.detach().numpy() for key, y in results.items()}
 
 
 def turn(model: nn.Module, x: Tensor, task: str) -> float:
@@ -133,7 +133,7 @@ class Original:
         self.timed: nn.Module = nn.Identity()
         self.image = torch.zeros(())
 
-    def build(self, folder: str, kind: str, given: dict, **more) -> nn.Module:
+    def build(self, folder: str, family: str, arch: dict, **more) -> nn.Module:
         """A model of a folder of the repository; what that imports of OpenMMLab 1.x is only needed to register."""
         registry = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
         for name in ("mmcv", "mmcv.runner", "mmdet", "mmdet.utils", "mmdet.models", "mmdet.models.builder"):
@@ -142,19 +142,19 @@ class Original:
         for name in FILES.values():
             sys.modules.pop(name, None)
         sys.path.insert(0, str(self.checkout / folder))
-        cls = getattr(importlib.import_module(FILES[kind]), kind)
+        cls = getattr(importlib.import_module(FILES[family]), family)
         sys.path.pop(0)
-        given = {{"embed_dims": "embed_dim"}.get(name, name): value for name, value in given.items()}
-        if not given["layer_scale"]:
-            del given["layer_scale"]
-        return cls(**given, drop_path_rate=0.0, **more)
+        arch = {{"embed_dims": "embed_dim"}.get(name, name): value for name, value in arch.items()}
+        if not arch["layer_scale"]:
+            del arch["layer_scale"]
+        return cls(**arch, drop_path_rate=0.0, **more)
 
-    def record(self, kind: str, given: dict, size: list[int], padding: str, path: str) -> None:
+    def record(self, family: str, arch: dict, size: list[int], padding: str, path: str) -> None:
         """Write results of a classifier and a dense backbone, and the shapes of the weights that both have."""
-        stages = tuple(range(len(given["depths"])))
+        stages = tuple(range(len(arch["depths"])))
         models = {
-            "classifier": self.build("classification", kind, given, num_classes=CLASSES),
-            "dense": self.build("detection", kind, given, out_indices=stages),
+            "classifier": self.build("classification", family, arch, num_classes=CLASSES),
+            "dense": self.build("detection", family, arch, out_indices=stages),
         }
         arrays, shapes = {}, {}
         for name, model in models.items():
@@ -167,9 +167,9 @@ class Original:
             arrays |= evaluate(name, model, draw("image", (1, 3, *size)), tables[0])
         np.savez_compressed(path, shapes=json.dumps(shapes), **arrays)
 
-    def prepare(self, kind: str, given: dict, batch: int, side: int) -> None:
+    def prepare(self, family: str, arch: dict, batch: int, side: int) -> None:
         """Build the model that takes turns."""
-        self.timed = self.build("classification", kind, given, num_classes=1000)
+        self.timed = self.build("classification", family, arch, num_classes=1000)
         self.image = torch.randn(batch, 3, side, side)
 
     def turn(self, task: str) -> float:
@@ -210,12 +210,12 @@ def other_process(arguments: argparse.Namespace) -> Iterator[Callable]:
     command += ["--threads", str(arguments.threads)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-        def ask(method: str, *given) -> object:
-            process.stdin.write(json.dumps([method, given]) + "\n")
+        def ask(method: str, *values) -> object:
+            process.stdin.write(json.dumps([method, values]) + "\n")
             process.stdin.flush()
             reply = process.stdout.readline()
             if not reply:
-                sys.exit(f"the original code failed at {method}{given}; its message is above")
+                sys.exit(f"the original code failed at {method}{values}; its message is above")
             return json.loads(reply)
 
         yield ask
@@ -223,12 +223,12 @@ def other_process(arguments: argparse.Namespace) -> Iterator[Callable]:
 
 
 class Classifier(nn.Module):
-    def __init__(self, classes: int, kind: str, given: dict, **more) -> None:
+    def __init__(self, classes: int, family: str, arch: dict, **more) -> None:
         super().__init__()
         from eyetoy_mm import backbones
 
-        self.backbone = getattr(backbones, kind)(None, **given, out_type="avg_featmap", **more)
-        self.head = nn.Linear(given["embed_dims"] * 2 ** (len(given["depths"]) - 1), classes)
+        self.backbone = getattr(backbones, family)(None, **arch, out_type="avg_featmap", **more)
+        self.head = nn.Linear(arch["embed_dims"] * 2 ** (len(arch["depths"]) - 1), classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x)[-1])
@@ -238,22 +238,23 @@ def ours(case: Case, shapes: dict[str, dict[str, list[int]]], folder: Path) -> d
     """Results with the same weights, through files with the names that the published ones have."""
     from eyetoy_mm import backbones
 
-    kind, given, size, padding = case
+    family, arch, size, padding = case
     states = {
-        name: {key: torch.from_numpy(draw(key, shape)) for key, shape in some.items()} for name, some in shapes.items()
+        name: {key: torch.from_numpy(draw(key, shape)) for key, shape in named.items()}
+        for name, named in shapes.items()
     }
     init = {name: dict(type="Pretrained", checkpoint=str(folder / f"{name}.pth")) for name in states}
     for name, state in states.items():
         torch.save(state, init[name]["checkpoint"])
-    classifier = Classifier(CLASSES, kind, given, padding=padding, init_cfg=init["classifier"])
+    classifier = Classifier(CLASSES, family, arch, padding=padding, init_cfg=init["classifier"])
     classifier.head.load_state_dict({name: states["classifier"][f"head.{name}"] for name in ("weight", "bias")})
-    dense = getattr(backbones, kind)(None, **given, padding=padding, init_cfg=init["dense"])
-    found = {}
+    dense = getattr(backbones, family)(None, **arch, padding=padding, init_cfg=init["dense"])
+    results = {}
     for name, model, backbone in (("classifier", classifier, classifier.backbone), ("dense", dense, dense)):
         backbone.init_weights()
         model.eval()
-        found |= evaluate(name, model, draw("image", (1, 3, *size)), backbone.levels[0].blocks[0].attn.rpb)
-    return found
+        results |= evaluate(name, model, draw("image", (1, 3, *size)), backbone.levels[0].blocks[0].attn.rpb)
+    return results
 
 
 def parity_table(ask: Callable, arguments: argparse.Namespace) -> None:
@@ -264,9 +265,9 @@ def parity_table(ask: Callable, arguments: argparse.Namespace) -> None:
             ask("record", *case, str(path))
             recorded = dict(np.load(path))
             shapes = json.loads(str(recorded.pop("shapes")))
-            found = ours(case, shapes, Path(folder))
+            results = ours(case, shapes, Path(folder))
             worst = dict.fromkeys(("classifier/output", "dense/output", "image gradient", "bias gradient"), 0.0)
-            for key, mine in found.items():
+            for key, mine in results.items():
                 column = next(column for column in worst if column in key)
                 worst[column] = max(worst[column], np.abs(mine - recorded[key]).max() / np.abs(recorded[key]).max())
             row(name, "x".join(map(str, case[2])), *(f"{value:.0e}" for value in worst.values()))

@@ -54,26 +54,26 @@ def chosen(places: Sequence[str], every: bool) -> list[tuple[str, str]]:
             raise UserError(f"{place} is not in one of {', '.join(TOOLBOXES)}")
         files = [config for config in config_files(toolbox) if config.startswith(folder)]
         if every or folder:
-            found = [config for config in files if has_model(toolbox, config)]
+            with_model = [config for config in files if has_model(toolbox, config)]
         else:
-            found = first_of_each_folder(toolbox, files)
-        if not found:
+            with_model = first_of_each_folder(toolbox, files)
+        if not with_model:
             raise UserError(f"there is no config with a model in {place}")
-        configs += [(toolbox, config) for config in found]
+        configs += [(toolbox, config) for config in with_model]
     return configs
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """The counts, a row of each config, and what ended the others."""
-    order = {toolbox: place for place, toolbox in enumerate(TOOLBOXES)}
+    order = {toolbox: index for index, toolbox in enumerate(TOOLBOXES)}
     outcomes = sorted(outcomes, key=lambda outcome: (order[outcome.toolbox], outcome.config))
     parts = []
     for toolbox in order:
-        own = [outcome for outcome in outcomes if outcome.toolbox == toolbox]
-        if own:
-            counts = (f"{sum(len(o.cells) > i for o in own)} {stage}" for i, stage in enumerate(STAGES))
-            parts.append(f"## {toolbox}\n\n{len(own)} configs: {', '.join(counts)}.")
-            rows = [[f"`{o.config}`", *o.cells, *["-"] * (len(STAGES) - len(o.cells)), o.reason] for o in own]
+        of_toolbox = [outcome for outcome in outcomes if outcome.toolbox == toolbox]
+        if of_toolbox:
+            counts = (f"{sum(len(o.cells) > i for o in of_toolbox)} {stage}" for i, stage in enumerate(STAGES))
+            parts.append(f"## {toolbox}\n\n{len(of_toolbox)} configs: {', '.join(counts)}.")
+            rows = [[f"`{o.config}`", *o.cells, *["-"] * (len(STAGES) - len(o.cells)), o.reason] for o in of_toolbox]
             parts.append(markdown_table(["config", *STAGES, "if not, why"], rows))
     return "\n\n".join(parts)
 

@@ -121,16 +121,16 @@ def contestants(case: Case, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
     """What computes the case, by name; without what cannot, or would take too much memory."""
     from eyetoy_mm.ops import available_backends, neighborhood_attention
 
-    found: dict[str, Callable[[], Tensor]] = {}
+    functions: dict[str, Callable[[], Tensor]] = {}
     for name, refusal in available_backends(q, case.window, case.dilation, bias).items():
         if refusal is None and name != "reference":
-            found[name] = lambda name=name: neighborhood_attention(
+            functions[name] = lambda name=name: neighborhood_attention(
                 q, k, v, case.window, case.dilation, bias, backend=name
             )
     for name, make in (("dense", dense), ("gather", gather), ("natten flex", natten_flex)):
         if bias is None and (function := make(case, q, k, v)):
-            found[name] = function
-    return found
+            functions[name] = function
+    return functions
 
 
 def attended(case: Case) -> list[Tensor]:
@@ -215,7 +215,7 @@ def measure(
                 times[key].append(took)
             else:  # warms up, and tells how many calls a turn needs to be more than its beginning
                 calls[key] = max(1, min(100, round(TURN / took)))
-    medians = {key: statistics.median(some) * 1e3 for key, some in times.items()}
+    medians = {key: statistics.median(seconds) * 1e3 for key, seconds in times.items()}
     rate = operations / medians.pop(("product", 0)) / 1e6
     return rate, {name: [medians.get((name, 0)), medians.get((name, 1))] for name in functions}
 
@@ -255,9 +255,9 @@ def cases_table(machine: Machine, arguments: argparse.Namespace) -> None:
         floor = case.operations / rate / 1e6
         multiples = {name: [t and t / floor for t in pair] for name, pair in times.items()}
         if arguments.natten_python:
-            found = own_process(arguments, {"task": "natten", "case": CASES.index(case)}, arguments.natten_python)
-            if found:
-                multiples["natten 0.17"] = [t / (case.operations / found[0] / 1e6) for t in found[1]]
+            theirs = own_process(arguments, {"task": "natten", "case": CASES.index(case)}, arguments.natten_python)
+            if theirs:
+                multiples["natten 0.17"] = [t / (case.operations / theirs[0] / 1e6) for t in theirs[1]]
         cells = [show(multiples.get(name)) for name in columns]
         row(case.name, case.shape, f"{rate:.0f}", f"{floor:.2f}", show(times[best]), *cells)
 
@@ -290,8 +290,8 @@ def layer_table(machine: Machine, arguments: argparse.Namespace) -> None:
         x = torch.randn(batch, side, side, channels, device=machine.device, dtype=machine.dtype)
         windows = x.view(batch, side // 7, 7, side // 7, 7, channels).transpose(2, 3).reshape(-1, 49, channels)
         functions = {"ours": lambda m=ours, x=x: m(x), "swin": lambda m=swin, x=windows: m(x)}
-        wanted = {"ours": list(ours.parameters()), "swin": list(swin.parameters())}
-        _, times = measure(functions, wanted, machine, arguments.rounds)
+        parameters = {"ours": list(ours.parameters()), "swin": list(swin.parameters())}
+        _, times = measure(functions, parameters, machine, arguments.rounds)
         ratio = [a / b for a, b in zip(times["ours"], times["swin"], strict=True)]
         shape = f"{batch}, {side}x{side}, {heads}, 32"
         row(f"stage of {channels} channels", shape, show(times["ours"]), show(times["swin"]), show(ratio, 2))
@@ -316,12 +316,12 @@ def scaling_table(machine: Machine, arguments: argparse.Namespace) -> None:
             show([x / size for x in peaks], 2),
         )
     sizes, *values = zip(*points, strict=True)
-    slopes = [exponent(sizes, some) for some in values]
+    slopes = [exponent(sizes, measured) for measured in values]
     row("fitted exponent", "", show(slopes[:2], 2), show(slopes[2:], 2), "")
 
 
 def memory_of(case: Case, name: str, train: bool, arguments: argparse.Namespace) -> float:
-    return own_process(arguments, {"task": "memory", "which": case, "name": name, "train": train})
+    return own_process(arguments, {"task": "memory", "case": case, "name": name, "train": train})
 
 
 def own_process(arguments: argparse.Namespace, task: dict, python: str = sys.executable):
@@ -353,11 +353,11 @@ def measure_memory(case: Case, name: str, train: bool, machine: Machine) -> floa
     contestants(small_case, *small)[name]().sum().backward()  # what is allocated once
     inputs = tensors_of(case, machine)
     function = contestants(case, *inputs)[name]
-    wanted = [x for x in inputs if x is not None]
+    leaves = [x for x in inputs if x is not None]
 
     def run() -> None:
         if train:
-            torch.autograd.grad(function().sum(), wanted)
+            torch.autograd.grad(function().sum(), leaves)
         else:
             with torch.no_grad():
                 function()
@@ -367,12 +367,12 @@ def measure_memory(case: Case, name: str, train: bool, machine: Machine) -> floa
 
 def work(task: dict, machine: Machine, rounds: int) -> object:
     if task["task"] == "memory":
-        name, batch, spatial, *rest = task["which"]
+        name, batch, spatial, *rest = task["case"]
         return measure_memory(Case(name, batch, tuple(spatial), *rest), task["name"], task["train"], machine)
-    found = old_natten(CASES[task["case"]])
-    if found is None:
+    theirs = old_natten(CASES[task["case"]])
+    if theirs is None:
         return None
-    rate, times = measure({"old": found[0]}, {"old": found[1]}, machine, min(rounds, 3))
+    rate, times = measure({"old": theirs[0]}, {"old": theirs[1]}, machine, min(rounds, 3))
     return rate, times["old"]
 
 

@@ -49,36 +49,36 @@ class Global(nn.Module):
         return self.layer(x)
 
 
-def build(kind: str, size: tuple[int, ...]) -> tuple[nn.Module, torch.Tensor]:
+def build(family: str, size: tuple[int, ...]) -> tuple[nn.Module, torch.Tensor]:
     """A model and its input."""
-    if kind == "global attention":
+    if family == "global attention":
         return Global(), torch.randn(1, *size, 512)
-    if kind == "image":
+    if family == "image":
         from eyetoy_mm.backbones.eyetoy import ARCHS, encoder_params
 
         return Encoder2D(**encoder_params(ARCHS["tiny"]).__dict__), torch.randn(1, 3, *size)
     params, encoder = {
         "sequence": (DEFAULT_SEQ_ENCODER_PARAMS, Encoder1D),
         "volume": (DEFAULT_VOL_ENCODER_PARAMS, Encoder3D),
-    }[kind]
+    }[family]
     return encoder(**params.__dict__), torch.randn(1, params.input_channels, *size)
 
 
-def runs(kind: str, size: tuple[int, ...]) -> list[Callable[[], None]]:
+def passes(family: str, size: tuple[int, ...]) -> list[Callable[[], None]]:
     """Forward, and forward + backward."""
-    model, x = build(kind, size)
+    model, x = build(family, size)
 
     def forward() -> None:
         model.eval()
         with torch.inference_mode():
             model(x)
 
-    def both() -> None:
+    def forward_and_backward() -> None:
         model.train()
         sum(part.mean() for part in model(x)).backward()
         model.zero_grad(set_to_none=True)
 
-    return [forward, both]
+    return [forward, forward_and_backward]
 
 
 def main() -> None:
@@ -91,31 +91,31 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     if arguments.worker:
-        kind, size, which = arguments.worker
-        runs(kind, SIZES[kind][0])[which]()  # what is allocated once
-        json.dump(peak_memory(runs(kind, tuple(size))[which]), sys.stdout)
+        family, size, index = arguments.worker
+        passes(family, SIZES[family][0])[index]()  # what is allocated once
+        json.dump(peak_memory(passes(family, tuple(size))[index]), sys.stdout)
         return
     where = f"{machine('cpu')}, {arguments.threads} threads, float32"
     print(f"torch {torch.__version__}, {where}, medians of {arguments.rounds}")
-    for kind in [arguments.only] if arguments.only else SIZES:
-        header(TITLES[kind], "positions", "ms", "peak memory, MB")
+    for family in [arguments.only] if arguments.only else SIZES:
+        header(TITLES[family], "positions", "ms", "peak memory, MB")
         points = []
-        tasks = {size: runs(kind, size) for size in SIZES[kind]}
-        times: dict = {(size, which): [] for size in tasks for which in (0, 1)}
+        tasks = {size: passes(family, size) for size in SIZES[family]}
+        times: dict = {(size, index): [] for size in tasks for index in (0, 1)}
         for number in range(arguments.rounds + 1):
-            for size, which in times:
+            for size, index in times:
                 start = time.perf_counter()
-                tasks[size][which]()
+                tasks[size][index]()
                 if number:  # the first warms up
-                    times[size, which].append((time.perf_counter() - start) * 1e3)
+                    times[size, index].append((time.perf_counter() - start) * 1e3)
         for size in tasks:
-            took = [statistics.median(times[size, which]) for which in (0, 1)]
+            took = [statistics.median(times[size, index]) for index in (0, 1)]
             options = ["--threads", str(arguments.threads)]
-            peaks = [in_own_process(__file__, options, [kind, size, which]) / 1e6 for which in (0, 1)]
+            peaks = [in_own_process(__file__, options, [family, size, index]) / 1e6 for index in (0, 1)]
             points.append((math.prod(size), *took, *peaks))
             row("x".join(map(str, size)), str(math.prod(size)), show(took), show(peaks))
         sizes, *values = zip(*points, strict=True)
-        slopes = [exponent(sizes, some) for some in values]
+        slopes = [exponent(sizes, measured) for measured in values]
         row("fitted exponent", "", show(slopes[:2], 2), show(slopes[2:], 2))
 
 

@@ -37,11 +37,11 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
                 raise
             sys.exit(f"error: this needs {package}, which is not installed: pip install 'eyetoy-mm[lite]'")
         except AssertionError as error:
-            found = _UNREADABLE_IMAGE.search(str(error))
-            if found is None:
+            match = _UNREADABLE_IMAGE.search(str(error))
+            if match is None:
                 raise
             sys.exit(
-                f"error: {found['path']} is not an image that OpenCV can read; replace it or take it off the dataset"
+                f"error: {match['path']} is not an image that OpenCV can read; replace it or take it off the dataset"
             )
 
     return run

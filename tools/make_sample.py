@@ -164,7 +164,7 @@ def make_split(
     if missing := [i for i in ids if i not in images]:
         raise ValueError(f"instances_{coco_split}2017.json has no image {', '.join(map(str, missing))}")
 
-    folders = [output / kind / ade_split for kind in ("images", "annotations")]
+    folders = [output / content / ade_split for content in ("images", "annotations")]
     for folder in folders:
         folder.mkdir(parents=True)
     new_images, new_annotations, rows, shares = [], [], [], []

@@ -67,13 +67,13 @@ def find_tool(tools: dict[str, Path], package: str, name: str) -> Path:
     name = name.removesuffix(".py")
     if name in tools:
         return tools[name]
-    found = [tool for tool in tools if Path(tool).name == name]
-    found = [tool for tool in found if tool.count("/") == min(tool.count("/") for tool in found)]
-    if not found:
+    candidates = [tool for tool in tools if Path(tool).name == name]
+    candidates = [tool for tool in candidates if tool.count("/") == min(tool.count("/") for tool in candidates)]
+    if not candidates:
         raise UserError(f"{package} has no tool {name!r}; it has {', '.join(tools) or 'none'}")
-    if len({tools[tool].read_bytes() for tool in found}) > 1:
-        raise UserError(f"{package} has several tools {name!r}: name one of {', '.join(found)}")
-    return tools[found[0]]
+    if len({tools[tool].read_bytes() for tool in candidates}) > 1:
+        raise UserError(f"{package} has several tools {name!r}: name one of {', '.join(candidates)}")
+    return tools[candidates[0]]
 
 
 def _config_file(argument: str) -> str:

@@ -244,14 +244,14 @@ def _raised_while_unpickling(traceback: TracebackType | None) -> bool:
 
 def _refused_names(filename: object, text: str) -> list[str]:
     """Names that a file asked for and did not get, from torch's message and, for a local file, from the file."""
-    found = re.search(
+    match = re.search(
         r"Unsupported global: GLOBAL (\S+) was not an allowed|unsupported GLOBAL (\S+) whose module|"
         r"reduce for unrecognized function (.+)|via `add_safe_globals`,? but got (.+)",
         text,
     )
-    if found is None:
+    if match is None:
         return []
-    names = {next(name for name in found.groups() if name)}
+    names = {next(name for name in match.groups() if name)}
     if isinstance(filename, (str, os.PathLike)) and os.path.isfile(path := os.path.expanduser(filename)):
         import torch
 

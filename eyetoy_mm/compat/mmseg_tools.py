@@ -7,7 +7,7 @@ What breaks, in mmseg 1.2.2:
 * `get_flops`: it gives `mmengine.analysis.get_model_complexity_info` the shape of the input and the input itself, which
   mmengine refuses ("cannot be both set").
 
-What we do: the visualizer gets the image in the layout that OpenCV takes; of a shape and inputs of a model of mmseg, the
+What we do: the visualizer gets the image in the layout that OpenCV takes; of a shape and inputs of its models, the
 inputs count.
 
 Delete this file when the supported mmsegmentation mends both.

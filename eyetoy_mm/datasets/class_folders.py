@@ -45,7 +45,7 @@ class ClassFolders(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Paths of the images, and their labels."""
         root = self.img_prefix
-        pairs = list(self._listed() if self.ann_file else self._found(root))
+        pairs = list(self._from_list() if self.ann_file else self._from_folders(root))
         if not pairs:
             raise UserError(f"{self.ann_file or root} has no images")
         images = [(join(root, path), label) for path, label in pairs]
@@ -55,13 +55,13 @@ class ClassFolders(BaseDataset):
                 raise UserError(f"the image {path}{listed} is missing or empty; get it again or take it off")
         return [dict(img_path=path, gt_label=label) for path, label in images]
 
-    def _found(self, root: str) -> Iterator[tuple[str, int]]:
+    def _from_folders(self, root: str) -> Iterator[tuple[str, int]]:
         if self.CLASSES is None:
             self._metainfo["classes"] = tuple(_class_names(root))
         for label, name in enumerate(self.CLASSES):
             yield from ((path, label) for path in _class_images(root, name))
 
-    def _listed(self) -> Iterator[tuple[str, int]]:
+    def _from_list(self) -> Iterator[tuple[str, int]]:
         for number, line in enumerate(_lines(self.ann_file), start=1):
             path, _, label = line.strip().rpartition(" ")
             if not path or not label.isdecimal():

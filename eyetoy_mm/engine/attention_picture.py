@@ -49,9 +49,10 @@ def picture_attention(
         raise UserError(f"position {x},{y} lies outside the image of {width} x {height} pixels")
     with record_attention(predictor.model, block) as record, _seen(predictor.model) as seen:
         predictor.predict(image)
-    place = _place(predictor, image, position)
+    position_seen = _position_seen(predictor, image, position)
+    groups = record.neighborhoods(*position_seen)
     layers = record.tokens() if tokens else ()
-    return draw_attention(seen[0], place, record.neighborhoods(*place), layers[-1] if layers else None, tokens)
+    return draw_attention(seen[0], position_seen, groups, layers[-1] if layers else None, tokens)
 
 
 def draw_attention(
@@ -83,13 +84,13 @@ def draw_attention(
         _outline(panel, group.boxes[0, 0, :2], group.boxes[-1, -1, 2:], "white")
         _outline(panel, group.own_box[:2], group.own_box[2:], _MARK)
         panel.plot(position[0] + 0.5, position[1] + 0.5, "+", color=_MARK, markersize=8)
-        least, most = _percent(group.average.min()), _percent(group.average.max())
-        panel.set_title(f"merging {group.merging}, window {group.window}\n{least} to {most} % a cell", fontsize=9)
+        lowest, highest = _percent(group.average.min()), _percent(group.average.max())
+        panel.set_title(f"merging {group.merging}, window {group.window}\n{lowest} to {highest} % a cell", fontsize=9)
     if layer is not None:
         for panel, name, probabilities in zip(panels[-1], names, layer.average):
             _shade(panel, image, probabilities, layer.boxes)
-            whole, most = _percent(probabilities.sum()), _percent(probabilities.max())
-            panel.set_title(f"{name}\n{whole} % on the map, up to {most} % a cell", fontsize=9)
+            whole, highest = _percent(probabilities.sum()), _percent(probabilities.max())
+            panel.set_title(f"{name}\n{whole} % on the map, up to {highest} % a cell", fontsize=9)
     return figure
 
 
@@ -98,17 +99,17 @@ def _shade(panel: Axes, image: np.ndarray, probabilities: Tensor, boxes: Tensor)
     height, width = image.shape[:2]
     panel.imshow(mmcv.bgr2gray(image), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     cells = [Rectangle((x1, y1), x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes.flatten(0, 1).tolist()]
-    least, most = probabilities.min(), probabilities.max()
-    brightness = ((probabilities - least) / (most - least).clamp(min=1e-30)).flatten().numpy()
+    lowest, highest = probabilities.min(), probabilities.max()
+    brightness = ((probabilities - lowest) / (highest - lowest).clamp(min=1e-30)).flatten().numpy()
     patches = PatchCollection(cells, cmap="inferno", alpha=0.25 + 0.6 * brightness, linewidth=0, antialiased=False)
     patches.set_array(brightness)
     patches.set_clim(0, 1)
     panel.add_collection(patches, autolim=False)
 
 
-def _outline(panel: Axes, near: Tensor, far: Tensor, color: str) -> None:
-    width, height = (far - near).tolist()
-    panel.add_patch(Rectangle(tuple(near.tolist()), width, height, fill=False, edgecolor=color, linewidth=0.8))
+def _outline(panel: Axes, corner: Tensor, opposite: Tensor, color: str) -> None:
+    width, height = (opposite - corner).tolist()
+    panel.add_patch(Rectangle(tuple(corner.tolist()), width, height, fill=False, edgecolor=color, linewidth=0.8))
 
 
 def _percent(share: Tensor) -> str:
@@ -127,7 +128,7 @@ def _seen(model: nn.Module) -> Iterator[list[np.ndarray]]:
         yield images
 
 
-def _place(predictor: Predictor, image: np.ndarray, position: tuple[int, int]) -> tuple[int, int]:
+def _position_seen(predictor: Predictor, image: np.ndarray, position: tuple[int, int]) -> tuple[int, int]:
     """Where a pixel comes to lie in what the model sees, however the test pipeline resizes and crops.
 
     Coordinates go through the pipeline as if they were a photo: columns as a ramp in blue, rows as one in green.

@@ -82,23 +82,24 @@ def _check_categories(path: str | Path, content: dict[str, list[dict]], classes:
             "correct them"
         )
     counts = Counter(names[a["category_id"]] for a in content["annotations"])
-    others = [f"{name!r} (annotations: {count})" for name, count in counts.items() if name not in classes]
+    unlisted = [f"{name!r} (annotations: {count})" for name, count in counts.items() if name not in classes]
     absent = [repr(name) for name in classes if name not in names.values()]
     if absent:
-        own = tuple(names.values()) if len(names) <= 10 else f"its {len(names)} categories in their order"
+        category_names = tuple(names.values()) if len(names) <= 10 else f"its {len(names)} categories in their order"
         raise ValueError(
             "does not have all classes of the config, which mmdet would pass over in silence:\n"
             f"  in classes, not in the file: {first_few(absent)}\n"
-            + (f"  in the file, not in classes: {first_few(others)}\n" if others else "")
-            + f"Set {setting}, in training, validation and test, to {own}, and num_classes={len(names)} in the model's "
-            "heads, or correct the file"
+            + (f"  in the file, not in classes: {first_few(unlisted)}\n" if unlisted else "")
+            + f"Set {setting}, in training, validation and test, to {category_names}, and num_classes={len(names)} in "
+            "the model's heads, or correct the file"
         )
-    if others:
-        print_log(f"{path}: left out, being of no class of the config: {first_few(others)}", "current", logging.WARNING)
-    found = [name for name in names.values() if name in classes]
-    if found != list(classes):
+    if unlisted:
+        left_out = f"{path}: left out, being of no class of the config: {first_few(unlisted)}"
+        print_log(left_out, "current", logging.WARNING)
+    in_file_order = [name for name in names.values() if name in classes]
+    if in_file_order != list(classes):
         raise ValueError(
-            f"lists the categories as {first_few(map(repr, found))}, but the config's classes are "
+            f"lists the categories as {first_few(map(repr, in_file_order))}, but the config's classes are "
             f"{first_few(map(repr, classes))}: mmdet would call them by each other's names. Use the file's order, "
             f"and each name once, in {setting}"
         )
@@ -107,10 +108,10 @@ def _check_categories(path: str | Path, content: dict[str, list[dict]], classes:
 def _check_images(content: dict[str, list[dict]], classes: Sequence[str], dataset: dict) -> None:
     """ValueError if images are not on disk, if none is left to train on, or if masks are asked for and not there."""
     images, labelled = content["images"], set()
-    known = {category["id"] for category in content["categories"] if category["name"] in classes}
+    category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
     with_mask = any(step.get("with_mask") for step in dataset.get("pipeline") or ())
     for annotation in content["annotations"]:
-        if annotation["category_id"] in known:
+        if annotation["category_id"] in category_ids:
             labelled.add(annotation["image_id"])
             if with_mask and not annotation.get("segmentation"):
                 raise ValueError(

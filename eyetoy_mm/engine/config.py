@@ -128,9 +128,9 @@ def check_data(config: Config, *splits: str) -> None:
             what is wrong with a COCO file, and what to do.
     """
     missing: dict[str, list[str]] = {}
-    wanted = [(split, path) for split, dataset in _datasets(config, splits) for path in _dataset_paths(dataset)]
-    wanted += [(split, e["ann_file"]) for split, e in _evaluators(config, splits) if e.get("ann_file")]
-    for split, path in wanted:
+    paths = [(split, path) for split, dataset in _datasets(config, splits) for path in _dataset_paths(dataset)]
+    paths += [(split, e["ann_file"]) for split, e in _evaluators(config, splits) if e.get("ann_file")]
+    for split, path in paths:
         if not is_address(path) and not Path(path).exists():
             missing.setdefault(str(Path(path)), []).append(split)
     if missing:
@@ -210,11 +210,13 @@ def _check_coco_datasets(config: Config, splits: tuple[str, ...]) -> None:
     from mmdet.registry import DATASETS
 
     for split, dataset in _datasets(config, splits):
-        kind: Any = dataset.get("type")
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-        alike = [getattr(kind, name, None) is getattr(CocoDataset, name) for name in ("load_data_list", "COCOAPI")]
-        if all(alike) and dataset.get("ann_file"):
-            classes = kind._load_metainfo(dataset.get("metainfo")).get("classes") or ()
+        dataset_class: Any = dataset.get("type")
+        dataset_class = DATASETS.get(dataset_class) if isinstance(dataset_class, str) else dataset_class
+        reads_alike = all(
+            getattr(dataset_class, name, None) is getattr(CocoDataset, name) for name in ("load_data_list", "COCOAPI")
+        )
+        if reads_alike and dataset.get("ann_file"):
+            classes = dataset_class._load_metainfo(dataset.get("metainfo")).get("classes") or ()
             check_coco_file(join(dataset.get("data_root") or "", dataset["ann_file"]), split, classes, dataset)
 
 

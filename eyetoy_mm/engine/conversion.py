@@ -39,20 +39,20 @@ def convert(
     if target.exists():
         raise UserError(f"{target} exists already; choose another name or take it away")
     state = read_state(source)
-    own, _ = split(state)
+    backbone_state, _ = split(state)
     try:
-        numbers = describe(own)
+        backbone_config = describe(backbone_state)
     except CheckpointError as error:
         raise UserError(f"{source}: {error}") from error
     with torch.device("meta"):
-        backbone = MODELS.build(numbers)
-    fitting(backbone, own, source)
-    ours = to_openmmlab(state)
+        backbone = MODELS.build(backbone_config)
+    fitting(backbone, backbone_state, source)
+    openmmlab_state = to_openmmlab(state)
     if config is not None:
-        check_fits_config(ours, config, Path(source).name)
+        check_fits_config(openmmlab_state, config, Path(source).name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(to_official(state) if official else {"state_dict": ours, "meta": {}}, target)
-    return len(state), numbers
+    torch.save(to_official(state) if official else {"state_dict": openmmlab_state, "meta": {}}, target)
+    return len(state), backbone_config
 
 
 def check_fits_config(state: State, path: str | Path, name: str) -> None:

@@ -233,8 +233,8 @@ def describe(sample: BaseDataElement) -> str:
     if "pred_sem_seg" in sample:
         return "{} x {} labels".format(*sample.pred_sem_seg.shape)
     if "pred_instances" in sample:
-        found = sample.pred_instances
-        return f"{len(found)} {'masks' if 'masks' in found else 'boxes'}"
+        instances = sample.pred_instances
+        return f"{len(instances)} {'masks' if 'masks' in instances else 'boxes'}"
     return f"class {sample.pred_label.item()}"
 
 

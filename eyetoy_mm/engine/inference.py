@@ -159,7 +159,7 @@ def paint_files(predictor: Predictor, images: Iterable[str | Path], folder: Path
     Raises:
         UserError: Some are missing or no images; told at the end: one bad image should not stop a long run.
     """
-    taken: set[Path] = set()
+    used_paths: set[Path] = set()
     refused: list[UserError] = []
     for path in images:
         try:
@@ -168,9 +168,9 @@ def paint_files(predictor: Predictor, images: Iterable[str | Path], folder: Path
             refused.append(error)
             continue
         target = folder / f"{Path(path).stem}.png"
-        while target in taken:  # images of one name from several folders
+        while target in used_paths:  # images of one name from several folders
             target = target.with_stem(target.stem + "_")
-        taken.add(target)
+        used_paths.add(target)
         painted = predictor.paint(image, predictor.predict(image))
         mmcv.imwrite(mmcv.rgb2bgr(painted), str(target))
         yield path, target

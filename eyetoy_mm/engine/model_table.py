@@ -102,10 +102,10 @@ def parts(model: nn.Module) -> dict[str, list[str]]:
             blocks = [[f"{prefix}transformer_stack.blocks.{i}" for i in s] for s in encoder.transformer_stack.stages]
             stages = {f"stage {i}": [*names, f"norm{i - 1}"] for i, names in enumerate(blocks, start=1)}
             return {"stem": [f"{prefix}initial_proj"], **stages, "global stack": [f"{prefix}global_attention"]}
-    found = {"stem": ["patch_embed", "downsample_layers.0"]}
+    modules_of = {"stem": ["patch_embed", "downsample_layers.0"]}
     for i, _ in enumerate(getattr(model, "stages", ())):
-        found[f"stage {i + 1}"] = [f"stages.{i}", f"norm{i}", *([f"downsample_layers.{i}"] if i else [])]
-    return found if len(found) > 1 else {}
+        modules_of[f"stage {i + 1}"] = [f"stages.{i}", f"norm{i}", *([f"downsample_layers.{i}"] if i else [])]
+    return modules_of if len(modules_of) > 1 else {}
 
 
 def measure(model: nn.Module, sizes: Iterable[int]) -> dict[str, Figures]:
@@ -138,14 +138,14 @@ class Dense(nn.Module):
             return (self.model.decode_head(maps),)
         if not hasattr(self.model, "roi_head"):
             return tuple(output for outputs in self.model.bbox_head(maps) for output in outputs)
-        found = [output for outputs in self.model.rpn_head(maps) for output in outputs]
+        outputs_of_heads = [output for outputs in self.model.rpn_head(maps) for output in outputs]
         head, boxes = self.model.roi_head, torch.tensor([[0.0, 8.0, 8.0, 64.0, 64.0]]).repeat(1000, 1)
         stages: list[tuple[int, ...]] = [(i,) for i in range(getattr(head, "num_stages", 0))]
         for stage in stages or [()]:  # a cascade, or a single head
             results = head._bbox_forward(*stage, maps, boxes)
             masks = head._mask_forward(*stage, maps, boxes[:100])
-            found += [results["cls_score"], results["bbox_pred"], masks["mask_preds"]]
-        return tuple(found)
+            outputs_of_heads += [results["cls_score"], results["bbox_pred"], masks["mask_preds"]]
+        return tuple(outputs_of_heads)
 
 
 def measure_config(path: str | Path) -> tuple[str, ...]:
@@ -170,14 +170,14 @@ def measure_config(path: str | Path) -> tuple[str, ...]:
 def tables(figures: dict[str, dict[str, Figures]], sizes: Iterable[int]) -> Iterator[str]:
     """Lines of the table of whole models and, where there are any, of the table of their parts."""
     columns = ["parameters", *(f"FLOPs at {size}" for size in sizes)]
-    yield markdown_table(["model", *columns], ([name, *_cells(some["total"])] for name, some in figures.items()))
-    names = list(dict.fromkeys(part for some in figures.values() for part in some if part != "total"))
+    yield markdown_table(["model", *columns], ([name, *_cells(by_part["total"])] for name, by_part in figures.items()))
+    names = list(dict.fromkeys(part for by_part in figures.values() for part in by_part if part != "total"))
     if names:
         yield from ("", f"Of each part: {', '.join(columns)}.", "")
-        staged = {name: some for name, some in figures.items() if len(some) > 1}
+        staged = {name: by_part for name, by_part in figures.items() if len(by_part) > 1}
         rows = (
-            [name, *(" / ".join(_cells(some[part])) if any(some.get(part, ())) else "-" for part in names)]
-            for name, some in staged.items()
+            [name, *(" / ".join(_cells(by_part[part])) if any(by_part.get(part, ())) else "-" for part in names)]
+            for name, by_part in staged.items()
         )
         yield markdown_table(["model", *names], rows)
 

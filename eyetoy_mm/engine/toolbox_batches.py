@@ -59,8 +59,8 @@ def _detection_batch(config: Config, training: bool) -> dict[str, Any]:
 
 
 def _type_of(model: dict, part: str) -> str:
-    found = model.get(part)
-    return found.get("type", "") if isinstance(found, dict) else ""
+    part_config = model.get(part)
+    return part_config.get("type", "") if isinstance(part_config, dict) else ""
 
 
 def _detection_size(model: dict) -> tuple[int, int]:

@@ -77,7 +77,9 @@ def first_of_each_folder(toolbox: str, configs: Sequence[str]) -> list[str]:
     folders: dict[str, list[str]] = {}
     for config in configs:
         folders.setdefault(os.path.dirname(config), []).append(config)
-    firsts = (next((config for config in own if has_model(toolbox, config)), None) for own in folders.values())
+    firsts = (
+        next((config for config in siblings if has_model(toolbox, config)), None) for siblings in folders.values()
+    )
     return [config for config in firsts if config is not None]
 
 

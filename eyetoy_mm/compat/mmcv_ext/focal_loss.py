@@ -20,8 +20,8 @@ def _focal_terms(
     factor = torch.ones_like(p)
     if weight.numel() > 0:
         # The background label is one past the last weight. mmcv's kernel reads whatever lies there; we take 1.
-        known = (target >= 0) & (target < weight.numel())
-        factor = factor * torch.where(known, weight.to(p)[target.clamp(0, weight.numel() - 1)], 1.0)[:, None]
+        has_weight = (target >= 0) & (target < weight.numel())
+        factor = factor * torch.where(has_weight, weight.to(p)[target.clamp(0, weight.numel() - 1)], 1.0)[:, None]
     return p, log_p, log_not_p, -alpha * factor * positive, -(1 - alpha) * factor * ~positive
 
 
@@ -74,8 +74,8 @@ def softmax_focal_loss_backward(
 ) -> None:
     """Writes the derivative of `softmax_focal_loss_forward` by each logit into grad_input (N, C); buff (N,) is room."""
     p, factor = _of_label(input, target, weight, alpha)
-    rest = (1 - p).clamp(min=_TINY)  # at p = 1 the second term is 0, also with gamma < 1
-    by_p = gamma * rest.pow(gamma - 1) * p * p.clamp(min=_TINY).log() - (1 - p).pow(gamma)
+    complement = (1 - p).clamp(min=_TINY)  # at p = 1 the second term is 0, also with gamma < 1
+    by_p = gamma * complement.pow(gamma - 1) * p * p.clamp(min=_TINY).log() - (1 - p).pow(gamma)
     one_hot = torch.arange(input.size(1), device=input.device) == target[:, None]
     grad_input.copy_((factor * by_p)[:, None] * (one_hot.to(p) - at_least_float(input)))
 

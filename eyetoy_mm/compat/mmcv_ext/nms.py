@@ -74,22 +74,22 @@ def softnms(
             column[[i, best]] = column[[best, i]]
         out[i, :4], out[i, 4] = box[i], score[i]
 
-        rest = slice(i + 1, count)
-        low, high = np.maximum(box[i, :2], box[rest, :2]), np.minimum(box[i, 2:], box[rest, 2:])
+        remaining = slice(i + 1, count)
+        low, high = np.maximum(box[i, :2], box[remaining, :2]), np.minimum(box[i, 2:], box[remaining, 2:])
         sides = np.maximum(np.float32(0), high - low + np.float32(offset))
         inter = sides[:, 0] * sides[:, 1]
         with np.errstate(divide="ignore", invalid="ignore"):  # two boxes without area: nan, which changes no score
-            overlap = inter / (areas[i] + areas[rest] - inter)
+            overlap = inter / (areas[i] + areas[remaining] - inter)
         if method == 2:
             weight = np.exp(-(overlap * overlap) / np.float32(sigma))
         else:
             lowered = np.float32(1) - overlap if method == 1 else np.zeros_like(overlap)
             weight = np.where(overlap >= np.float32(iou_threshold), lowered, np.float32(1))
-        score[rest] *= weight
+        score[remaining] *= weight
 
         # mmcv fills the place of a box that goes with the last box of the list, and looks at that one next: the gaps
         # among the first places are filled with the boxes that stay, taken from the end.
-        goes = score[rest] < np.float32(min_score)
+        goes = score[remaining] < np.float32(min_score)
         if goes.any():
             stays = int((~goes).sum())
             gaps = i + 1 + np.flatnonzero(goes[:stays])
