@@ -57,15 +57,15 @@ from eyetoy_mm.compat.mmcv_ext.sync_bn import (
     sync_bn_forward_output,
     sync_bn_forward_var,
 )
-from eyetoy_mm.compat.mmcv_ops import FULL_MMCV
+from eyetoy_mm.compat.mmcv_ops import how_to_get_them
 
 
 def get_compiler_version() -> str:
-    return "n/a (mmcv-lite; ops by eyetoy_mm.compat)"
+    return "n/a (ops by eyetoy_mm.compat)"
 
 
 def get_compiling_cuda_version() -> str:
-    return "n/a (mmcv-lite; ops by eyetoy_mm.compat)"
+    return "n/a (ops by eyetoy_mm.compat)"
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
@@ -76,8 +76,8 @@ def __getattr__(name: str) -> Callable[..., NoReturn]:
 
     def missing(*args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError(
-            f"mmcv op {name!r}: mmcv is installed without its compiled ops (mmcv-lite), and eyetoy_mm has no "
-            f"replacement for this one. To get full mmcv: {FULL_MMCV}"
+            f"mmcv op {name!r}: mmcv is installed without its compiled ops, and eyetoy_mm has no replacement for this "
+            f"one. To get full mmcv: {how_to_get_them()}"
         )
 
     missing.__name__ = missing.__qualname__ = name

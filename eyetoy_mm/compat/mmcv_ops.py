@@ -2,8 +2,9 @@
 
 What breaks: mmcv-lite (2.0 to 2.1) has `mmcv.ops` but not the compiled module `mmcv._ext` that every file in it loads
 (`mmcv.utils.ext_loader.load_ext`), so that `import mmdet.models` and `import mmseg.models` end in
-"No module named 'mmcv._ext'". Full mmcv < 2.2, which mmdet 3.3.0 and mmseg 1.2.2 ask for, has no wheels for current
-PyTorch and takes a compiler and a long build.
+"No module named 'mmcv._ext'". The fork onedl-mmcv has none either, where pip built it without torch (in its own build
+environment). Full mmcv < 2.2, which mmdet 3.3.0 and mmseg 1.2.2 ask for, has no wheels for current PyTorch and takes a
+compiler and a long build.
 
 What we do: `mmcv._ext` is imported from `_mmcv_ext.py`, with the operators of `mmcv_ext/`: all that a model config of
 mmdet, mmseg or mmpretrain can name, by PyTorch and torchvision. A layer of mmcv that needs another one, for point
@@ -17,6 +18,7 @@ supported PyTorch.
 from __future__ import annotations
 
 import functools
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -25,8 +27,13 @@ from typing import NoReturn
 from eyetoy_mm.compat._import_hooks import after_import, find_real_spec, stand_in_for
 
 # The build of mmcv imports torch and pkg_resources; pip's own build environment has neither.
-FULL_MMCV = (
+_FULL_MMCV = (
     "pip uninstall mmcv-lite; pip install 'setuptools<82' wheel; pip install --no-build-isolation 'mmcv>=2.0.0,<2.2.0'"
+)
+# Not the wheel in pip's cache: that is the one without them.
+_FULL_FORK = (
+    "pip install 'setuptools>=80' wheel; "
+    "pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall onedl-mmcv"
 )
 
 # The layers of mmcv.ops, by file, whose operators have no replacement: refused when they are built. Not so the sparse
@@ -51,6 +58,15 @@ def needed() -> bool:
     return mmcv is not None and find_real_spec("mmcv._ext", mmcv.submodule_search_locations) is None
 
 
+def how_to_get_them() -> str:
+    """The commands that install the compiled operators, for the mmcv that is installed."""
+    try:
+        distribution("onedl-mmcv")
+    except PackageNotFoundError:
+        return _FULL_MMCV
+    return _FULL_FORK
+
+
 def apply() -> None:
     """Lets `mmcv._ext` be imported from our stand-in where there is no real one."""
     if needed():
@@ -66,6 +82,6 @@ def _refuse(layers: tuple[str, ...], module: ModuleType) -> None:
 
 def _refusal(self: object, *args: object, **kwargs: object) -> NoReturn:
     raise NotImplementedError(
-        f"mmcv.ops.{type(self).__name__} needs mmcv's compiled ops: mmcv is installed without them (mmcv-lite), and "
-        f"eyetoy_mm has no replacement for this one. To get full mmcv: {FULL_MMCV}"
+        f"mmcv.ops.{type(self).__name__} needs mmcv's compiled ops: mmcv is installed without them, and eyetoy_mm has "
+        f"no replacement for this one. To get full mmcv: {how_to_get_them()}"
     )

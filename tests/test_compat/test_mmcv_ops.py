@@ -60,8 +60,8 @@ def test_the_stand_in_is_a_real_module() -> None:
     assert Path(mmcv._ext.__file__).name == "_mmcv_ext.py"
     assert inspect.unwrap(mmcv._ext) is mmcv._ext  # type: ignore[arg-type]
     assert not hasattr(mmcv._ext, "__path__") and not hasattr(mmcv._ext, "__wrapped__")
-    assert "mmcv-lite" in mmcv.ops.get_compiler_version()
-    assert "mmcv-lite" in mmcv.ops.get_compiling_cuda_version()
+    assert "eyetoy_mm.compat" in mmcv.ops.get_compiler_version()
+    assert "eyetoy_mm.compat" in mmcv.ops.get_compiling_cuda_version()
 
 
 @pytest.mark.parametrize("kind", ["module", "package"])
@@ -92,10 +92,21 @@ def test_a_broken_ext_shows_its_own_error(run_python: Callable[..., str], tmp_pa
 def test_other_ops_import_and_raise_when_called() -> None:
     from mmcv.ops import box_iou_rotated, contour_expand
 
-    with pytest.raises(NotImplementedError, match="'contour_expand'.*pip install --no-build-isolation 'mmcv>=2.0"):
+    with pytest.raises(NotImplementedError, match="'contour_expand'.*pip install --no-build-isolation"):
         contour_expand(np.ones((1, 2, 2), np.uint8), np.ones((2, 2), np.int32), 0, 1)
     with pytest.raises(NotImplementedError, match="'box_iou_rotated'"):
         box_iou_rotated(torch.rand(1, 5), torch.rand(1, 5))
+
+
+@pytest.mark.parametrize("name, command", [("mmcv_lite", "'mmcv>=2.0.0,<2.2.0'"), ("onedl_mmcv", " onedl-mmcv")])
+def test_the_command_is_for_the_mmcv_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: str
+) -> None:
+    info = tmp_path / f"{name}-2.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 2.1.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert mmcv_ops.how_to_get_them().endswith(command)
 
 
 def test_without_torchvision_the_op_says_so_when_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from eyetoy_mm.compat.mmcv_ops import FULL_MMCV
+from eyetoy_mm.compat.mmcv_ops import how_to_get_them
 
 
 def torchvision(op: str) -> ModuleType:
@@ -23,7 +23,7 @@ def torchvision(op: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"mmcv op {op!r}: mmcv is installed without its compiled ops, and torchvision, which eyetoy_mm uses for "
-            f"it, cannot be imported. To get it: pip install torchvision; or full mmcv: {FULL_MMCV}"
+            f"it, cannot be imported. To get it: pip install torchvision; or full mmcv: {how_to_get_them()}"
         ) from error
 
 
