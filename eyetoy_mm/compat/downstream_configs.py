@@ -5,12 +5,7 @@ What breaks, in `_base_ = 'eyetoy_mm::...'` and `get_config('eyetoy_mm::...')`:
 * `mmengine.config.utils` has a closed list of packages, and wants a folder in the path, which three of ours do without;
 * `mmengine.utils.get_installed_path` joins the folder of a package's metadata and its name: the metadata of an editable
   install (`pip install -e`, since PEP 660) is in site-packages, the package itself is not;
-<<<<<<< HEAD
-* the list has names of distributions: `mmseg::...` is looked for in one called mmsegmentation, and not found in the
-  fork onedl-mmsegmentation, which is imported as mmseg, too;
-=======
 * the list names distributions: `mmseg::...` is looked for in mmsegmentation, and not found in onedl-mmsegmentation;
->>>>>>> onedl
 * each dict of a base from another package is built in that package's scope (`_scope_`). mmdet's scope has mmdet's
   models; ours has the backbones, and `ImageClassifier` or mmseg's `LoadAnnotations` are not found there.
 
