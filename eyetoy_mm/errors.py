@@ -36,6 +36,10 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
             if package not in _OPENMMLAB:
                 raise
             sys.exit(f"error: this needs {package}, which is not installed: pip install 'eyetoy-mm[lite]'")
+        except ImportError as error:
+            if not str(error).startswith("Please install"):  # as mmengine's file clients say it (petrel_client, lmdb)
+                raise
+            sys.exit(f"error: {error}")
         except AssertionError as error:
             match = _UNREADABLE_IMAGE.search(str(error))
             if match is None:

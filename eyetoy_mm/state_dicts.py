@@ -107,12 +107,15 @@ class Difference:
     unexpected: list[str]
     reshaped: list[str]
     """With both shapes."""
+    not_numbers: list[str]
+    """Integers where the model has floating numbers, and what has NaN or infinity in it."""
 
     def __bool__(self) -> bool:
-        return any((self.missing, self.unexpected, self.reshaped))
+        return any((self.missing, self.unexpected, self.reshaped, self.not_numbers))
 
     def __str__(self) -> str:
         told = {"missing": self.missing, "not in the model": self.unexpected, "of another shape": self.reshaped}
+        told["of no finite floating numbers"] = self.not_numbers
         return "; ".join(f"{len(names)} {what} ({first_few(names, 8)})" for what, names in told.items() if names)
 
 
@@ -131,4 +134,11 @@ def compare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Differ
             for key, x in state.items()
             if key in wanted and x.shape != wanted[key].shape
         ],
+        not_numbers=[
+            key for key, x in state.items() if key in wanted and wanted[key].is_floating_point() and not _is_finite(x)
+        ],
     )
+
+
+def _is_finite(x: Tensor) -> bool:
+    return x.is_floating_point() and (x.is_meta or bool(x.isfinite().all()))

@@ -21,3 +21,19 @@ def test_an_installed_copy_comes_before_what_lies_beside_it(tmp_path, monkeypatc
     for folder in (tmp_path / "configs", tmp_path / "package/.mim/configs"):
         folder.mkdir(parents=True)
     assert paths.package_file("configs") == (tmp_path / "package/.mim/configs").resolve()
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "expected"),
+    [
+        ("data", "a/b.json", "data/a/b.json"),
+        ("data", "/whole/b.json", "/whole/b.json"),
+        ("s3://bucket/data/", "a/b.json", "s3://bucket/data/a/b.json"),
+        ("s3://bucket/data", "/whole/b.json", "/whole/b.json"),
+        ("s3://bucket/data", "s3://other/b.json", "s3://other/b.json"),
+        ("data", "s3://other/b.json", "s3://other/b.json"),
+        ("s3://bucket/data", "", "s3://bucket/data"),
+    ],
+)
+def test_what_is_whole_by_itself_stays_as_it_is(root, path, expected):
+    assert paths.join(root, path) == expected

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from mmengine.model import BaseModel, ExponentialMovingAverage
+from mmengine.registry import MODELS
 from mmengine.runner import Runner, load_checkpoint, save_checkpoint, weights_to_cpu
 from torch import nn
 
@@ -195,3 +196,28 @@ def test_a_model_that_does_not_fit_is_told_in_the_same_words(tmp_path):
     backbone = Before(init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "x.pth")))
     with pytest.raises(CheckpointError, match=r"does not fit this Before, .*: 1 missing \(patch.bias\); 1 not in the"):
         backbone.init_weights()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), "integers"])
+def test_what_is_no_finite_floating_number_does_not_fit(bad):
+    model = torch.nn.Linear(2, 3)
+    state = dict(model.state_dict())
+    state["weight"] = torch.ones(3, 2, dtype=torch.int8) if bad == "integers" else torch.full((3, 2), bad)
+    difference = compare(state, model.state_dict())
+    assert difference and str(difference) == "1 of no finite floating numbers (weight)"
+    assert not compare({key: x.half() for key, x in model.state_dict().items()}, model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["EyeToy", "NAT"])
+def test_a_classifiers_head_beside_a_backbone_is_left_out(name, tmp_path):
+    settings = dict(
+        EyeToy=dict(type="eyetoy_mm.EyeToy", arch=dict(type="demo", register_tokens=2)),
+        NAT=dict(type="eyetoy_mm.NAT", arch=None, embed_dims=8, depths=(1, 1), num_heads=(2, 2), mlp_ratio=2),
+    )[name]
+    state = MODELS.build(settings).state_dict()
+    torch.save({**state, "head.fc.weight": torch.zeros(2, 8)}, tmp_path / "classifier.pth")
+    settings["init_cfg"] = dict(type="Pretrained", checkpoint=str(tmp_path / "classifier.pth"))
+    backbone = MODELS.build(settings)
+    backbone.init_weights()
+    for key, x in backbone.state_dict().items():
+        torch.testing.assert_close(x, state[key])

@@ -100,8 +100,14 @@ class StagedBackbone(BaseModule):
 
     @classmethod
     def split(cls, state: State, prefix: str | None = None) -> tuple[State, State]:
-        """The backbone's tensors in a file, under its own names, and the rest; see :func:`.state_dicts.split`."""
-        return state_dicts.split(state, prefix)
+        """The backbone's tensors in a file, under its own names, and the rest; see :func:`.state_dicts.split`.
+
+        The rest has the head of a classifier too, whose backbone has no prefix.
+        """
+        own, rest = state_dicts.split(state, prefix)
+        backbone = {key: x for key, x in own.items() if not key.startswith("head.")}
+        rest |= {key: x for key, x in own.items() if key not in backbone}
+        return state_dicts.with_versions_of(own, backbone), rest
 
     @classmethod
     def migrate(cls, own: State, version: int) -> State:

@@ -156,6 +156,25 @@ def assert_refused(done: subprocess.CompletedProcess, *messages: str) -> None:
     assert done.stderr.rstrip().splitlines()[-1]
 
 
+def test_an_address_without_its_client(tmp_path):
+    done = tool(
+        "train",
+        "configs/upernet_eyetoy_ade20k.py",
+        "--data-root",
+        "s3://bucket/ade",
+        "--work-dir",
+        tmp_path,
+        check=False,
+    )
+    assert_refused(done, "error: Please install petrel_client")
+
+
+@pytest.mark.parametrize("name", ["eyetoy_mm::", "::x"])
+def test_a_name_that_names_no_config(name, tmp_path):
+    done = tool("train", name, "--work-dir", tmp_path, check=False)
+    assert_refused(done, f"error: {name} names no config; one of a package is called PACKAGE::FOLDER/NAME")
+
+
 def test_missing_dataset(tmp_path):
     done = tool("train", "configs/upernet_eyetoy_ade20k.py", "--work-dir", tmp_path, check=False)
     assert_refused(
