@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 
 import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lacks
 from eyetoy_mm import backbones
@@ -219,6 +220,7 @@ def test_names_go_to_openmmlab_and_back(path, kind):
 
 def test_a_classifier_of_mmpretrain_takes_the_converted_file():
     models = pytest.importorskip("mmpretrain.registry", reason="mmpretrain is not installed").MODELS
+    init_default_scope("mmpretrain")  # another test may have left another one
     path = path_of("swin")
     _, (_, numbers, *_) = recorded(path)
     backbone = dict(type="eyetoy_mm.DiNAT_s", arch=None, **numbers, out_type="avg_featmap")

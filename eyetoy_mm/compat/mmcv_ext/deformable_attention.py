@@ -16,7 +16,11 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Multi-scale deformable attention (B, queries, channels), by mmcv's own PyTorch function for the CPU."""
+    """Multi-scale deformable attention (B, queries, channels), by mmcv's own PyTorch function for the CPU.
+
+    On a CPU the layer of mmcv calls that function itself, under autograd. What comes here is on an accelerator: the
+    backward pass computes the forward one again, which keeps no sampled values for it.
+    """
     # Imported here: mmcv.ops imports this module.
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
