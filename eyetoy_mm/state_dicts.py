@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
@@ -97,6 +98,25 @@ def _without_prefix(state: Mapping[str, Tensor], metadata: Mapping[str, dict[str
 
 
 # --- Comparing --------------------------------------------------------------------------------------------------------
+
+
+def unusable(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What cannot be weights, with the reason: tensors without values, of another kind of number, NaN or infinite.
+
+    Args:
+        state: From a file.
+        wanted: The model's own state dict; its floating-point tensors are looked at.
+    """
+    reasons = {key: _reason(x) for key, x in state.items() if key in wanted and wanted[key].is_floating_point()}
+    return [f"{key}: {reason}" for key, reason in reasons.items() if reason]
+
+
+def _reason(x: Tensor) -> str | None:
+    if x.is_meta:
+        return "without values, on the meta device"
+    if not x.is_floating_point():
+        return f"{x.dtype}, not floating point"
+    return None if bool(torch.isfinite(x).all()) else "NaN or infinite"
 
 
 @dataclass(frozen=True)

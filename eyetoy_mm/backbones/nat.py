@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice, pairwise
+from numbers import Real
 from typing import Any
 
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from eyetoy_mm.backbones import nat_checkpoints
 from eyetoy_mm.backbones.staged import StagedBackbone
-from eyetoy_mm.layers.checks import at_least, fraction
+from eyetoy_mm.layers.checks import as_tuples, at_least, fraction, is_whole, true_or_false, whole
 from eyetoy_mm.layers.conv import Conv2D, to_channels_last
 from eyetoy_mm.layers.drop_path import DropPath
 from eyetoy_mm.layers.mlp import FeedForward
@@ -264,6 +265,7 @@ class NAT(StagedBackbone):
             layer_scale=layer_scale,
         )
         fraction(drop_path_rate=drop_path_rate)
+        true_or_false(with_cp=with_cp)
         if padding not in self.PADDINGS:
             raise ValueError(f"padding must be one of {', '.join(self.PADDINGS)}, got {padding!r}")
         channels = [numbers.embed_dims * 2**stage for stage in range(len(numbers.depths))]
@@ -281,7 +283,7 @@ class NAT(StagedBackbone):
                 Block(
                     channels[stage],
                     BiasedNA(channels[stage], numbers.num_heads[stage], numbers.kernel_size, dilation, padding),
-                    int(numbers.mlp_ratio),
+                    numbers.mlp_ratio,
                     numbers.layer_scale,
                     step * (first + index),
                 )
@@ -329,9 +331,11 @@ class NAT(StagedBackbone):
 
     @classmethod
     def _resolve(cls, arch: str | Mapping | None, **numbers) -> NATArch:
+        if not (arch is None or isinstance(arch, str | Mapping)):
+            raise ValueError(f"arch must be one of {', '.join(cls.ARCHS)}, or a dict with numbers, got {arch!r}")
         changes = dict(arch) if isinstance(arch, Mapping) else {"type": arch}
         size = changes.pop("type", None)
-        if size is not None and size not in cls.ARCHS:
+        if size is not None and not (isinstance(size, str) and size in cls.ARCHS):
             raise ValueError(f"unknown arch {size!r}; {cls.__name__} has {', '.join(cls.ARCHS)}, or give the numbers")
         names = [field.name for field in fields(NATArch)]
         unknown = [name for name in changes if name not in names]
@@ -339,21 +343,21 @@ class NAT(StagedBackbone):
             raise ValueError(f"arch has no field {', '.join(unknown)}; it has {', '.join(names)}")
         changes |= {name: value for name, value in numbers.items() if value is not None}
         known: dict[str, Any] = {} if size is None else asdict(cls.ARCHS[size])
-        known |= {key: tuple(value) if isinstance(value, Sequence) else value for key, value in changes.items()}
+        known |= {key: as_tuples(value) for key, value in changes.items()}
         missing = [name for name in ("embed_dims", "depths", "num_heads", "mlp_ratio") if name not in known]
         if missing:
             raise ValueError(f"arch without a type needs {', '.join(missing)} too, got {changes}")
         found = NATArch(**known)
-        if not len(found.depths) == len(found.num_heads) > 0:
+        lists = (found.depths, found.num_heads)
+        if not all(isinstance(numbers, tuple) for numbers in lists) or not len(lists[0]) == len(lists[1]) > 0:
             raise ValueError(f"depths and num_heads need one entry per stage, got {found.depths} and {found.num_heads}")
+        whole(depths=found.depths, num_heads=found.num_heads)
         at_least(1, depths=min(found.depths), num_heads=min(found.num_heads), embed_dims=found.embed_dims)
         at_least(1, kernel_size=found.kernel_size, mlp_ratio=found.mlp_ratio)
         if found.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, for a window with a centre, got {found.kernel_size}")
-        if found.mlp_ratio != int(found.mlp_ratio):
-            raise ValueError(f"mlp_ratio must be a whole number, got {found.mlp_ratio}")
-        if not found.layer_scale >= 0:
-            raise ValueError(f"layer_scale must be at least 0, got {found.layer_scale}")
+        if isinstance(found.layer_scale, bool) or not isinstance(found.layer_scale, Real) or not found.layer_scale >= 0:
+            raise ValueError(f"layer_scale must be a number of at least 0, got {found.layer_scale!r}")
         for stage, heads in enumerate(found.num_heads):
             if found.embed_dims * 2**stage % heads:
                 raise ValueError(
@@ -384,11 +388,11 @@ class NAT(StagedBackbone):
                 f"list of {sum(depths)}, got {dilations}"
             )
         at_least(1, dilations=min(map(min, given)))
-        return tuple(map(tuple, given))
+        return as_tuples(given)
 
 
 def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(isinstance(value, int) for value in values)
+    return isinstance(values, list | tuple) and all(map(is_whole, values))
 
 
 # --- Variants ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.layers.checks import is_whole
 
 _HEADS = ("decode_head", "auxiliary_head", "head", "panoptic_head", "bbox_head", "rpn_head")
 _NECKS_OF_EVERY_MAP = {
@@ -98,7 +98,7 @@ def _fit_head(name: str, key: str, head: dict, channels: tuple[int, ...], scope:
         wants_several = isinstance(head.get("in_channels"), list | tuple) or head.get("input_transform")
         return None if wants_several else _fit(name, head, channels[-1])  # which they are, the class itself asks
     indices = index if isinstance(index, list | tuple) else [index]
-    if not all(_is_whole(one) and -len(channels) <= one < len(channels) for one in indices):
+    if not all(is_whole(one) and -len(channels) <= one < len(channels) for one in indices):
         return f"{name}.in_index={index!r} should be of the maps 0 to {len(channels) - 1}"
     several = [channels[one] for one in indices]
     return _fit(name, head, several if isinstance(index, list | tuple) else several[0])
@@ -118,10 +118,6 @@ def _is_left_out(part: Any, scope: str | None) -> bool:
     """Whether a part has no channels, and its class cannot be built without."""
     parameter = _parameters(part, scope).get("in_channels")
     return parameter is not None and parameter.default is parameter.empty and part.get("in_channels") is None
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _out_channels(key: str, backbone: Any, scope: str | None) -> tuple[int, ...] | None:
