@@ -19,6 +19,8 @@ class UserError(Exception):
 
 # Errors of the toolboxes that are really the user's, by their message: mmcv's image loader has no class of its own.
 _UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
+# mmengine's, of a client of other storage: petrel_client for s3://, lmdb, memcached.
+_NO_CLIENT = re.compile(r"Please (install (?P<package>\w+)|run \"pip install (?P<command>\w+)\") to enable \w+Backend")
 _OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
 
 
@@ -37,9 +39,13 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
                 raise
             sys.exit(f"error: this needs {package}, which is not installed: pip install 'eyetoy-mm[lite]'")
         except ImportError as error:
-            if not str(error).startswith("Please install"):  # as mmengine's file clients say it (petrel_client, lmdb)
+            found = _NO_CLIENT.search(str(error))
+            if found is None:
                 raise
-            sys.exit(f"error: {error}")
+            sys.exit(
+                f"error: these data are not on a disk, and {found['package'] or found['command']}, with which mmengine "
+                "reads them, is not installed: install it, or give a path on a disk"
+            )
         except AssertionError as error:
             match = _UNREADABLE_IMAGE.search(str(error))
             if match is None:

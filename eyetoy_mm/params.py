@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def _groups(wanted: int | str, largest: int) -> int:
     """The largest number of groups up to ``wanted`` that divides ``largest``, which ``"depthwise"`` stands for."""
     if wanted == "depthwise":
         return largest
-    if isinstance(wanted, str):
+    if not isinstance(wanted, Integral) or isinstance(wanted, bool):
         raise ValueError(f"conv_groups must be a number or 'depthwise', got {wanted!r}")
     if wanted < 1:
         raise ValueError(f"conv_groups must be at least 1, got {wanted}")

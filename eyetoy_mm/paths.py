@@ -33,6 +33,8 @@ def is_address(path: str | Path) -> bool:
 
 def join(root: str | Path, path: str | Path) -> str:
     """A path below a root, each a path on a disk or an address; one that is whole by itself stays as it is."""
-    if is_address(path) or Path(path).is_absolute() or not is_address(root):
-        return str(path) if is_address(path) else str(Path(root, path))
+    if is_address(path):
+        return str(path)
+    if not is_address(root) or Path(path).is_absolute():
+        return str(Path(root, path))
     return f"{str(root).rstrip('/')}/{path}" if str(path) else str(root)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
@@ -99,6 +100,25 @@ def _without_prefix(state: Mapping[str, Tensor], metadata: Mapping[str, dict[str
 # --- Comparing --------------------------------------------------------------------------------------------------------
 
 
+def unusable(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What cannot be weights, with the reason: tensors without values, of another kind of number, NaN or infinite.
+
+    Args:
+        state: From a file.
+        wanted: The model's own state dict; its floating-point tensors are looked at.
+    """
+    reasons = {key: _reason(x) for key, x in state.items() if key in wanted and wanted[key].is_floating_point()}
+    return [f"{key}: {reason}" for key, reason in reasons.items() if reason]
+
+
+def _reason(x: Tensor) -> str | None:
+    if x.is_meta:
+        return "without values, on the meta device"
+    if not x.is_floating_point():
+        return f"{x.dtype}, not floating point"
+    return None if bool(torch.isfinite(x).all()) else "NaN or infinite"
+
+
 @dataclass(frozen=True)
 class Difference:
     """Names in which tensors differ from what a model has; true where there are any, and a text that names them."""
@@ -107,15 +127,12 @@ class Difference:
     unexpected: list[str]
     reshaped: list[str]
     """With both shapes."""
-    not_numbers: list[str]
-    """Integers where the model has floating numbers, and what has NaN or infinity in it."""
 
     def __bool__(self) -> bool:
-        return any((self.missing, self.unexpected, self.reshaped, self.not_numbers))
+        return any((self.missing, self.unexpected, self.reshaped))
 
     def __str__(self) -> str:
         told = {"missing": self.missing, "not in the model": self.unexpected, "of another shape": self.reshaped}
-        told["of no finite floating numbers"] = self.not_numbers
         return "; ".join(f"{len(names)} {what} ({first_few(names, 8)})" for what, names in told.items() if names)
 
 
@@ -134,11 +151,4 @@ def compare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Differ
             for key, x in state.items()
             if key in wanted and x.shape != wanted[key].shape
         ],
-        not_numbers=[
-            key for key, x in state.items() if key in wanted and wanted[key].is_floating_point() and not _is_finite(x)
-        ],
     )
-
-
-def _is_finite(x: Tensor) -> bool:
-    return x.is_floating_point() and (x.is_meta or bool(x.isfinite().all()))

@@ -64,7 +64,9 @@ def test_config_of_the_page(tmp_path, name):
 
 # Of each example of docs/extending.md: the file, and what its config says.
 EXAMPLE = re.compile(r"```python\n# (my_\w+)\.py\n(.*?)```\n\n((?:    [^\n]*\n)+)", re.DOTALL)
-EXTENSIONS = {name: (code, config) for name, code, config in EXAMPLE.findall((ROOT / "docs/extending.md").read_text())}
+EXTENDING = (ROOT / "docs/extending.md").read_text()
+EXTENSIONS = {name: (code, config) for name, code, config in EXAMPLE.findall(EXTENDING)}
+BASE = textwrap.dedent(re.search(r"(?:    _base_ = .*\n)(?:    .*\n)+", EXTENDING)[0])
 
 
 def test_there_is_an_example_for_each_part():
@@ -79,8 +81,10 @@ def test_own_parts_from_a_config(name, tmp_path, monkeypatch):
     code, model = EXTENSIONS[name]
     (tmp_path / f"{name}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    base = f'_base_ = "{ROOT}/configs/upernet_eyetoy_ade20k.py"\ncustom_imports = dict(imports=["{name}"])\n'
-    (tmp_path / "config.py").write_text(base + textwrap.dedent(model).replace('"tiny"', '"demo"'))
+    as_typed = BASE.replace("my_attention", name) + textwrap.dedent(model)
+    (tmp_path / "config.py").write_text(as_typed)
+    assert load_config(tmp_path / "config.py").model.backbone.type in model
+    (tmp_path / "config.py").write_text(as_typed.replace('"tiny"', '"demo"'))  # the same, small enough for a test
     heads = ["decode_head", "auxiliary_head"] if "arch" in model else ["decode_head"]
     config = load_config(tmp_path / "config.py", options={f"model.{head}.in_channels": None for head in heads})
     init_default_scope("mmseg")

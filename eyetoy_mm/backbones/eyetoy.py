@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eyetoy_mm.backbones.staged import InitCfg, StagedBackbone
 from eyetoy_mm.encoder import Encoder2D
-from eyetoy_mm.layers.checks import at_least, fraction
+from eyetoy_mm.layers.checks import as_tuples, at_least, fraction, true_or_false, whole
 from eyetoy_mm.params import (
     EARLY_MERGING,
     EARLY_WINDOWS,
@@ -132,6 +132,7 @@ class EyeToy(StagedBackbone):
     ) -> None:
         resolved = _resolve(arch)
         fraction(dropout=dropout, drop_path_rate=drop_path_rate)
+        true_or_false(with_cp=with_cp)
         super().__init__(resolved.embed_dims, resolved.strides, out_indices, out_type, frozen_stages, init_cfg)
         self.arch = resolved
         last = self.num_stages - 1
@@ -209,9 +210,11 @@ def encoder_params(
 
 
 def _resolve(arch: str | Mapping[str, Any]) -> Arch:
+    if not isinstance(arch, str | Mapping):
+        raise ValueError(f"arch must be one of {', '.join(ARCHS)}, or a dict with numbers, got {arch!r}")
     changes = {"type": arch} if isinstance(arch, str) else dict(arch)
     name = changes.pop("type", None)
-    if name is not None and name not in ARCHS:
+    if name is not None and not (isinstance(name, str) and name in ARCHS):
         raise ValueError(f"unknown arch {name!r}; choose one of {', '.join(ARCHS)}, or give the numbers as a dict")
     known = [field.name for field in fields(Arch)]
     unknown = [key for key in changes if key not in known]
@@ -221,7 +224,7 @@ def _resolve(arch: str | Mapping[str, Any]) -> Arch:
     missing = [key for key in ("embed_dims", "depths", "num_heads") if key not in base | changes]
     if missing:
         raise ValueError(f"arch without a type needs {', '.join(missing)}, got {changes}")
-    resolved = Arch(**{key: _tuples(value) for key, value in (base | changes).items()})
+    resolved = Arch(**{key: as_tuples(value) for key, value in (base | changes).items()})
     stages = {key: getattr(resolved, key) for key in ("embed_dims", "depths", "num_heads", "windows", "merging")}
     lengths = {key: len(value) if isinstance(value, tuple) else 0 for key, value in stages.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -229,10 +232,10 @@ def _resolve(arch: str | Mapping[str, Any]) -> Arch:
     for key in ("windows", "merging"):
         if not all(isinstance(groups, tuple) for groups in stages[key]):
             raise ValueError(f"arch needs one number per head group of each stage, got {key}={stages[key]}")
+    whole(**stages, global_heads=resolved.global_heads)
+    true_or_false(**{key: getattr(resolved, key) for key in ("multi_scale", "use_context_token", "overlap")})
     at_least(1, depths=min(resolved.depths), stem_stride=resolved.stem_stride)
+    if resolved.stem_channels is not None:
+        at_least(1, stem_channels=resolved.stem_channels)
     at_least(0, global_layers=resolved.global_layers, register_tokens=resolved.register_tokens)
     return resolved
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice, pairwise
+from numbers import Real
 from typing import Any
 
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from eyetoy_mm.backbones import nat_checkpoints
 from eyetoy_mm.backbones.staged import InitCfg, StagedBackbone
-from eyetoy_mm.layers.checks import at_least, fraction
+from eyetoy_mm.layers.checks import as_tuples, at_least, fraction, is_whole, true_or_false, whole
 from eyetoy_mm.layers.conv import Conv2D, to_channels_last
 from eyetoy_mm.layers.drop_path import DropPath
 from eyetoy_mm.layers.mlp import FeedForward
@@ -265,6 +266,7 @@ class NAT(StagedBackbone):
             layer_scale=layer_scale,
         )
         fraction(drop_path_rate=drop_path_rate)
+        true_or_false(with_cp=with_cp)
         if padding not in self.PADDINGS:
             raise ValueError(f"padding must be one of {', '.join(self.PADDINGS)}, got {padding!r}")
         channels = [resolved.embed_dims * 2**stage for stage in range(len(resolved.depths))]
@@ -282,7 +284,7 @@ class NAT(StagedBackbone):
                 Block(
                     channels[stage],
                     BiasedNA(channels[stage], resolved.num_heads[stage], resolved.kernel_size, dilation, padding),
-                    int(resolved.mlp_ratio),
+                    resolved.mlp_ratio,
                     resolved.layer_scale,
                     step * (first + index),
                 )
@@ -330,9 +332,11 @@ class NAT(StagedBackbone):
 
     @classmethod
     def _resolve(cls, arch: str | Mapping[str, Any] | None, **overrides: Any) -> NATArch:
+        if not (arch is None or isinstance(arch, str | Mapping)):
+            raise ValueError(f"arch must be one of {', '.join(cls.ARCHS)}, or a dict with numbers, got {arch!r}")
         changes = dict(arch) if isinstance(arch, Mapping) else {"type": arch}
         size = changes.pop("type", None)
-        if size is not None and size not in cls.ARCHS:
+        if size is not None and not (isinstance(size, str) and size in cls.ARCHS):
             raise ValueError(f"unknown arch {size!r}; {cls.__name__} has {', '.join(cls.ARCHS)}, or give the numbers")
         names = [field.name for field in fields(NATArch)]
         unknown = [name for name in changes if name not in names]
@@ -340,23 +344,22 @@ class NAT(StagedBackbone):
             raise ValueError(f"arch has no field {', '.join(unknown)}; it has {', '.join(names)}")
         changes |= {name: value for name, value in overrides.items() if value is not None}
         values: dict[str, Any] = {} if size is None else asdict(cls.ARCHS[size])
-        values |= {key: tuple(value) if isinstance(value, Sequence) else value for key, value in changes.items()}
+        values |= {key: as_tuples(value) for key, value in changes.items()}
         missing = [name for name in ("embed_dims", "depths", "num_heads", "mlp_ratio") if name not in values]
         if missing:
             raise ValueError(f"arch without a type needs {', '.join(missing)} too, got {changes}")
         resolved = NATArch(**values)
-        if not len(resolved.depths) == len(resolved.num_heads) > 0:
-            raise ValueError(
-                f"depths and num_heads need one entry per stage, got {resolved.depths} and {resolved.num_heads}"
-            )
+        lists = (resolved.depths, resolved.num_heads)
+        if not all(isinstance(each, tuple) for each in lists) or not len(lists[0]) == len(lists[1]) > 0:
+            raise ValueError(f"depths and num_heads need one entry per stage, got {lists[0]} and {lists[1]}")
+        whole(depths=resolved.depths, num_heads=resolved.num_heads)
         at_least(1, depths=min(resolved.depths), num_heads=min(resolved.num_heads), embed_dims=resolved.embed_dims)
         at_least(1, kernel_size=resolved.kernel_size, mlp_ratio=resolved.mlp_ratio)
         if resolved.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, for a window with a centre, got {resolved.kernel_size}")
-        if resolved.mlp_ratio != int(resolved.mlp_ratio):
-            raise ValueError(f"mlp_ratio must be a whole number, got {resolved.mlp_ratio}")
-        if not resolved.layer_scale >= 0:
-            raise ValueError(f"layer_scale must be at least 0, got {resolved.layer_scale}")
+        layer_scale = resolved.layer_scale
+        if isinstance(layer_scale, bool) or not isinstance(layer_scale, Real) or not layer_scale >= 0:
+            raise ValueError(f"layer_scale must be a number of at least 0, got {layer_scale!r}")
         for stage, heads in enumerate(resolved.num_heads):
             if resolved.embed_dims * 2**stage % heads:
                 raise ValueError(
@@ -387,11 +390,11 @@ class NAT(StagedBackbone):
                 f"list of {sum(depths)}, got {dilations}"
             )
         at_least(1, dilations=min(map(min, given)))
-        return tuple(map(tuple, given))
+        return as_tuples(given)
 
 
 def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(isinstance(value, int) for value in values)
+    return isinstance(values, list | tuple) and all(map(is_whole, values))
 
 
 # --- Variants ---------------------------------------------------------------------------------------------------------

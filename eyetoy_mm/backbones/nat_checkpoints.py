@@ -30,7 +30,8 @@ def split(state: Mapping[str, Tensor], prefix: str | None = None) -> tuple[State
     """
     found, rest = state_dicts.split(state, prefix)
     own = {re.sub(r"^layers\.", "levels.", key): x for key, x in found.items()}
-    rest |= {f"head.fc.{key.removeprefix('head.')}": own.pop(key) for key in list(own) if key.startswith("head.")}
+    heads = [key for key in own if key.startswith("head.")]
+    rest |= {re.sub(r"^head\.(fc\.)?", "head.fc.", key): own.pop(key) for key in heads}
     last = _last_stage(own)
     own = {re.sub(r"^norm\.", f"norm{last}.", key): x for key, x in own.items()}
     return state_dicts.with_versions_of(found, own), rest

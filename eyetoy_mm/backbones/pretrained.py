@@ -1,14 +1,15 @@
 """Pretrained weights of a backbone: everything that the file and the backbone have, or an error that names the rest.
 
-Two exceptions, which are logged. A file may have stages and norms that the backbone was built without, because of its
-``out_indices``. And one of a classifier, with its one norm of the last map, starts a backbone for other maps with fresh
-norms, as in the published recipes of the field.
+Three exceptions, which are logged. A file may have stages and norms that the backbone was built without, because of its
+``out_indices``. It may have a classifier's ``head.`` beside the backbone's own names. And one of a classifier, with its
+one norm of the last map, starts a backbone for other maps with fresh norms, as in the published recipes of the field.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmengine.logging import print_log
@@ -17,7 +18,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.errors import first_few
-from eyetoy_mm.state_dicts import State, compare, unwrap, version
+from eyetoy_mm.state_dicts import State, compare, unusable, unwrap, version
 
 if TYPE_CHECKING:
     from eyetoy_mm.backbones.staged import InitCfg, StagedBackbone
@@ -41,11 +42,12 @@ def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
         filename: Of the file, for messages.
 
     Raises:
-        CheckpointError: Tensors are missing, too many or of another shape; the message names them.
+        CheckpointError: Tensors are missing, too many or of another shape, or their values cannot be weights; the
+            message names them.
     """
     wanted = backbone.state_dict()
     left_out = tuple(f"{name}." for name in backbone.modules_left_out())
-    unused = [key for key in own if key.startswith(left_out)]
+    unused = [key for key in own if key.startswith(left_out) or (key.startswith("head.") and key not in wanted)]
     fresh: list[str] = []
     is_of_classifier = _norms(own) == [backbone.num_stages - 1]
     if is_of_classifier and list(backbone.out_indices) != _norms(own):
@@ -58,8 +60,12 @@ def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
             f"{filename} does not fit this {type(backbone).__name__}, and nothing was loaded: {difference}. "
             "Is it of another arch or of other numbers, or behind another prefix?"
         )
+    if bad := unusable(taken, wanted):
+        raise CheckpointError(
+            f"{filename} has {len(bad)} tensors that cannot be weights, and nothing was loaded: {first_few(bad, 8)}"
+        )
     for what, keys in (
-        ("not used, for the backbone has no such output or stage", unused),
+        ("not used, for the backbone has no such output, stage or head", unused),
         ("left as they were", fresh),
     ):
         if keys:
@@ -91,9 +97,18 @@ class StrictPretrainedInit(PretrainedInit):
 
 
 def strict(init_cfg: InitCfg) -> list[dict[str, Any]]:
-    """``init_cfg`` with :class:`StrictPretrainedInit` for ``Pretrained``, and that last, where mmengine has it too."""
-    configs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or ())
+    """``init_cfg`` with :class:`StrictPretrainedInit` for ``Pretrained``, and that last, where mmengine has it too.
+
+    Raises:
+        ValueError: It is not a dict with a ``type``, nor a list of these, or there is no checkpoint to load.
+    """
+    configs = list(init_cfg) if isinstance(init_cfg, list | tuple) else [] if init_cfg is None else [init_cfg]
     pretrained = ("Pretrained", PretrainedInit, StrictPretrainedInit)
+    for config in configs:
+        if not isinstance(config, dict) or "type" not in config:
+            raise ValueError(f"init_cfg must be as dict(type='Pretrained', checkpoint='...'), got {config!r}")
+        if config["type"] in pretrained and not isinstance(config.get("checkpoint"), str | Path):
+            raise ValueError(f"init_cfg of type Pretrained needs a checkpoint, a file or an address, got {config!r}")
     others = [config for config in configs if config["type"] not in pretrained]
     return others + [dict(config, type=StrictPretrainedInit) for config in configs if config["type"] in pretrained]
 

@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from eyetoy_mm import state_dicts
 from eyetoy_mm.backbones.pretrained import strict
+from eyetoy_mm.layers.checks import is_whole, whole
 from eyetoy_mm.layers.conv import to_channels_first
 from eyetoy_mm.state_dicts import State
 
@@ -42,7 +43,8 @@ class StagedBackbone(BaseModule):
         out_strides: Stride of the map behind each output.
 
     Raises:
-        ValueError: An out type that it does not have, or an index or number of stages out of range.
+        ValueError: An out type that it does not have, an index or number of stages out of range, or an ``init_cfg`` of
+            another form.
     """
 
     OUT_TYPES: tuple[str, ...] = ("featmap", "avg_featmap")
@@ -60,6 +62,7 @@ class StagedBackbone(BaseModule):
         frozen_stages: int = -1,
         init_cfg: InitCfg = None,
     ) -> None:
+        strict(init_cfg)  # refuses what init_weights cannot use, before anything is built
         super().__init__(init_cfg=init_cfg)
         self.num_stages = len(channels)
         if out_type not in self.OUT_TYPES:
@@ -67,6 +70,7 @@ class StagedBackbone(BaseModule):
         if out_indices is None:
             out_indices = range(self.num_stages) if out_type == "featmap" else (self.num_stages - 1,)
         self.out_indices = _ascending(out_indices, self.num_stages)
+        whole(frozen_stages=frozen_stages)
         if not -1 <= frozen_stages <= self.num_stages:
             raise ValueError(f"frozen_stages must be between -1 and {self.num_stages}, got {frozen_stages}")
         self.out_type, self.frozen_stages = out_type, frozen_stages
@@ -100,14 +104,8 @@ class StagedBackbone(BaseModule):
 
     @classmethod
     def split(cls, state: State, prefix: str | None = None) -> tuple[State, State]:
-        """The backbone's tensors in a file, under its own names, and the rest; see :func:`.state_dicts.split`.
-
-        The rest has the head of a classifier too, whose backbone has no prefix.
-        """
-        own, rest = state_dicts.split(state, prefix)
-        backbone = {key: x for key, x in own.items() if not key.startswith("head.")}
-        rest |= {key: x for key, x in own.items() if key not in backbone}
-        return state_dicts.with_versions_of(own, backbone), rest
+        """The backbone's tensors in a file, under its own names, and the rest; see :func:`.state_dicts.split`."""
+        return state_dicts.split(state, prefix)
 
     @classmethod
     def migrate(cls, own: State, version: int) -> State:
@@ -203,7 +201,11 @@ class StagedBackbone(BaseModule):
 
 
 def _ascending(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
-    indices = tuple(index + num_stages if index < 0 else index for index in out_indices)
+    if not isinstance(out_indices, Sequence) or not all(map(is_whole, out_indices)):
+        raise ValueError(
+            f"out_indices must be a list of ascending stages from 0 to {num_stages - 1}, got {out_indices!r}"
+        )
+    indices = tuple(int(index + num_stages if index < 0 else index) for index in out_indices)
     if not indices or list(indices) != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < num_stages:
         raise ValueError(f"out_indices must be ascending stages from 0 to {num_stages - 1}, got {tuple(out_indices)}")
     return indices

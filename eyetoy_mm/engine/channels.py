@@ -1,14 +1,21 @@
 """Channels between a backbone and what stands on it: filled in where a config leaves them out, else checked.
 
-For backbones that publish ``out_channels``, as ours do; configs of others are left alone. In all three toolboxes a neck
-takes every map, or without one each head takes the last map, or those of its ``in_index``. A neck without
-``in_channels``, such as mmpretrain's ``GlobalAveragePooling``, passes channels on; what stands on another is its own.
+For backbones that publish ``out_channels``, as ours do; configs of others are left alone. What the toolboxes do:
+
+* a neck takes every map in order, or the last one, or passes channels on; which, is known of the kinds below, by name.
+  Another neck is left alone, as is everything that stands on a neck that makes channels of its own;
+* ``decode_head``, ``auxiliary_head`` and ``head`` take the map or maps of their ``in_index``, the last where they have
+  none; ``panoptic_head`` and heads of MaskFormer's kind take every map;
+* ``bbox_head`` and ``rpn_head`` without a neck go over every map, so they are for channels that are all alike.
+
+These are looked for in ``model`` and, for semi-supervised learning, in its ``detector``. Heads inside of other parts,
+such as a ``roi_head``, are not.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,8 +24,16 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.layers.checks import is_whole
 
-_HEADS = ("decode_head", "auxiliary_head", "head", "bbox_head", "rpn_head")
+_HEADS = ("decode_head", "auxiliary_head", "head", "panoptic_head", "bbox_head", "rpn_head")
+_NECKS_OF_EVERY_MAP = {
+    *("FPN", "PAFPN", "FPN_CARAFE", "FPN_DropBlock", "FPG", "HRFPN", "NASFPN", "NASFCOS_FPN", "YOLOXPAFPN"),
+    *("CSPNeXtPAFPN", "ChannelMapper", "SSH", "MultiLevelNeck", "MLANeck", "JPU", "HRFuseScales"),
+}
+_NECKS_OF_THE_LAST_MAP = {"DilatedEncoder", "CTResNetNeck"}
+_NECKS_THAT_PASS_ON = {"GlobalAveragePooling", "GeneralizedMeanPooling", "ClsBatchNormNeck"}
+_HEADS_OF_EVERY_MAP = {"MaskFormerHead", "Mask2FormerHead"}
 
 
 def match_channels(config: Config) -> None:
@@ -31,37 +46,81 @@ def match_channels(config: Config) -> None:
         UserError: The backbone cannot be built, or does not have such channels or maps; the message has every key with
             its value and what it should be.
     """
-    model = config.get("model") or {}
     scope = config.get("default_scope")
-    channels = _out_channels(model.get("backbone"), scope)
+    model = config.get("model") or {}
+    _match(model, "model", scope)
+    _match(model.get("detector"), "model.detector", scope)
+
+
+def _match(model: Any, key: str, scope: str | None) -> None:
+    if not isinstance(model, dict):
+        return
+    channels = _out_channels(f"{key}.backbone", model.get("backbone"), scope)
     if channels is None:
         return
-    mistakes = [_fit(key, part, channels, scope) for key, part in _takers(model, scope)]
-    if any(mistakes):
+    mistakes = [mistake for mistake in _fit_all(model, key, channels, scope) if mistake is not None]
+    if mistakes:
+        maps = f"{len(channels)} map{'s' if len(channels) > 1 else ''} of {', '.join(map(str, channels))} channels"
         raise UserError(
-            f"{model['backbone']['type']} gives {len(channels)} maps of {', '.join(map(str, channels))} channels, and "
-            f"{'; '.join(filter(None, mistakes))}. Where in_channels is None or left out, it is taken from the backbone"
+            f"{model['backbone']['type']} gives {maps}, and "
+            f"{'; '.join(mistakes)}. Set each of these keys so, also where a base config set it, or set in_channels to "
+            "None: then it is taken from the backbone"
         )
 
 
-def _fit(key: str, part: dict, channels: tuple[int, ...], scope: str | None) -> str | None:
+def _fit_all(model: dict, key: str, channels: tuple[int, ...], scope: str | None) -> Iterator[str | None]:
+    """What is wrong with each part that takes the backbone's maps, or None where nothing is, now."""
+    for name, neck in _parts(f"{key}.neck", model.get("neck")):
+        kind = getattr(_class_of(neck, scope), "__name__", None)
+        if kind in _NECKS_OF_EVERY_MAP:
+            yield _fit(name, neck, list(channels))
+        elif kind in _NECKS_OF_THE_LAST_MAP:
+            yield _fit(name, neck, channels[-1])
+        elif _is_left_out(neck, scope):
+            yield f"{name}.in_channels has to be given: which maps a {kind} takes is not known here"
+        if kind not in _NECKS_THAT_PASS_ON:
+            return
+    for head_key in _HEADS:
+        for name, head in _parts(f"{key}.{head_key}", model.get(head_key)):
+            if not isinstance(head, dict):
+                yield f"{name}={head!r} should be a dict"
+            elif head.get("in_channels") is not None or "in_channels" in _parameters(head, scope):
+                yield _fit_head(name, head_key, head, channels, scope)
+
+
+def _fit_head(name: str, key: str, head: dict, channels: tuple[int, ...], scope: str | None) -> str | None:
+    if key == "panoptic_head" or getattr(_class_of(head, scope), "__name__", None) in _HEADS_OF_EVERY_MAP:
+        return _fit(name, head, list(channels))
+    if key in ("bbox_head", "rpn_head"):
+        return _fit(name, head, channels[0]) if len(set(channels)) == 1 else None
+    index = head.get("in_index")
+    if index is None:
+        wants_several = isinstance(head.get("in_channels"), list | tuple) or head.get("input_transform")
+        return None if wants_several else _fit(name, head, channels[-1])  # which they are, the class itself asks
+    indices = index if isinstance(index, list | tuple) else [index]
+    if not all(is_whole(one) and -len(channels) <= one < len(channels) for one in indices):
+        return f"{name}.in_index={index!r} should be of the maps 0 to {len(channels) - 1}"
+    several = [channels[one] for one in indices]
+    return _fit(name, head, several if isinstance(index, list | tuple) else several[0])
+
+
+def _fit(name: str, part: dict, expected: int | list[int]) -> str | None:
     """Fill in the channels of a neck or head, or say what is wrong with those that it has."""
     given = part.get("in_channels")
-    maps = _maps(key, given, part.get("in_index"), len(channels))
-    which = maps if isinstance(maps, Sequence) else [maps]
-    if not all(-len(channels) <= index < len(channels) for index in which):
-        return f"{key}.in_index={maps} should be of the maps 0 to {len(channels) - 1}"
-    if scope == "mmdet" and "_head" in key and len(set(channels)) > 1:
-        return None  # without a neck such a head goes over every map: what made them alike is not known here
-    expected = [channels[index] for index in which] if isinstance(maps, Sequence) else channels[maps]
     if given is None:
         part["in_channels"] = expected
-    elif (list(given) if isinstance(given, Sequence) else given) != expected:
-        return f"{key}.in_channels={given} should be {expected}"
-    return None
+        return None
+    fits = (list(given) if isinstance(given, list | tuple) else given) == expected
+    return None if fits else f"{name}.in_channels={given!r} should be {expected}"
 
 
-def _out_channels(backbone: Any, scope: str | None) -> tuple[int, ...] | None:
+def _is_left_out(part: Any, scope: str | None) -> bool:
+    """Whether a part has no channels, and its class cannot be built without."""
+    parameter = _parameters(part, scope).get("in_channels")
+    return parameter is not None and parameter.default is parameter.empty and part.get("in_channels") is None
+
+
+def _out_channels(key: str, backbone: Any, scope: str | None) -> tuple[int, ...] | None:
     """Channels of a backbone's outputs; None where it does not tell them. It is built, without memory for weights."""
     kind = _class_of(backbone, scope)
     if kind is None or not issubclass(kind, StagedBackbone):
@@ -71,33 +130,16 @@ def _out_channels(backbone: Any, scope: str | None) -> tuple[int, ...] | None:
         with torch.device("meta"):
             return kind(**arguments).out_channels
     except (TypeError, ValueError) as error:
-        raise UserError(f"model.backbone, a {kind.__name__}, cannot be built: {error}") from error
+        raise UserError(f"{key}, of type {kind.__name__}, cannot be built: {error}") from error
 
 
-def _takers(model: dict, scope: str | None) -> Iterator[tuple[str, dict]]:
-    """What takes the backbone's outputs, and its key."""
-    for key, neck in _parts("model.neck", model.get("neck")):
-        if neck.get("in_channels") is not None or _takes_channels(neck, scope):
-            yield key, neck
-            return
-    for name in _HEADS:
-        for key, head in _parts(f"model.{name}", model.get(name)):
-            if head.get("in_channels") is not None or _takes_channels(head, scope):
-                yield key, head
-
-
-def _maps(key: str, given: Any, in_index: Any, number: int) -> int | Sequence[int]:
-    """The index of the map that a neck or head takes, or indices where it takes several."""
-    if in_index is not None:
-        return in_index
-    takes_all = isinstance(given, Sequence) or (given is None and key.startswith("model.neck"))
-    return range(number) if takes_all else -1
-
-
-def _takes_channels(part: dict, scope: str | None) -> bool:
-    kind = _class_of(part, scope)
-    constructors = [vars(cls)["__init__"] for cls in getattr(kind, "__mro__", ()) if "__init__" in vars(cls)]
-    return any("in_channels" in inspect.signature(constructor).parameters for constructor in constructors)
+def _parameters(part: Any, scope: str | None) -> dict[str, inspect.Parameter]:
+    """Of the constructors of a part's class, also those that it hands its arguments on to."""
+    found: dict[str, inspect.Parameter] = {}
+    for cls in getattr(_class_of(part, scope), "__mro__", ()):
+        if "__init__" in vars(cls):
+            found = dict(inspect.signature(vars(cls)["__init__"]).parameters) | found
+    return found
 
 
 def _class_of(part: Any, scope: str | None) -> type | None:
@@ -109,8 +151,8 @@ def _class_of(part: Any, scope: str | None) -> type | None:
     return kind if isinstance(kind, type) else None
 
 
-def _parts(key: str, given: Any) -> list[tuple[str, dict]]:
+def _parts(key: str, given: Any) -> list[tuple[str, Any]]:
     """One part, or several in a list."""
-    if isinstance(given, Sequence):
+    if isinstance(given, list | tuple):
         return [(f"{key}[{index}]", part) for index, part in enumerate(given)]
     return [(key, given)] if isinstance(given, dict) else []

@@ -88,8 +88,8 @@ def find_config(name: str | Path) -> Path:
         UserError: There is none.
     """
     package, inside, below = str(name).partition("::")
-    if inside and not (package and below):
-        raise UserError(f"{name} names no config; one of a package is called PACKAGE::FOLDER/NAME, as mmdet::atss/NAME")
+    if inside and not (package.isidentifier() and below):
+        raise UserError(f"{name} should have a package before :: and a config after it, as eyetoy_mm::eyetoy_imagenet")
     if inside and find_spec(package) is None:
         raise UserError(f"{name} is of the package {package}, which is not installed")
     if package == "eyetoy_mm" and inside:

@@ -3,12 +3,14 @@
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
+from eyetoy_mm.backbones.nat import NAT, DiNAT_s
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.layers.attention import SharedScaleNA
 from eyetoy_mm.layers.conv import Conv2D
@@ -224,6 +226,43 @@ def test_weights_that_do_not_fit_are_named_and_none_is_loaded(change, message, t
         pretrained(state, tmp_path)
 
 
+BACKBONES = {
+    "EyeToy": lambda **more: EyeToy(MINI, **more),
+    "NAT": lambda **more: NAT(None, embed_dims=8, depths=(1, 1), num_heads=(1, 2), mlp_ratio=2, **more),
+    "DiNAT_s": lambda **more: DiNAT_s(None, embed_dims=8, depths=(1, 1), num_heads=(1, 2), mlp_ratio=2, **more),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_is_as_strict(name, tmp_path):
+    build, state = BACKBONES[name], BACKBONES[name]().state_dict()
+
+    def load(changes, **more):
+        torch.save(state | changes, tmp_path / "m.pth")
+        backbone = build(init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "m.pth"), **more))
+        before = {key: x.clone() for key, x in backbone.state_dict().items()}
+        try:
+            backbone.init_weights()
+        except CheckpointError:
+            assert all(torch.equal(x, before[key]) for key, x in backbone.state_dict().items())
+            raise
+        return backbone.state_dict()
+
+    loaded = load({"head.fc.weight": torch.zeros(3)})
+    assert all(torch.equal(x, state[key]) for key, x in loaded.items())
+    half = load({"norm1.bias": torch.full_like(state["norm1.bias"], 0.5, dtype=torch.float16)})
+    assert (half["norm1.bias"] == 0.5).all()
+    with pytest.raises(CheckpointError, match=r"1 not in the model \(other\)"):
+        load({"other": torch.zeros(1)})
+    for value in (math.nan, math.inf):
+        with pytest.raises(CheckpointError, match="1 tensors .* nothing was loaded: norm1.bias: NaN or infinite"):
+            load({"norm1.bias": torch.full_like(state["norm1.bias"], value)})
+    with pytest.raises(CheckpointError, match="norm1.bias: torch.int8, not floating point"):
+        load({"norm1.bias": state["norm1.bias"].to(torch.int8)})
+    with pytest.raises(CheckpointError, match="without values, on the meta device"):
+        load({}, map_location="meta")
+
+
 def test_files_of_other_models_are_refused(tmp_path):
     """Also one whose names stand behind another prefix, of which mmengine takes nothing, and goes on."""
     other = {f"net.{key}": x for key, x in EyeToy(arch=MINI).state_dict().items()}
@@ -404,7 +443,7 @@ def test_arch_by_name_with_changes():
         ({"arch": MINI | dict(depths=(1, 0, 1, 1))}, "depths must be at least 1, got 0"),
         ({"arch": MINI | dict(embed_dims=(6, 16, 24, 32))}, "2 x 2 axes .* got dim=6"),
         ({"arch": MINI | dict(stem_stride=0)}, "stem_stride must be at least 1, got 0"),
-        ({"arch": MINI | dict(stem_channels=0)}, "in_channels must be at least 1, got 0"),
+        ({"arch": MINI | dict(stem_channels=0)}, "stem_channels must be at least 1, got 0"),
         ({"arch": MINI | dict(conv_groups=0)}, "conv_groups must be at least 1, got 0"),
         ({"arch": MINI | dict(conv_groups="each")}, "conv_groups must be a number or 'depthwise', got 'each'"),
         ({"arch": MINI | dict(global_layers=-1)}, "global_layers must be at least 0, got -1"),
@@ -424,8 +463,44 @@ def test_arch_by_name_with_changes():
         ({"dropout": -0.1}, "dropout must be at least 0 .* got -0.1"),
         ({"out_type": "cls"}, "out_type must be one of featmap, avg_featmap, context_token, got 'cls'"),
         ({"out_type": "context_token", "out_indices": (2, 3)}, r"needs out_indices=\(3,\) .* got \(2, 3\)"),
+        ({"init_cfg": "x.pth"}, r"init_cfg must be as dict\(type='Pretrained', checkpoint='...'\), got 'x.pth'"),
+        ({"init_cfg": dict(checkpoint="x")}, r"init_cfg must be as .* got {'checkpoint': 'x'}"),
+        ({"init_cfg": dict(type="Pretrained")}, "init_cfg of type Pretrained needs a checkpoint, .* got {'type': 'Pre"),
+        ({"init_cfg": [dict(type="Pretrained", checkpoint=None)]}, "needs a checkpoint"),
+        ({"out_indices": 3}, "out_indices must be a list of ascending stages from 0 to 3, got 3"),
+        ({"out_indices": [1.0]}, r"out_indices must be a list .* got \[1.0\]"),
+        ({"out_indices": "3"}, "out_indices must be a list .* got '3'"),
+        ({"frozen_stages": None}, "frozen_stages must be a whole number, got None"),
+        ({"in_channels": "3"}, "in_channels must be a whole number, got '3'"),
+        ({"drop_path_rate": None}, "drop_path_rate must be at least 0 and less than 1, got None"),
+        ({"with_cp": "no"}, "with_cp must be True or False, got 'no'"),
+        ({"arch": 5}, "arch must be one of .*, or a dict with numbers, got 5"),
+        ({"arch": dict(type=["tiny"])}, r"unknown arch \['tiny'\]"),
+        ({"arch": None}, "arch must be one of shallow, .* got None"),
+        ({"arch": MINI | dict(depths=["1", 1, 1, 1])}, r"depths must be whole numbers, got \('1', 1"),
+        ({"arch": MINI | dict(windows=[[7.5]] * 4)}, r"windows must be whole numbers, got \(\(7.5,\)"),
+        ({"arch": MINI | dict(multi_scale="no")}, "multi_scale must be True or False, got 'no'"),
+        ({"arch": MINI | dict(use_context_token=None)}, "use_context_token must be True or False, got None"),
+        *(
+            ({"arch": MINI | dict(conv_groups=value)}, f"conv_groups must be a number or 'depthwise', got {value}")
+            for value in (True, None, 7.5)
+        ),
+        *(
+            ({"arch": MINI | dict(register_tokens=value)}, f"register_tokens must be a whole number, got {value!r}")
+            for value in ("8", None, 8.5, True)
+        ),
+        ({"arch": MINI | dict(stem_stride=2.0)}, "stem_stride must be a whole number, got 2.0"),
+        ({"arch": MINI | dict(stem_channels="8")}, "stem_channels must be a whole number, got '8'"),
+        ({"arch": MINI | dict(global_heads=2.0)}, "global_heads must be a whole number, got 2.0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         EyeToy(**({"arch": MINI} | arguments))
+
+
+def test_integers_of_numpy_are_integers():
+    numbers = {key: np.array(MINI[key]) for key in ("embed_dims", "depths", "num_heads")}
+    backbone = EyeToy(MINI | {key: list(value) for key, value in numbers.items()}, out_indices=list(np.arange(4)))
+    assert backbone.arch == EyeToy(MINI).arch and {type(depth) for depth in backbone.arch.depths} == {int}
+    assert NAT(None, embed_dims=np.int64(8), depths=list(np.ones(2, int)), num_heads=(1, 2), mlp_ratio=2).out_channels

@@ -122,7 +122,7 @@ def test_a_classifier_starts_a_dense_backbone_with_fresh_norms(path, tmp_path, l
         else:
             assert torch.equal(x, own[key]), key
     last = len(backbone.levels) - 1
-    assert f"has no such output or stage: norm{last}.weight, norm{last}.bias" in log()
+    assert f"has no such output, stage or head: norm{last}.weight, norm{last}.bias" in log()
     assert "left as they were: norm0.weight, norm0.bias" in log() and "head.fc.weight" in log()
 
 

@@ -166,13 +166,13 @@ def test_an_address_without_its_client(tmp_path):
         tmp_path,
         check=False,
     )
-    assert_refused(done, "error: Please install petrel_client")
+    assert_refused(done, "error: these data are not on a disk, and petrel_client")
 
 
 @pytest.mark.parametrize("name", ["eyetoy_mm::", "::x"])
 def test_a_name_that_names_no_config(name, tmp_path):
     done = tool("train", name, "--work-dir", tmp_path, check=False)
-    assert_refused(done, f"error: {name} names no config; one of a package is called PACKAGE::FOLDER/NAME")
+    assert_refused(done, f"error: {name} should have a package before :: and a config after it")
 
 
 def test_missing_dataset(tmp_path):

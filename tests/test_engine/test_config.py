@@ -117,3 +117,9 @@ def test_configs_that_cannot_be_used(config_file, text, message):
 def test_no_config():
     with pytest.raises(UserError, match="there is no config file configs/nothing.py"):
         load_config("configs/nothing.py")
+
+
+@pytest.mark.parametrize("name", ["::x", "eyetoy_mm::", "::", "no.such::x"])
+def test_half_a_name_of_a_config(name):
+    with pytest.raises(UserError, match=f"^{name} should have a package before :: and a config after it"):
+        load_config(name)

@@ -3,11 +3,12 @@
 import io
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend, get, register_backend
 from mmengine.fileio.backends import backends, prefix_to_backends
 
 import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
@@ -15,7 +16,7 @@ from eyetoy_mm.cli import main
 from eyetoy_mm.engine.checkpoint import check_exists
 from eyetoy_mm.engine.config import check_data, load_config
 from eyetoy_mm.engine.inference import read_image
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, report_user_errors
 from eyetoy_mm.paths import is_address, join, package_file
 
 SAMPLE = package_file("data/sample")
@@ -69,6 +70,7 @@ def test_paths_and_addresses():
     assert is_address("s3://a") and is_address("cluster:s3://a") and not is_address("data/a:b")
     assert join("s3://a/", "b/c") == join("s3://a", "b/c") == "s3://a/b/c"
     assert join("s3://a", "") == "s3://a" and join("data", "s3://a") == "s3://a"
+    assert join("s3://a", "/b/c") == "/b/c" and join("s3://a", "s3://b/c") == "s3://b/c"
     assert join("data/", "x") == "data/x" and join("data", "/x") == "/x"
 
 
@@ -157,3 +159,15 @@ def test_images_and_checkpoints_there(bucket):
     check_exists("s3://weights.pth")
     with pytest.raises(UserError, match="there is no image"):
         read_image(Path("nowhere.jpg"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a half-made LmdbBackend
+@pytest.mark.parametrize(
+    ("read", "client"),
+    [(lambda: get("s3://b/x", backend_args=dict(backend="petrel")), "petrel_client"),
+     (lambda: get("x", backend_args=dict(backend="lmdb", db_path="x")), "lmdb")],
+)  # fmt: skip
+def test_a_client_that_is_not_installed_is_named_in_one_line(read, client, monkeypatch):
+    monkeypatch.setitem(sys.modules, client, None)
+    with pytest.raises(SystemExit, match=f"^error: these data are not on a disk, and {client}, with which .* install"):
+        report_user_errors(read)()
