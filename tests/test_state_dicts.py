@@ -198,6 +198,15 @@ def test_a_model_that_does_not_fit_is_told_in_the_same_words(tmp_path):
         backbone.init_weights()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_with_no_numbers_is_told(value, tmp_path):
+    state = copy.copy(Model(Before()).state_dict())
+    state["backbone.patch.bias"] = torch.full_like(state["backbone.patch.bias"], value)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="x.pth has 1 tensors that cannot be weights: backbone.patch.bias: NaN"):
+        check_fits(Model(Before()), str(tmp_path / "x.pth"))
+
+
 @pytest.mark.parametrize("name", ["EyeToy", "NAT"])
 def test_a_classifiers_head_beside_a_backbone_is_left_out(name, tmp_path):
     settings = dict(

@@ -8,9 +8,9 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from eyetoy_mm.backbones.pretrained import read_state
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
-from eyetoy_mm.state_dicts import State, compare, migrated
+from eyetoy_mm.state_dicts import State, compare, migrated, unusable
 
 
 def check_exists(path: str | None) -> None:
@@ -45,9 +45,12 @@ def check_state_fits(model: nn.Module, state: State, name: str) -> None:
         name: Of the checkpoint, for the message.
 
     Raises:
-        UserError: Weights are missing, too many or of another shape; the message names the first of each.
+        UserError: Weights are missing, too many or of another shape, or cannot be weights; the message names the first.
     """
     inner: nn.Module = model.get_submodule("module") if is_model_wrapper(model) else model
-    difference = compare(migrated(state, inner), inner.state_dict())
+    state, wanted = migrated(state, inner), inner.state_dict()
+    difference = compare(state, wanted)
     if difference:
         raise UserError(f"{name} does not fit the model of this config: {difference}. Is it from another config?")
+    if bad := unusable(state, wanted):
+        raise UserError(f"{name} has {len(bad)} tensors that cannot be weights: {first_few(bad, 8)}")
