@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -14,9 +13,8 @@ from mmengine.logging import print_log
 from mmengine.utils import get_installed_path
 
 from eyetoy_mm.engine.channels import match_channels
-from eyetoy_mm.engine.coco_files import check_coco_file
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import is_address, join, package_file
+from eyetoy_mm.paths import join, package_file
 
 _INSTALL = "pip install 'eyetoy-mm[lite]' (README.md says how with mmcv's compiled operators)"
 
@@ -66,7 +64,7 @@ def load_config(
         config.optim_wrapper.type = "AmpOptimWrapper"
         config.optim_wrapper.setdefault("loss_scale", "dynamic")
     if data_root is not None:
-        for _, dataset in _datasets(config, ("train", "val", "test")):
+        for _, dataset in datasets_of(config, ("train", "val", "test")):
             _repoint(dataset, data_root)
         _repoint_annotations(config, data_root)
     else:
@@ -116,39 +114,7 @@ def adapt_to_machine(config: Config) -> None:
         print_log("No accelerator: training in float32 instead of mixed precision.", "current", logging.WARNING)
 
 
-def check_data(config: Config, *splits: str) -> None:
-    """Check that the files and folders of the datasets exist, and that COCO files fit the classes of the config.
-
-    What lies at an address (``s3://...``) is left to mmengine's file client; COCO files there are read.
-
-    Args:
-        config: The config.
-        splits: Which of ``train``, ``val`` and ``test`` will be used.
-
-    Raises:
-        UserError: One message with everything that is missing, where it was looked for, and how to point elsewhere; or
-            what is wrong with a COCO file, and what to do.
-    """
-    missing: dict[str, list[str]] = {}
-    paths = [(split, path) for split, dataset in _datasets(config, splits) for path in _dataset_paths(dataset)]
-    paths += [(split, e["ann_file"]) for split, e in _evaluators(config, splits) if e.get("ann_file")]
-    for split, path in paths:
-        if not is_address(path) and not Path(path).exists():
-            missing.setdefault(str(Path(path)), []).append(split)
-    if missing:
-        lines = "\n".join(f"  {path}  ({', '.join(dict.fromkeys(splits))})" for path, splits in missing.items())
-        roots = ", ".join(
-            dict.fromkeys(str(d["data_root"]) for _, d in _datasets(config, splits) if d.get("data_root"))
-        )
-        raise UserError(
-            f"the dataset is not there. Missing, from the current folder {Path.cwd()}:\n{lines}\n"
-            f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root DIR"
-        )
-    if config.get("default_scope") == "mmdet":
-        _check_coco_datasets(config, splits)
-
-
-def _datasets(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+def datasets_of(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
     """Each plain dataset of each split, taken out of wrappers (RepeatDataset, ConcatDataset, ...)."""
     for split in splits:
         loader = config.get(f"{split}_dataloader")
@@ -162,16 +128,6 @@ def _datasets(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, di
                 pending.extend(inner if isinstance(inner, list | tuple) else [inner])
 
 
-def _dataset_paths(dataset: dict) -> Iterator[str]:
-    root = dataset.get("data_root") or ""
-    prefixes = dataset.get("data_prefix") or {}
-    for value in prefixes.values() if isinstance(prefixes, dict) else [prefixes]:
-        if value is not None:
-            yield join(root, value)
-    if dataset.get("ann_file"):
-        yield join(root, dataset["ann_file"])
-
-
 def _repoint(dataset: dict, data_root: str) -> None:
     """Let a dataset's paths start at ``data_root``, also those that repeat the old root."""
     old = dataset.get("data_root")
@@ -183,43 +139,28 @@ def _repoint(dataset: dict, data_root: str) -> None:
 def _find_sample(config: Config) -> None:
     """Let datasets on the embedded photos find them from every folder."""
     sample = "data/sample"
-    for split, dataset in list(_datasets(config, ("train", "val", "test"))):
+    for split, dataset in list(datasets_of(config, ("train", "val", "test"))):
         if str(dataset.get("data_root") or "").rstrip("/") == sample and not Path(sample).exists():
             _repoint(dataset, str(package_file(sample)))
-            for _, evaluator in _evaluators(config, (split,)):
+            for _, evaluator in evaluators_of(config, (split,)):
                 if str(evaluator.get("ann_file") or "").startswith(f"{sample}/"):
                     evaluator["ann_file"] = str(package_file(evaluator["ann_file"]))
 
 
 def _repoint_annotations(config: Config, data_root: str) -> None:
     """COCO's evaluators name the annotation file by its whole path."""
-    for split, evaluator in _evaluators(config, ("val", "test")):
+    for split, evaluator in evaluators_of(config, ("val", "test")):
         loader = config.get(f"{split}_dataloader")
         if loader and evaluator.get("ann_file") and loader.dataset.get("ann_file"):
             evaluator["ann_file"] = join(data_root, loader.dataset.ann_file)
 
 
-def _evaluators(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+def evaluators_of(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
+    """Each metric of each split."""
     for split in splits:
         evaluators = config.get(f"{split}_evaluator") or []
         for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
             yield split, evaluator
-
-
-def _check_coco_datasets(config: Config, splits: tuple[str, ...]) -> None:
-    """Check every dataset that mmdet reads as COCO; subclasses that read their files differently are left alone."""
-    from mmdet.datasets import CocoDataset
-    from mmdet.registry import DATASETS
-
-    for split, dataset in _datasets(config, splits):
-        dataset_class: Any = dataset.get("type")
-        dataset_class = DATASETS.get(dataset_class) if isinstance(dataset_class, str) else dataset_class
-        reads_alike = all(
-            getattr(dataset_class, name, None) is getattr(CocoDataset, name) for name in ("load_data_list", "COCOAPI")
-        )
-        if reads_alike and dataset.get("ann_file"):
-            classes = dataset_class._load_metainfo(dataset.get("metainfo")).get("classes") or ()
-            check_coco_file(join(dataset.get("data_root") or "", dataset["ann_file"]), split, classes, dataset)
 
 
 def _replace_types(node: object, names: dict[str, str]) -> int:

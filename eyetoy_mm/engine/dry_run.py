@@ -22,7 +22,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
-from eyetoy_mm.engine.config import check_data, load_config
+from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.inference import open_predictor, read_image
 from eyetoy_mm.engine.sample_annotations import write_instances, write_panoptic
 from eyetoy_mm.errors import UserError

@@ -7,7 +7,7 @@ from mmengine.hooks import PrepareTTAHook
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
-from eyetoy_mm.engine.config import check_data
+from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.errors import UserError
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
-from eyetoy_mm.engine.config import check_data, load_config
+from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.errors import UserError
 
 ENTRY = "configs/upernet_eyetoy_ade20k.py"

@@ -1,0 +1,45 @@
+"""What is found wrong in a data set: gathered, told in one message or one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from eyetoy_mm.errors import UserError, first_few
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of fault in one data set.
+
+    Args:
+        kind: Its name in tables, in a few words ("label out of range"). The same fault has the same name everywhere.
+        message: What is wrong, with the offending value, and what to do; whole sentences without the paths.
+        where: The files, images or annotations that have it, as a user finds them.
+        count: How many have it, where ``where`` does not list all; ``len(where)`` when None.
+        fatal: Whether training on it would be wrong. What is merely odd, or dropped by the pipeline, is not.
+    """
+
+    kind: str
+    message: str
+    where: tuple[str, ...] = ()
+    count: int | None = None
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        count = len(self.where) if self.count is None else self.count
+        places = first_few(self.where) if self.where else ""
+        rest = count - len(self.where)
+        places += f" and {rest} more" if self.where and rest > 0 and len(self.where) <= 5 else ""
+        return f"{self.kind}: {self.message}" + (f" [{count}: {places}]" if places else "")
+
+
+def refuse_fatal(findings: Iterable[Finding]) -> None:
+    """Stop if a run on these data would be wrong.
+
+    Raises:
+        UserError: Every fatal finding, a line each.
+    """
+    fatal = [str(finding) for finding in findings if finding.fatal]
+    if fatal:
+        raise UserError("\n".join(fatal))

@@ -1,0 +1,26 @@
+"""What several hooks need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from eyetoy_mm.errors import UserError
+
+
+def unwrapped(runner: Runner) -> Any:  # a module; types of its attributes are not known
+    """The model itself, where it is wrapped for several processes."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def check_same(train: Sequence[str], val: Sequence[str], advice: str) -> None:
+    """Refuse classes that differ in training and validation; as many in both, or none where they have no names."""
+    for label, (first, second) in enumerate(zip(train, val)):
+        if first != second:
+            raise UserError(
+                f"label {label} is {first!r} in training and {second!r} in validation: both need the same classes in "
+                f"the same order. {advice}"
+            )
