@@ -11,6 +11,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
+* `ssd_head`: SSD of mmdet 3.3.0 does not predict;
 * `numpy_names`: files of mmcv, mmdet and mmpretrain use names and conversions that NumPy 2 no longer has;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare;
@@ -33,6 +34,7 @@ from eyetoy_mm.compat import (
     numpy_names,
     panoptic_api,
     pkg_resources_shim,
+    ssd_head,
     sync_bn_alone,
 )
 
@@ -52,6 +54,7 @@ _TRAPS = (
     mmseg_text_packages,
     mmseg_tools,
     panoptic_api,
+    ssd_head,
 )
 
 
