@@ -3,6 +3,7 @@
 try:
     from mmengine.registry import DATASETS as MMENGINE_DATASETS
     from mmengine.registry import HOOKS as MMENGINE_HOOKS
+    from mmengine.registry import LOOPS as MMENGINE_LOOPS
     from mmengine.registry import MODELS as MMENGINE_MODELS
     from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
     from mmengine.registry import Registry
@@ -21,6 +22,7 @@ DATASETS = Registry(
     locations=["eyetoy_mm.datasets.cifar", "eyetoy_mm.datasets.class_folders"],  # they need mmpretrain
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.hooks"])
+LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.exact_resume"])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,

@@ -9,7 +9,8 @@ from mmengine.runner import Runner
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined
-from eyetoy_mm.engine.hooks import SaveOnSignalHook
+from eyetoy_mm.engine.exact_resume import go_on_exactly
+from eyetoy_mm.engine.hooks import SaveOnSignalHook, SeedIterationsHook
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
 
@@ -35,9 +36,11 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         config.load_from = None if resume == "auto" else resume
     check_exists(config.get("load_from"))
     check_data(config, "train", "val")
+    go_on_exactly(config)
     with joined(config), occupied(config.work_dir, force):
         runner = Runner.from_cfg(config)
         runner.register_hook(SaveOnSignalHook())
+        runner.register_hook(SeedIterationsHook())
         with explained_disk_errors(config.work_dir):
             runner.train()
 

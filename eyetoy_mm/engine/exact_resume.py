@@ -1,0 +1,214 @@
+"""A run that goes on as if it had not been interrupted: same data, same augmentation, same random numbers.
+
+mmengine saves weights, optimizer and schedules. What it does not save: how far the data were read. In epochs it starts
+the one again that was interrupted, with the augmentations of the first; in iterations it reads and augments all earlier
+batches to leave them out.
+
+Here a sample's augmentation is seeded by the run's seed and the sample's position in the stream of data. It does not
+depend on which worker reads it, nor on how many there are, and what was seen is left out by its index. In another
+number of processes with the same batch size over all of them, the data come in the same order. What the model draws
+is seeded by iteration: :class:`~eyetoy_mm.engine.hooks.SeedIterationsHook`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch.utils.data import DataLoader, Dataset
+
+from eyetoy_mm.engine.hooks.seed_iterations import seed_all
+from eyetoy_mm.registry import LOOPS
+
+
+class Position(int):
+    """An index of a data set that knows where in the stream of data it stands: ``(seed, epoch, number)``."""
+
+    stream: tuple[int, int, int]
+
+    def __new__(cls, index: int, stream: tuple[int, int, int]) -> Position:
+        """Make one."""
+        position = super().__new__(cls, index)
+        position.stream = stream
+        return position
+
+    def __reduce__(self) -> tuple[type[Position], tuple[int, tuple[int, int, int]]]:
+        return Position, (int(self), self.stream)
+
+
+class SeededDataset(Dataset):
+    """A data set whose samples are read with the seed of their position; in all else the data set itself."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if isinstance(index, Position):
+            seed_all(*index.stream)
+        return self.dataset[int(index)]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset" or name.startswith("__"):  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class PositionedBatches:
+    """Batches of indices that know their position, from any batch sampler.
+
+    Attributes:
+        start: How many batches are left out when it is iterated over next.
+    """
+
+    def __init__(self, batches: Any, seed: int) -> None:
+        self.batches = batches
+        self.seed = seed
+        self.start = 0
+
+    @property
+    def sampler(self) -> Any:
+        """Of single indices."""
+        return self.batches.sampler
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        start, self.start = self.start, 0
+        rank, world_size = dist.get_dist_info()
+        epoch, number = getattr(self.sampler, "epoch", 0), rank
+        for batch, indices in enumerate(self.batches):
+            if batch >= start:
+                yield [Position(x, (self.seed, epoch, number + i * world_size)) for i, x in enumerate(indices)]
+            number += len(indices) * world_size
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "batches":
+            raise AttributeError(name)
+        return getattr(self.batches, name)
+
+
+def positioned(loader: DataLoader, seed: int) -> DataLoader:
+    """A loader of the same batches, whose samples are seeded by their position."""
+    return DataLoader(
+        SeededDataset(loader.dataset),
+        batch_sampler=PositionedBatches(loader.batch_sampler, seed),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )
+
+
+class _Exact:
+    """What both loops have in common: a loader of positions, made anew where a run goes on."""
+
+    runner: Runner
+    dataloader: DataLoader
+    _iter: int
+
+    def __init__(self, runner: Runner, dataloader: Any, *args: Any, **kwargs: Any) -> None:
+        self._settings = dataloader
+        super().__init__(runner, self._loader(runner, dataloader), *args, **kwargs)  # type: ignore[call-arg]
+
+    def _loader(self, runner: Runner, dataloader: Any) -> DataLoader:
+        if not isinstance(dataloader, DataLoader):
+            dataloader = runner.build_dataloader(copy.deepcopy(dataloader), seed=runner.seed)
+        return positioned(dataloader, runner.seed)
+
+    def _start_again(self) -> None:
+        """Have samplers begin anew, with the seed of the run that goes on.
+
+        They were built before its checkpoint was read, with another seed where the config has none, and some had begun.
+        """
+        if not isinstance(self._settings, DataLoader):
+            seeded: Any = self.dataloader.dataset
+            self._settings["dataset"] = seeded.dataset
+            self.dataloader = self._loader(self.runner, self._settings)
+
+
+@LOOPS.register_module()
+class ExactEpochBasedTrainLoop(_Exact, EpochBasedTrainLoop):
+    """mmengine's loop over epochs; one that was interrupted goes on where it was."""
+
+    def run(self) -> torch.nn.Module:
+        """Train."""
+        if self._iter:
+            self._start_again()
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """Iterate over one epoch, or over what is left of it."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        done = self._iter - self._epoch * len(self.dataloader)
+        self.dataloader.batch_sampler.start = done  # type: ignore[union-attr]
+        for index, data_batch in enumerate(self.dataloader, done):
+            self.run_iter(index, data_batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+
+@LOOPS.register_module()
+class ExactIterBasedTrainLoop(_Exact, IterBasedTrainLoop):
+    """mmengine's loop over iterations, which goes on without reading what was seen."""
+
+    dataloader_iterator: Any
+
+    def run(self) -> torch.nn.Module:
+        """Train."""
+        if self._iter:
+            self.dataloader_iterator = None  # ends its workers
+            self._start_again()
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        if self._iter:
+            self.dataloader_iterator = self._iterator_after(self._iter)
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._decide_current_val_interval()
+            if (
+                self.runner.val_loop is not None
+                and self._iter >= self.val_begin
+                and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
+            ):
+                self.runner.val_loop.run()
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _iterator_after(self, batches: int) -> Any:
+        from mmengine.runner.loops import _InfiniteDataloaderIterator
+
+        passes, sampler = 0, self.dataloader.batch_sampler.sampler  # type: ignore[union-attr]
+        if hasattr(sampler, "epoch"):  # one that ends and is begun again; infinite ones have no use for its number
+            passes, batches = divmod(batches, len(self.dataloader))
+            sampler.set_epoch(passes)
+        self.dataloader.batch_sampler.start = batches  # type: ignore[union-attr]
+        iterator = _InfiniteDataloaderIterator(self.dataloader)
+        iterator._epoch = passes
+        return iterator
+
+
+def go_on_exactly(config: Config) -> None:
+    """Have a config's training go on exactly where it is interrupted; loops of other kinds stay as they are."""
+    loop = config.train_cfg
+    by_epoch = "EpochBasedTrainLoop" if loop.get("by_epoch", True) else "IterBasedTrainLoop"
+    kind = loop.get("type", by_epoch)
+    name = (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
+    if name in ("EpochBasedTrainLoop", "IterBasedTrainLoop"):
+        loop.pop("by_epoch", None)
+        loop["type"] = f"eyetoy_mm.Exact{name}"

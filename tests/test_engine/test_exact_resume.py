@@ -1,0 +1,177 @@
+"""Runs that were interrupted go on as if they had not been."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import eyetoy_mm  # noqa: F401
+
+pytest.importorskip("mmengine")
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from mmengine.runner import Runner
+
+from eyetoy_mm.engine.exact_resume import PositionedBatches, go_on_exactly
+from eyetoy_mm.engine.hooks import SeedIterationsHook
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Samples that draw from all three generators, and count how often they are read."""
+
+    metainfo = dict(classes=("a",))
+    read: list[int] = []
+
+    def __len__(self) -> int:
+        return 11
+
+    def __getitem__(self, index: int) -> dict:
+        self.read.append(index)
+        noise = torch.randn(4) + random.random() + float(np.random.rand())
+        return dict(inputs=torch.full((4,), float(index)) / 10 + noise)
+
+
+class Dropping(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def forward(self, inputs, mode="tensor"):
+        out = self.layers(torch.stack(inputs) if isinstance(inputs, list) else inputs)
+        return dict(loss=F.mse_loss(out, inputs.sum(1, keepdim=True)))
+
+
+class Losses(Hook):
+    """Keeps the losses; ends the run in the middle of an iteration, after all that it has to do."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, end: int | None = None) -> None:
+        self.end, self.values = end, {}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.values[runner.iter] = outputs["loss"].item()
+        if runner.iter + 1 == self.end:
+            raise KeyboardInterrupt
+
+
+def train(
+    work_dir: Path, end: int | None = None, resume: bool = False, workers: int = 0, **settings
+) -> dict[int, float]:
+    loader = dict(
+        dataset=dict(type="Noisy"), batch_size=3,
+        num_workers=workers, persistent_workers=settings.pop("persistent", False),
+        sampler=dict(type="DefaultSampler", shuffle=True), collate_fn=dict(type="default_collate"),
+    )  # fmt: skip
+    loader |= settings.pop("loader", {})
+    hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1, by_epoch=False))
+    config = dict(
+        train_cfg=dict(by_epoch=True, max_epochs=4),
+        optim_wrapper=dict(optimizer=dict(type="Adam", lr=0.01)),
+        param_scheduler=dict(type="CosineAnnealingLR", T_max=12, by_epoch=False),
+        randomness=dict(seed=3),
+        custom_hooks=[dict(type="EMAHook")],
+    )
+    config = Config(
+        dict(config | settings, default_hooks=hooks, log_level="ERROR", work_dir=str(work_dir), resume=resume)
+    )
+    go_on_exactly(config)
+    config.train_dataloader = loader
+    losses = Losses(end)
+    config.experiment_name = f"{work_dir}-{end}-{resume}-{workers}"
+    runner = Runner.from_cfg(Config(dict(config, model=dict(type="Dropping"))))
+    runner.register_hook(SeedIterationsHook())
+    runner.register_hook(losses)
+    try:
+        runner.train()
+    except KeyboardInterrupt:
+        assert end
+    return losses.values
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered():
+    MODELS.register_module(module=Dropping)
+    DATASETS.register_module(module=Noisy)
+    yield
+    del MODELS.module_dict["Dropping"], DATASETS.module_dict["Noisy"]
+
+
+ITERATIONS = dict(
+    train_cfg=dict(by_epoch=False, max_iters=14),
+    loader=dict(sampler=dict(type="InfiniteSampler", shuffle=True)),
+)
+PASSES = dict(train_cfg=dict(by_epoch=False, max_iters=14))  # a sampler that ends, begun again
+
+
+@pytest.mark.parametrize(
+    ("settings", "end"),
+    [
+        ({}, 2), ({}, 4), ({}, 9),  # in an epoch, at the end of one, in a later one
+        (dict(randomness=dict(seed=None)), 6),
+        (ITERATIONS, 5), (ITERATIONS | dict(randomness=dict(seed=None)), 5), (PASSES, 6),
+    ],
+)  # fmt: skip
+def test_losses_are_those_of_the_uninterrupted_run(settings, end, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # mmengine waits between passes
+    before = train(tmp_path / "run", end, **settings)
+    if settings.get("randomness", {}).get("seed", 0) is None:  # the seed of the first run is in its checkpoint
+        saved = torch.load(tmp_path / f"run/iter_{end}.pth", weights_only=False)["meta"]["seed"]
+        settings = settings | dict(randomness=dict(seed=saved))
+        whole = train(tmp_path / "whole", **settings)
+        settings = settings | dict(randomness=dict(seed=None))
+    else:
+        whole = train(tmp_path / "whole", **settings)
+    after = train(tmp_path / "run", resume=True, **settings)
+    assert len(whole) == (14 if "train_cfg" in settings else 16)
+    assert before == {step: whole[step] for step in range(end)}
+    assert after == {step: whole[step] for step in range(end, len(whole))}
+
+
+def test_any_number_of_workers(tmp_path):
+    whole = train(tmp_path / "0", **ITERATIONS)
+    assert train(tmp_path / "2", 5, workers=2, persistent=True, **ITERATIONS) == {s: whole[s] for s in range(5)}
+    assert train(tmp_path / "2", resume=True, workers=1, **ITERATIONS) == {s: whole[s] for s in range(5, 14)}
+
+
+def test_what_was_seen_is_not_read_again(tmp_path):
+    train(tmp_path, 9)
+    Noisy.read.clear()
+    train(tmp_path, resume=True)
+    assert len(Noisy.read) == 4 * 11 - (2 * 11 + 3)  # two epochs of 4 batches are over, and a batch of the third
+
+
+def test_more_processes_read_the_same_data_in_the_same_order(monkeypatch):
+    def stream(rank: int, world_size: int, batch_size: int) -> list[tuple]:
+        from mmengine.dataset import InfiniteSampler
+        from torch.utils.data import BatchSampler
+
+        for place in ("mmengine.dataset.sampler.get_dist_info", "mmengine.dist.get_dist_info"):
+            monkeypatch.setattr(place, lambda: (rank, world_size))
+        sampler = InfiniteSampler(Noisy(), seed=1)
+        batches = PositionedBatches(BatchSampler(sampler, batch_size, drop_last=True), seed=1)
+        return [[(int(x), x.stream) for x in batch] for batch, _ in zip(batches, range(6), strict=False)]
+
+    one, two = stream(0, 1, 4), [stream(rank, 2, 2) for rank in (0, 1)]
+    for alone, first, second in zip(one, *two, strict=True):
+        assert sorted(alone, key=lambda sample: sample[1]) == sorted(first + second, key=lambda sample: sample[1])
+
+
+def test_iterations_and_processes_draw_different_numbers(monkeypatch):
+    from types import SimpleNamespace
+
+    drawn = set()
+    for rank in (0, 1):
+        monkeypatch.setattr("mmengine.dist.get_rank", lambda rank=rank: rank)
+        for step in range(3):
+            for _ in range(2):  # the same each time
+                SeedIterationsHook().before_train_iter(SimpleNamespace(seed=0, iter=step), 0)
+                drawn.add((float(torch.rand(())), random.random(), float(np.random.rand())))
+    assert len(drawn) == 6 and len({numbers[0] for numbers in drawn}) == 6
