@@ -6,8 +6,11 @@ from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 from mmengine.runner import Runner
 
+from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
+from eyetoy_mm.engine.hooks import CompareResumedHook, PrepareWeightsHook
+from eyetoy_mm.engine.resume import choose_start
 from eyetoy_mm.errors import UserError
 
 
@@ -26,12 +29,16 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         if "auto_scale_lr" not in config:
             raise UserError(f"{config.filename} has no auto_scale_lr=dict(base_batch_size=...) to scale from")
         config.auto_scale_lr.enable = True
-    if resume is not None:
-        config.resume = True
-        config.load_from = None if resume == "auto" else resume
+    start = choose_start(config, resume)
     check_exists(config.get("load_from"))
+    may_stay = names_that_may_stay(config)
     check_data(config, "train", "val")
-    Runner.from_cfg(config).train()
+    runner = Runner.from_cfg(config)
+    runner.logger.info(start)
+    runner.register_hook(PrepareWeightsHook())
+    runner.register_hook(CompareResumedHook(config.load_from if config.get("resume") else None))
+    with allow_missing(may_stay):
+        runner.train()
 
 
 def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None) -> None:
@@ -60,5 +67,21 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
     runner = Runner.from_cfg(config)
     if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
         runner.register_hook(PrepareTTAHook(config.tta_model))
+    runner.register_hook(PrepareWeightsHook())
     check_fits(runner.model, checkpoint)
     runner.test()
+
+
+def names_that_may_stay(config: Config) -> list[str]:
+    """``load_from_allow_missing`` of a config: tensors or modules that no checkpoint has to have; ``*`` is any text.
+
+    Raises:
+        UserError: It is not a list of names.
+    """
+    names = config.get("load_from_allow_missing") or []
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(
+            "load_from_allow_missing must be a list of names of tensors or modules of the model, such as "
+            f"['backbone.norm3'], got {names!r}"
+        )
+    return list(names)

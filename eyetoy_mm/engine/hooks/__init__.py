@@ -3,6 +3,15 @@
 from eyetoy_mm.engine.hooks.cls_labels import CheckClsLabelsHook
 from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
+from eyetoy_mm.engine.hooks.resume import CompareResumedHook
 from eyetoy_mm.engine.hooks.seg_labels import CheckSegLabelsHook
+from eyetoy_mm.engine.hooks.weights import PrepareWeightsHook
 
-__all__ = ["CheckClsLabelsHook", "CheckDetDataHook", "CheckSegLabelsHook", "EvaluateUntrainedHook"]
+__all__ = [
+    "CheckClsLabelsHook",
+    "CheckDetDataHook",
+    "CheckSegLabelsHook",
+    "CompareResumedHook",
+    "EvaluateUntrainedHook",
+    "PrepareWeightsHook",
+]
