@@ -211,10 +211,10 @@ def _in_model(name: str, root: str) -> str:
 
 
 def _norms_of_other_maps(loaded: Loaded, roots: list[str], state: State) -> set[str]:
-    """Norms of maps that a classifier does not have: its file has one of the last map, ``norm3.``, or none."""
+    """Norms of maps that a classifier does not have: its file has one, of the last map, ``norm3.``."""
     pattern = re.compile(rf"({'|'.join(map(re.escape, roots))})norm(\d+)\.")
     there = {match[2] for name in state if (match := pattern.match(name))}
-    return {name for name in loaded.missing if pattern.match(name)} if len(there) <= 1 else set()
+    return {name for name in loaded.missing if pattern.match(name)} if len(there) == 1 else set()
 
 
 def _is_of_a_deeper_model(name: str, names: Iterable[str]) -> bool:
