@@ -103,7 +103,12 @@ def prepare(
         if not found:
             raise CheckpointError(f"{source}: no name starts with {prefix!r}, but {first_few(rest, 8)}")
         state = found
-    state = _named_as_in(unwrapped(model), state, source)
+    model = unwrapped(model)
+    state = named_as_in(model, state)
+    for name, part in _backbones(model):
+        if isinstance(part, StagedBackbone):
+            own, rest = split(state, name)
+            state = _joined(state, rest, f"{name}." if name else "", fitting(part, own, source))
     if not any(isinstance(checkpoint.get(key), Mapping) for key in WRAPPINGS):
         checkpoint.clear()  # bare tensors
     checkpoint["state_dict"] = state
@@ -130,11 +135,11 @@ def _backbones(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Modul
         yield from _backbones(module, f"{name}.{child}" if name else child)
 
 
-def _named_as_in(model: nn.Module, state: State, source: str) -> State:
-    """The tensors of a file under the names that they have in the model.
+def named_as_in(model: nn.Module, state: State) -> State:
+    """The tensors of a file under the names that they have in a model.
 
-    A file may be of a whole model or of its backbone alone, whatever the model is; those of ours take what their
-    ``split`` takes, published names too.
+    A file may be of a whole model or of its backbone alone, whatever the model is; backbones of ours take what their
+    ``split`` takes, published names too, and what earlier versions of theirs saved.
     """
     parts = list(_backbones(model))
     if len(parts) != 1:
@@ -145,7 +150,12 @@ def _named_as_in(model: nn.Module, state: State, source: str) -> State:
         return _as_whole_or_as_backbone(model, state, prefix or "backbone.")
     has_prefix = any(key.startswith(prefix) for key in state)
     own, rest = part.split(state, prefix if prefix and has_prefix else None)
-    own = fitting(part, part.migrate(own, version(own)), source)
+    if not prefix:
+        rest = {}  # heads, where the backbone is all of the model
+    return _joined(state, rest, prefix, part.migrate(own, version(own)))
+
+
+def _joined(state: State, rest: State, prefix: str, own: State) -> State:
     return with_versions_of(state, rest | {prefix + key: x for key, x in own.items()})
 
 

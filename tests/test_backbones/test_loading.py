@@ -22,6 +22,7 @@ from eyetoy_mm.backbones import NAT, EyeToy
 from eyetoy_mm.backbones.nat_checkpoints import to_official
 from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+from eyetoy_mm.engine.checkpoint import check_fits
 from eyetoy_mm.engine.launch import names_that_may_stay
 from eyetoy_mm.errors import UserError
 
@@ -118,6 +119,20 @@ def test_published_names_load_into_a_model(tmp_path: Path) -> None:
     state, model = shuffled(ours(out_indices=(1,))), ours(out_indices=(1,))
     load_checkpoint(model, saved(to_official(state), tmp_path))
     assert same(model, state)
+
+
+def test_a_models_file_loads_into_one_of_ours_alone(tmp_path: Path) -> None:
+    state, backbone = shuffled(ours()), NAT(**SMALL)
+    load_checkpoint(backbone, saved({"state_dict": state}, tmp_path))
+    assert same(backbone, without(state, "backbone."))
+
+
+def test_every_tool_takes_published_names_and_files_without_meta(tmp_path: Path) -> None:
+    state, model = shuffled(ours(out_indices=(1,))), ours(out_indices=(1,))
+    for names in (state, to_official(state)):
+        check_fits(model, saved(names, tmp_path))
+    with pytest.raises(UserError, match="does not fit the model of this config: 2 missing"):
+        check_fits(model, saved(without(state, "backbone."), tmp_path))
 
 
 @pytest.mark.parametrize("prefix", [None, "backbone"])
