@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -188,12 +188,13 @@ def _refuse(
             f"{source}: nothing of it fits this {type(model).__name__}. The file has {first_few(state, 3)}; the model "
             f"has {first_few(sorted(names), 3)}. Is it of another model, or are its names behind another prefix?"
         )
+    modules = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
     norms = _norms_of_other_maps(loaded, roots, state)
     for root in roots:
         if isinstance(parts.get(root.removesuffix(".")), StagedBackbone):
             continue  # `fitting` has refused it, or allowed it
         lost = [name for name in sorted(failed - norms) if name.startswith(root)]
-        deeper = [name for name in loaded.unexpected if name.startswith(root) and _is_of_a_deeper_model(name, names)]
+        deeper = [name for name in loaded.unexpected if name.startswith(root) and _is_of_a_deeper_model(name, modules)]
         lost, deeper = (
             [x for x in some if not is_allowed(x) and not is_allowed(_in_model(x, root))] for some in (lost, deeper)
         )
@@ -227,9 +228,8 @@ def _norms_of_other_maps(loaded: Loaded, roots: list[str], state: State) -> set[
     return {name for name in loaded.missing if pattern.match(name)} if len(there) == 1 else set()
 
 
-def _is_of_a_deeper_model(name: str, names: Iterable[str]) -> bool:
+def _is_of_a_deeper_model(name: str, modules: set[str]) -> bool:
     """Whether a tensor is of a block beyond the last that the model has, as ``layer3.6.conv1.weight``."""
-    modules = {".".join(known.split(".")[:depth]) for known in names for depth in range(1, known.count(".") + 1)}
     parents = name.split(".")[:-1]
     for depth in range(1, len(parents) + 1):
         if ".".join(parents[:depth]) not in modules:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
-from eyetoy_mm.engine.hooks import CompareResumedHook, PrepareWeightsHook
+from eyetoy_mm.engine.hooks import CheckInitialisedHook, CompareResumedHook, PrepareWeightsHook
 from eyetoy_mm.engine.resume import choose_start
 from eyetoy_mm.errors import UserError
 
@@ -35,6 +35,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     check_data(config, "train", "val")
     runner = Runner.from_cfg(config)
     runner.logger.info(start)
+    runner.register_hook(CheckInitialisedHook())
     runner.register_hook(PrepareWeightsHook())
     runner.register_hook(CompareResumedHook(config.load_from if config.get("resume") else None))
     with allow_missing(may_stay):

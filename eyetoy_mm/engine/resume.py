@@ -106,16 +106,16 @@ def settle(runner: Runner, checkpoint: dict[str, Any], source: str) -> str:
     _check_classes(runner, checkpoint["meta"], source)
     saved, asked = _saved_config(checkpoint), read_config(runner.cfg.pretty_text)
     _check_optimizer(runner, checkpoint["optimizer"], saved, asked, source)
+    meta = checkpoint["meta"]
+    head = f"resume from {source}, at epoch {meta['epoch']}, iteration {meta['iter']}"
     notes = [
-        *_settle_batches(runner, checkpoint["meta"], saved),
+        *_settle_batches(runner, meta, saved),
         *_settle_schedule(runner, checkpoint),
         *_settle_optimizer(runner, checkpoint["optimizer"]),
         *_other_state(runner, checkpoint, asked),
         *_other_settings(saved, asked),
         *_what_is_left(runner, checkpoint, source),
     ]
-    meta = checkpoint["meta"]
-    head = f"resume from {source}, at epoch {meta['epoch']}, iteration {meta['iter']}"
     if not notes:
         return f"{head}: nothing differs from the run that saved it"
     return "\n".join(

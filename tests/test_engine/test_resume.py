@@ -110,6 +110,26 @@ def test_a_longer_schedule_is_that_of_a_run_that_always_had_it(name: str, tmp_pa
     assert found[12] != expected[12]  # the schedules do differ
 
 
+def test_in_iterations_too(tmp_path: Path) -> None:
+    def settings(iterations: int) -> dict[str, Any]:
+        schedule = [
+            dict(type="LinearLR", start_factor=0.1, end=3, by_epoch=False),
+            dict(type="PolyLR", begin=3, end=iterations, by_epoch=False),
+        ]
+        hook = dict(type="CheckpointHook", interval=5, by_epoch=False)
+        hooks = dict(logger=dict(type="LoggerHook", interval=1), checkpoint=hook)
+        loop = dict(by_epoch=False, max_iters=iterations, val_interval=100)
+        return dict(param_scheduler=schedule, train_cfg=loop, default_hooks=hooks)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    launch.train(tiny(whole, **settings(20)))
+    launch.train(tiny(parts, **settings(10)))
+    launch.train(tiny(parts, **settings(20)), resume=str(parts / "iter_5.pth"))  # in the middle of an epoch
+    expected, found = rates(whole), rates(parts)
+    assert {step: found[step] for step in range(11, 21)} == {step: expected[step] for step in range(11, 21)}
+    assert found[10] == expected[10] > 0
+
+
 def test_the_same_schedule_goes_on_as_it_was_saved(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     config = dict(param_scheduler=SCHEDULES["warm-up and cosine"](4), log_level="INFO")
