@@ -1,7 +1,7 @@
 """Weights that do not fit, and runs that go on with another config: what is said before the first step.
 
-Each case makes its input in an empty folder and runs the package's own functions on it: a classifier of mmpretrain with a
-backbone of two blocks, on sixteen random images.
+Each case makes its input in an empty folder and runs the package's own functions on it: a classifier of mmpretrain with
+a backbone of two blocks, on sixteen random images.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def another_size(folder: Path) -> None:
 
 
 def torchvisions(folder: Path) -> str:
-    """torchvision's own file, which fits the backbone."""
+    """The file of ResNet-18 as torchvision saves it, which fits the backbone."""
     import torchvision
 
     train(config(folder, RESNET, 512, load_from=saved(folder, torchvision.models.resnet18().state_dict())))

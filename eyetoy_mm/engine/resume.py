@@ -153,11 +153,14 @@ def _check_optimizer(
 ) -> None:
     if not isinstance(runner.optim_wrapper, OptimWrapper):
         return
-    before, now = (str(_get(config, "optim_wrapper", "optimizer", "type")) for config in (saved, asked))
+    types = [str(_get(config, "optim_wrapper", "optimizer", "type")).split(".")[-1] for config in (saved, asked)]
     groups, saved_groups = runner.optim_wrapper.optimizer.param_groups, state["param_groups"]
     restart = f"To start it afresh from these weights, set load_from = {source!r} and leave --resume out"
-    if (saved and before != now) or _settings(saved_groups) != _settings(groups):
-        was = before if saved else f"one with {', '.join(sorted(_settings(saved_groups)))}"
+    # Releases of torch add settings to an optimizer; where no config was saved, these tell that each kind keeps.
+    kept = {"betas", "momentum", "alpha", "rho"}
+    differs = types[0] != types[1] if saved else _settings(saved_groups) & kept != _settings(groups) & kept
+    if differs:
+        was = types[0] if saved else f"one with {', '.join(sorted(_settings(saved_groups)))}"
         raise UserError(
             f"{source} has the state of the optimizer {was}, which {type(runner.optim_wrapper.optimizer).__name__} "
             f"of the config cannot go on with. {restart}, or set the optimizer that it had"
@@ -259,7 +262,11 @@ def _keys_of(name: str) -> list[str]:
 
 
 def _constants(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: list(x) if isinstance(x, tuple) else x for key, x in state.items() if key not in _POSITION}
+    return {key: _plain(x) for key, x in state.items() if key not in _POSITION}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _settle_optimizer(runner: Runner, state: dict[str, Any]) -> Iterator[str]:
@@ -270,7 +277,9 @@ def _settle_optimizer(runner: Runner, state: dict[str, Any]) -> Iterator[str]:
     scheduled = {key for each in schedulers for key in _keys_of(each.param_name)}
     groups = runner.optim_wrapper.optimizer.param_groups
     for key in sorted(_settings(groups) - scheduled):
-        if [group.get(key) for group in state["param_groups"]] != [group.get(key) for group in groups]:
+        if key not in state["param_groups"][0]:
+            continue  # of a later release of torch, which sets it
+        if [_plain(group.get(key)) for group in state["param_groups"]] != [_plain(group.get(key)) for group in groups]:
             yield f"optimizer: {key} {_range(state['param_groups'], key)} -> {_range(groups, key)}, the config's"
             for group, now in zip(state["param_groups"], groups):
                 group[key] = now.get(key)
