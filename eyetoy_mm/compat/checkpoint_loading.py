@@ -34,6 +34,7 @@ import importlib.metadata
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -42,7 +43,7 @@ from typing import Any, NoReturn
 
 from eyetoy_mm.compat._import_hooks import after_import
 
-__all__ = ["LAST_READ", "CheckpointError", "apply", "needed"]
+__all__ = ["LAST_READ", "CheckpointError", "apply", "needed", "peek"]
 
 LAST_READ: ContextVar[str] = ContextVar("LAST_READ", default="the checkpoint")
 """The file or address that mmengine's loaders read last: what is made of it is done by functions that are not told."""
@@ -77,6 +78,15 @@ def apply() -> None:
     after_import("mmengine.logging.history_buffer", _prepare_history_buffer)
     after_import("mmengine.optim.scheduler.param_scheduler", _prepare_one_cycle)
     after_import("mmengine.runner.checkpoint", _prepare_loaders)
+
+
+def peek(path: str | os.PathLike[str]) -> Any:
+    """What a local file contains, as safely as everything else is loaded; the tensors are read when they are used."""
+    import torch
+
+    mapped = zipfile.is_zipfile(path)  # what PyTorch wrote before 1.6 is read at once
+    with torch.serialization.safe_globals(_WHILE_READING):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 # --- What checkpoints may contain -----------------------------------------------------------------------------------

@@ -9,18 +9,21 @@ from mmengine.runner import Runner
 from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
-from eyetoy_mm.engine.hooks import CheckInitialisedHook, CompareResumedHook, PrepareWeightsHook
+from eyetoy_mm.engine.distributed import joined
+from eyetoy_mm.engine.hooks import CheckInitialisedHook, CompareResumedHook, PrepareWeightsHook, SaveOnSignalHook
 from eyetoy_mm.engine.resume import choose_start
+from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
 
 
-def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False) -> None:
+def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False, force: bool = False) -> None:
     """Train.
 
     Args:
         config: As :func:`~eyetoy_mm.engine.config.load_config` gives it.
         resume: The checkpoint to go on from, or ``"auto"`` for the latest one in the work dir.
         auto_scale_lr: Scale the learning rate to the real batch size.
+        force: Run in a work dir that another run is using.
 
     Raises:
         UserError: What is missing or does not fit.
@@ -29,17 +32,20 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         if "auto_scale_lr" not in config:
             raise UserError(f"{config.filename} has no auto_scale_lr=dict(base_batch_size=...) to scale from")
         config.auto_scale_lr.enable = True
-    start = choose_start(config, resume)
     check_exists(config.get("load_from"))
+    check_exists(resume if resume != "auto" else None)
     may_stay = names_that_may_stay(config)
     check_data(config, "train", "val")
-    runner = Runner.from_cfg(config)
-    runner.logger.info(start)
-    runner.register_hook(CheckInitialisedHook())
-    runner.register_hook(PrepareWeightsHook())
-    runner.register_hook(CompareResumedHook(config.load_from if config.get("resume") else None))
-    with allow_missing(may_stay):
-        runner.train()
+    with joined(config), occupied(config.work_dir, force):
+        start = choose_start(config, resume)
+        runner = Runner.from_cfg(config)
+        runner.logger.info(start)
+        runner.register_hook(SaveOnSignalHook())
+        runner.register_hook(CheckInitialisedHook())
+        runner.register_hook(PrepareWeightsHook())
+        runner.register_hook(CompareResumedHook(config.load_from if config.get("resume") else None))
+        with explained_disk_errors(config.work_dir), allow_missing(may_stay):
+            runner.train()
 
 
 def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None) -> None:
@@ -65,12 +71,13 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
         if "tta_model" not in config or "tta_pipeline" not in config:
             raise UserError(f"{config.filename} has no test-time augmentation: tta_model and tta_pipeline are missing")
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
-    runner = Runner.from_cfg(config)
-    if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
-        runner.register_hook(PrepareTTAHook(config.tta_model))
-    runner.register_hook(PrepareWeightsHook())
-    check_fits(runner.model, checkpoint)
-    runner.test()
+    with joined(config):
+        runner = Runner.from_cfg(config)
+        if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
+            runner.register_hook(PrepareTTAHook(config.tta_model))
+        runner.register_hook(PrepareWeightsHook())
+        check_fits(runner.model, checkpoint)
+        runner.test()
 
 
 def names_that_may_stay(config: Config) -> list[str]:

@@ -19,11 +19,10 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper, ReduceOnPlateauParamScheduler
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from eyetoy_mm.engine.checkpoint import check_state_fits
 from eyetoy_mm.errors import UserError, first_few
-from eyetoy_mm.paths import is_address
 from eyetoy_mm.state_dicts import unwrap
 
 # --- Where a run starts -----------------------------------------------------------------------------------------------
@@ -47,11 +46,17 @@ def choose_start(config: Config, resume: str | None) -> str:
     if resume is None and config.get("resume") and not config.get("load_from"):
         resume = "auto"
     if resume == "auto":
-        resume = latest_checkpoint(Path(config.work_dir))
+        resume = latest_checkpoint(config.work_dir)
         config.resume = resume is not None
         if resume is None:
             start = f"the weights of {config.load_from}" if config.get("load_from") else "initial weights"
             return f"nothing to resume in {config.work_dir}: this is its first start, from {start}"
+        config.load_from = resume
+        named = last_named(config.work_dir)
+        is_it = named is None or Path(named).name == Path(resume).name
+        return f"resume from {resume}" + (
+            "" if is_it else f", for {named}, the last to be saved, is not there or broken"
+        )
     if resume is not None:
         config.resume, config.load_from = True, resume
     if config.get("resume"):
@@ -59,24 +64,26 @@ def choose_start(config: Config, resume: str | None) -> str:
     return f"start from the weights of {config.load_from}" if config.get("load_from") else "start from initial weights"
 
 
-def latest_checkpoint(work_dir: Path) -> str | None:
-    """The checkpoint that a work dir names as its last, or None where no run has saved one there.
+def latest_checkpoint(work_dir: str) -> str | None:
+    """The newest whole checkpoint of a work dir, or None where no run has saved one there; the same in all processes.
 
     Raises:
-        UserError: It is not there.
+        UserError: A run has saved one, and none is left that is whole.
     """
-    pointer = work_dir / "last_checkpoint"
-    if not pointer.is_file():
-        return None
-    latest = pointer.read_text().strip()
-    if is_address(latest) or Path(latest).is_file():
-        return latest
-    others = sorted(work_dir.glob("*.pth"), key=lambda path: path.stat().st_mtime, reverse=True)
-    there = f"there are {first_few(map(str, others))}: --resume CHECKPOINT" if others else "there is no other"
-    raise UserError(
-        f"{pointer} names {latest or 'nothing'}, which is not there. To go on from another, {there}; to start anew, "
-        f"take {pointer} away"
-    )
+    latest, named = find_latest_checkpoint(work_dir), last_named(work_dir)
+    if latest is None and named is not None:
+        pointer = Path(work_dir) / "last_checkpoint"
+        raise UserError(
+            f"{pointer} names {named or 'nothing'}, and neither that nor another checkpoint there is whole. To go on "
+            f"from one elsewhere: --resume CHECKPOINT; to start anew, take {pointer} away"
+        )
+    return latest
+
+
+def last_named(work_dir: str) -> str | None:
+    """What the ``last_checkpoint`` of a work dir says."""
+    pointer = Path(work_dir) / "last_checkpoint"
+    return pointer.read_text().strip() if pointer.is_file() else None
 
 
 # --- What differs -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,15 @@ def test_another_optimizer_is_refused(wrapper: dict, message: str, saved: Path, 
         go_on(saved, tmp_path, optim_wrapper=dict(type="OptimWrapper", **wrapper))
 
 
+def test_what_later_releases_of_torch_add_to_an_optimizer_is_no_difference(saved: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(saved / "epoch_2.pth", weights_only=False)
+    for group in checkpoint["optimizer"]["param_groups"]:
+        del group["fused"]
+    torch.save(checkpoint, tmp_path / "epoch_2.pth")
+    text = go_on(tmp_path, tmp_path / "on", param_scheduler=SCHEDULES["poly"](8))
+    assert "optimizer: " not in text and "param_scheduler: " in text
+
+
 def test_another_model_is_refused(saved: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(saved / "epoch_2.pth", weights_only=False)
     checkpoint["state_dict"]["linear.weight"] = torch.zeros(2, 4)
@@ -300,19 +310,20 @@ def test_a_first_start_that_shall_go_on_takes_its_weights(saved: Path, tmp_path:
 
 
 @pytest.mark.parametrize("key", ["resume=True", "--resume"])
-def test_the_second_start_goes_on(key: str, tmp_path: Path) -> None:
-    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_4.pth"))
-    (tmp_path / "iter_4.pth").touch()
-    config = Config(dict(work_dir=str(tmp_path), resume=key == "resume=True", load_from=None))
-    resume.choose_start(config, "auto" if key == "--resume" else None)
-    assert config.resume and config.load_from == str(tmp_path / "iter_4.pth")
+def test_the_second_start_goes_on(key: str, saved: Path) -> None:
+    config = Config(dict(work_dir=str(saved), resume=key == "resume=True", load_from=None))
+    assert resume.choose_start(config, "auto" if key == "--resume" else None) == f"resume from {saved / 'epoch_2.pth'}"
+    assert config.resume and config.load_from == str(saved / "epoch_2.pth")
 
 
-def test_a_last_checkpoint_that_is_not_there(tmp_path: Path) -> None:
-    (tmp_path / "last_checkpoint").write_text("work_dirs/a/iter_8.pth")
-    (tmp_path / "iter_4.pth").touch()
-    with pytest.raises(UserError, match=r"names work_dirs/a/iter_8.pth, which is not there. .*iter_4.pth: --resume"):
-        resume.choose_start(Config(dict(work_dir=str(tmp_path))), "auto")
+def test_a_last_checkpoint_that_is_not_there(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "last_checkpoint").write_text("epoch_2.pth")
+    config = Config(dict(work_dir=str(tmp_path), load_from="weights.pth"))
+    with pytest.raises(UserError, match=r"names epoch_2.pth, and neither that nor another checkpoint there is whole"):
+        resume.choose_start(config, "auto")
+    shutil.copy(saved / "epoch_1.pth", tmp_path)
+    message = f"resume from {tmp_path / 'epoch_1.pth'}, for epoch_2.pth, the last to be saved, is not there or broken"
+    assert resume.choose_start(config, "auto") == message and config.load_from == str(tmp_path / "epoch_1.pth")
 
 
 def test_mmengine_alone_forgets_the_longer_schedule(saved: Path, tmp_path: Path) -> None:

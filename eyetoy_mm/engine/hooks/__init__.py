@@ -5,6 +5,7 @@ from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
 from eyetoy_mm.engine.hooks.resume import CompareResumedHook
+from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
 from eyetoy_mm.engine.hooks.seg_labels import CheckSegLabelsHook
 from eyetoy_mm.engine.hooks.weights import PrepareWeightsHook
 
@@ -16,4 +17,5 @@ __all__ = [
     "CompareResumedHook",
     "EvaluateUntrainedHook",
     "PrepareWeightsHook",
+    "SaveOnSignalHook",
 ]

@@ -23,8 +23,8 @@ class CheckInitialisedHook(Hook):
     """Refuse modules with ``init_cfg`` of type ``Pretrained`` whose weights are, after all, as they were built.
 
     Swin, BEiT, PVT and others of mmdet and mmseg read the file in their own ``init_weights``, and say nothing of what
-    does not fit. Looked at are tensors of two or more dimensions, which no file has as they were built by chance; it may
-    have fixed ones, such as sines of positions.
+    does not fit. Looked at are tensors of two or more dimensions, which no file has as they were built by chance; fixed
+    ones, such as sines of positions, may be in it.
     """
 
     priority = "VERY_HIGH"
@@ -54,8 +54,8 @@ class CheckInitialisedHook(Hook):
             if same:
                 raise CheckpointError(
                     f"{source} does not fit {name or 'the model'}: {len(same)} of {len(built)} weights are as they "
-                    f"were built ({first_few(same, 6)}). Is it of another arch, or are its names others? What may stay has "
-                    f"to be named in the config: load_from_allow_missing = [{same[0].rpartition('.')[0]!r}, ...]"
+                    f"were built ({first_few(same, 6)}). Is it of another arch, or are its names others? What may stay "
+                    f"has to be named in the config: load_from_allow_missing = [{same[0].rpartition('.')[0]!r}, ...]"
                 )
         self.built = {}
 
