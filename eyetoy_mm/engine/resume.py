@@ -91,7 +91,7 @@ def last_named(work_dir: str) -> str | None:
 
 def run_facts(runner: Runner) -> dict[str, Any]:
     """What a checkpoint has to know of a run beside its config."""
-    return {"world_size": get_world_size()}
+    return {"world_size": get_world_size(), "epoch_length": len(runner.train_dataloader)}
 
 
 def settle(runner: Runner, checkpoint: dict[str, Any], source: str) -> str:
@@ -197,15 +197,14 @@ def _settle_batches(runner: Runner, meta: dict[str, Any], saved: Mapping[str, An
             f"images in a step: {was} -> {now}. The learning rate is "
             + ("scaled to that" if scaled else "the config's, not scaled to that (--auto-scale-lr would)")
         )
-    epoch, iteration = meta["epoch"], meta["iter"]
-    if not isinstance(runner.train_loop, EpochBasedTrainLoop) or not epoch or iteration % epoch:
-        return
+    epoch, iteration, before = meta["epoch"], meta["iter"], meta.get("epoch_length")
     length = len(runner.train_dataloader)
-    if iteration // epoch != length:
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    if by_epoch and before not in (None, length) and iteration == epoch * before:
         meta["iter"] = epoch * length
         yield (
-            f"iterations of an epoch: {iteration // epoch} -> {length}. It goes on after epoch {epoch}, and iterations "
-            f"are counted as if all epochs had {length}: {iteration} -> {epoch * length}"
+            f"iterations of an epoch: {before} -> {length}. It goes on after epoch {epoch}, and iterations are counted "
+            f"as if all epochs had {length}: {iteration} -> {epoch * length}"
         )
 
 
