@@ -205,11 +205,20 @@ def weights_alone(folder: Path) -> None:
         train(config(folder, **_longer()), resume=saved(folder, state))
 
 
-def last_checkpoint_is_gone(folder: Path) -> None:
+def last_checkpoint_is_gone(folder: Path) -> str:
     """The file that ``last_checkpoint`` names was deleted."""
     with _of_a_finished_run(folder) as path:
         Path(path).unlink()
-        train(config(folder, **_longer()), resume="auto")
+        train(config(folder), resume="auto")
+    return log(folder, "resume from")
+
+
+def all_checkpoints_are_gone(folder: Path) -> None:
+    """Every file of the work dir was deleted."""
+    with _of_a_finished_run(folder):
+        for path in (folder / "run").glob("*.pth"):
+            path.unlink()
+        train(config(folder), resume="auto")
 
 
 CASES: dict[str, Callable[[Path], Any]] = {
@@ -228,4 +237,5 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "--resume: other classes": other_classes,
     "--resume: weights alone": weights_alone,
     "--resume: the last checkpoint is gone": last_checkpoint_is_gone,
+    "--resume: all checkpoints are gone": all_checkpoints_are_gone,
 }
