@@ -8,6 +8,7 @@ has no version is of the first.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.errors import first_few
 
 State = dict[str, Tensor]
+WRAPPINGS = ("state_dict", "model", "model_state_dict")
+"""Keys behind which trainers keep the tensors of a model, beside those of its training."""
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
@@ -28,13 +31,13 @@ def unwrap(loaded: object, filename: str) -> State:
     """Named tensors of a loaded checkpoint, without what trainers wrap around them.
 
     Args:
-        loaded: What a loader gave: the tensors, or a dict that has them as ``state_dict`` or ``model``.
+        loaded: What a loader gave: the tensors, or a dict that has them behind one of :data:`WRAPPINGS`.
         filename: Of the file, for messages.
 
     Raises:
         CheckpointError: It is not a dict of named tensors.
     """
-    for wrapping in ("state_dict", "model"):
+    for wrapping in WRAPPINGS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapping), Mapping):
             loaded = loaded[wrapping]
     if not isinstance(loaded, Mapping) or not loaded:
@@ -152,3 +155,47 @@ def compare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Differ
             if key in wanted and x.shape != wanted[key].shape
         ],
     )
+
+
+# --- Loading ----------------------------------------------------------------------------------------------------------
+
+_ANOTHER_SHAPE = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What did not load: of the module and not in the file, the other way round, and of both with another shape."""
+
+    missing: list[str]
+    unexpected: list[str]
+    reshaped: dict[str, tuple[list[int], list[int]]]
+    """Shapes in the file and in the module."""
+
+
+def load_fitting(module: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
+    """Load what fits, as the module itself loads: with what its hooks rename, resize or add.
+
+    Args:
+        module: It is changed.
+        state: Tensors under its names.
+
+    Raises:
+        RuntimeError: A tensor cannot be copied for another reason than its shape; in torch's words.
+    """
+    reshaped = {}
+    try:
+        result = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        found = _ANOTHER_SHAPE.findall(str(error))
+        reshaped = {name: (_sizes(there), _sizes(here)) for name, there, here in found}
+        if not reshaped:
+            raise
+        fitting = with_versions_of(state, {key: x for key, x in state.items() if key not in reshaped})
+        result = module.load_state_dict(fitting, strict=False)
+    # A batch norm's count of batches is used by none of the field's models, and older files have none.
+    missing = [key for key in result.missing_keys if key not in reshaped and not key.endswith("num_batches_tracked")]
+    return Loaded(missing, list(result.unexpected_keys), reshaped)
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number.strip()]

@@ -3,18 +3,23 @@
 Three exceptions, which are logged. A file may have stages and norms that the backbone was built without, because of its
 ``out_indices``. It may have a classifier's ``head.`` beside the backbone's own names. And one of a classifier, with its
 one norm of the last map, starts a backbone for other maps with fresh norms, as in the published recipes of the field.
+What :func:`allow_missing` names may differ, too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit, update_init_info
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.errors import first_few
@@ -22,6 +27,36 @@ from eyetoy_mm.state_dicts import State, compare, unusable, unwrap, version
 
 if TYPE_CHECKING:
     from eyetoy_mm.backbones.staged import InitCfg, StagedBackbone
+
+
+_ALLOWED: ContextVar[tuple[str, ...] | None] = ContextVar("_ALLOWED", default=None)
+
+
+@contextmanager
+def allow_missing(names: Sequence[str]) -> Iterator[None]:
+    """Within: every backbone, of whatever package, loads whole from every file that it is given, but for these names.
+
+    Args:
+        names: Of tensors or modules of the model, ``"backbone.norm3"``; ``*`` stands for any characters.
+    """
+    token = _ALLOWED.set(tuple(names))
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
+
+
+def every_backbone_is_checked() -> bool:
+    """Whether this runs within :func:`allow_missing`."""
+    return _ALLOWED.get() is not None
+
+
+def is_allowed(name: str) -> bool:
+    """Whether :func:`allow_missing` names this tensor of a model, or a module that it is in."""
+    return any(
+        name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
+        for pattern in _ALLOWED.get() or ()
+    )
 
 
 def read_state(filename: str, map_location: str = "cpu") -> State:
@@ -53,8 +88,10 @@ def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
     if is_of_classifier and list(backbone.out_indices) != _norms(own):
         unused += [key for key in own if key in wanted and key.startswith("norm")]
         fresh = [key for key in wanted if key.startswith("norm")]
+    unused += [key for key, x in own.items() if key not in unused and _may_differ(key, x, wanted)]
+    fresh += [key for key in wanted if key not in fresh and is_allowed(f"backbone.{key}")]
     taken = {key: x for key, x in own.items() if key not in unused}
-    difference = compare(taken, {key: x for key, x in wanted.items() if key not in fresh})
+    difference = compare(taken, {key: x for key, x in wanted.items() if key in taken or key not in fresh})
     if difference:
         raise CheckpointError(
             f"{filename} does not fit this {type(backbone).__name__}, and nothing was loaded: {difference}. "
@@ -66,7 +103,7 @@ def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
         )
     for what, keys in (
         ("not used, for the backbone has no such output, stage or head", unused),
-        ("left as they were", fresh),
+        ("left as they were", [key for key in fresh if key not in taken]),
     ):
         if keys:
             print_log(f"{filename}: {what}: {', '.join(keys)}", logger="current")
@@ -111,6 +148,11 @@ def strict(init_cfg: InitCfg) -> list[dict[str, Any]]:
             raise ValueError(f"init_cfg of type Pretrained needs a checkpoint, a file or an address, got {config!r}")
     others = [config for config in configs if config["type"] not in pretrained]
     return others + [dict(config, type=StrictPretrainedInit) for config in configs if config["type"] in pretrained]
+
+
+def _may_differ(key: str, x: Tensor, wanted: State) -> bool:
+    """Whether a tensor that the backbone has not, or has with another shape, is allowed by name."""
+    return is_allowed(f"backbone.{key}") and (key not in wanted or wanted[key].shape != x.shape)
 
 
 def _norms(keys: Iterable[str]) -> list[int]:

@@ -5,6 +5,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `mmcv_ops`: mmcv-lite has no compiled ops, and without them mmdet.models and mmseg.models do not import;
 * `sync_bn_alone`: mmcv's synchronised batch norm does not build in a process of its own;
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
+* `partial_loading`: mmengine loads what fits of a checkpoint, nothing of it too, and goes on;
 * `whole_checkpoints`: a run that is killed while it saves leaves half a file, or none;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
@@ -34,6 +35,7 @@ from eyetoy_mm.compat import (
     norm_without_eps,
     numpy_names,
     panoptic_api,
+    partial_loading,
     pkg_resources_shim,
     ssd_head,
     sync_bn_alone,
@@ -46,6 +48,7 @@ _TRAPS = (
     mmcv_ops,
     sync_bn_alone,
     checkpoint_loading,
+    partial_loading,
     whole_checkpoints,
     flop_handles,
     downstream_configs,

@@ -57,6 +57,7 @@ class _WrappingFinder:
 
 _STAND_INS = _StandInFinder()
 _WRAPPERS = _WrappingFinder()
+_CALLBACKS: dict[str, list[Callable[[ModuleType], None]]] = {}
 
 
 def find_real_spec(
@@ -95,11 +96,15 @@ def wrap_import(fullname: str, wrapper: ImportWrapper) -> None:
 
 
 def after_import(fullname: str, callback: Callable[[ModuleType], None]) -> None:
-    """Calls `callback(module)` once `fullname` is imported; now, if it already is."""
+    """Calls `callback(module)` once `fullname` is imported, after those of earlier calls; now, if it already is."""
+    callbacks = _CALLBACKS.setdefault(fullname, [])
+    if callback not in callbacks:
+        callbacks.append(callback)
 
     def wrapper(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
         execute(module)
-        callback(module)
+        for each in callbacks:
+            each(module)
 
     wrap_import(fullname, wrapper)
     if fullname in sys.modules:

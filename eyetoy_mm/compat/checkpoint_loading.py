@@ -36,13 +36,17 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable
+from contextvars import ContextVar
 from importlib.util import find_spec
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
 from eyetoy_mm.compat._import_hooks import after_import
 
-__all__ = ["CheckpointError", "apply", "needed", "peek"]
+__all__ = ["LAST_READ", "CheckpointError", "apply", "needed", "peek"]
+
+LAST_READ: ContextVar[str] = ContextVar("LAST_READ", default="the checkpoint")
+"""The file or address that mmengine's loaders read last: what is made of it is done by functions that are not told."""
 
 
 class CheckpointError(RuntimeError):
@@ -202,6 +206,7 @@ class _SafeLoad:
         def load_checkpoint(filename: Any, *args: Any, **kwargs: Any) -> Any:
             import torch
 
+            LAST_READ.set(str(filename))
             with torch.serialization.safe_globals(_WHILE_READING):
                 try:
                     return load(filename, *args, **kwargs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmengine.model import is_model_wrapper
 from torch import nn
 
+from eyetoy_mm.backbones.loading import named_as_in, unwrapped
 from eyetoy_mm.backbones.pretrained import read_state
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
@@ -26,14 +26,15 @@ def check_exists(path: str | None) -> None:
 def check_fits(model: nn.Module, path: str) -> None:
     """Check that a checkpoint has exactly the model's weights, so that nothing is loaded in part.
 
-    mmengine loads what fits and logs the rest, which is right to fine-tune and wrong to evaluate.
+    mmengine loads what fits and logs the rest, which is right to fine-tune and wrong to evaluate. Names may be any that
+    :func:`.named_as_in` knows, published ones too, and the file needs no ``meta``.
 
     Raises:
         UserError: Weights are missing, too many or of another shape; the message names the first of each.
         CheckpointError: The file is not a checkpoint that can be loaded safely.
     """
     check_exists(path)
-    check_state_fits(model, read_state(path), path)
+    check_state_fits(model, named_as_in(unwrapped(model), read_state(path)), path)
 
 
 def check_state_fits(model: nn.Module, state: State, name: str) -> None:
@@ -47,7 +48,7 @@ def check_state_fits(model: nn.Module, state: State, name: str) -> None:
     Raises:
         UserError: Weights are missing, too many or of another shape, or cannot be weights; the message names the first.
     """
-    inner: nn.Module = model.get_submodule("module") if is_model_wrapper(model) else model
+    inner = unwrapped(model)
     state, wanted = migrated(state, inner), inner.state_dict()
     difference = compare(state, wanted)
     if difference:

@@ -6,11 +6,19 @@ from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 from mmengine.runner import Runner
 
+from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined
 from eyetoy_mm.engine.exact_resume import go_on_exactly
-from eyetoy_mm.engine.hooks import SaveOnSignalHook, SeedIterationsHook
+from eyetoy_mm.engine.hooks import (
+    CheckInitialisedHook,
+    CompareResumedHook,
+    PrepareWeightsHook,
+    SaveOnSignalHook,
+    SeedIterationsHook,
+)
+from eyetoy_mm.engine.resume import choose_start
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
 
@@ -31,17 +39,24 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         if "auto_scale_lr" not in config:
             raise UserError(f"{config.filename} has no auto_scale_lr=dict(base_batch_size=...) to scale from")
         config.auto_scale_lr.enable = True
-    if resume is not None:
-        config.resume = True
-        config.load_from = None if resume == "auto" else resume
     check_exists(config.get("load_from"))
+    check_exists(resume if resume != "auto" else None)
+    may_stay = names_that_may_stay(config)
     check_data(config, "train", "val")
     go_on_exactly(config)
     with joined(config), occupied(config.work_dir, force):
+        start = choose_start(config, resume)
         runner = Runner.from_cfg(config)
-        runner.register_hook(SaveOnSignalHook())
-        runner.register_hook(SeedIterationsHook())
-        with explained_disk_errors(config.work_dir):
+        runner.logger.info(start)
+        for hook in (
+            SaveOnSignalHook(),
+            SeedIterationsHook(),
+            CheckInitialisedHook(),
+            PrepareWeightsHook(),
+            CompareResumedHook(config.load_from if config.get("resume") else None),
+        ):
+            runner.register_hook(hook)
+        with explained_disk_errors(config.work_dir), allow_missing(may_stay):
             runner.train()
 
 
@@ -72,5 +87,21 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
         runner = Runner.from_cfg(config)
         if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
             runner.register_hook(PrepareTTAHook(config.tta_model))
+        runner.register_hook(PrepareWeightsHook())
         check_fits(runner.model, checkpoint)
         runner.test()
+
+
+def names_that_may_stay(config: Config) -> list[str]:
+    """``load_from_allow_missing`` of a config: tensors or modules that no checkpoint has to have; ``*`` is any text.
+
+    Raises:
+        UserError: It is not a list of names.
+    """
+    names = config.get("load_from_allow_missing") or []
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(
+            "load_from_allow_missing must be a list of names of tensors or modules of the model, such as "
+            f"['backbone.norm3'], got {names!r}"
+        )
+    return list(names)

@@ -55,18 +55,18 @@ if "CompatTinyModel" not in MODELS:
             return {"score": np.float64(-mean), "loss": np.float32(mean), "count": len(results), "rows": np.ones(2)}
 
 
-def build(work_dir: str, name: str, **kwargs: Any) -> Runner:
-    """Builds a runner of four epochs.
+def config(work_dir: str, name: str, **kwargs: Any) -> Config:
+    """The config of four epochs.
 
     Args:
         work_dir: Where it writes.
         name: Unique per process; mmengine keeps logs under it.
-        **kwargs: More arguments of the config, such as resume and load_from.
+        **kwargs: More arguments of the config, such as resume and load_from, or others in place of these.
     """
     loader = dict(
         dataset=dict(type="CompatTinyDataset"), batch_size=4, num_workers=0, collate_fn=dict(type="default_collate")
     )
-    config = Config(
+    return Config(
         dict(
             model=dict(type="CompatTinyModel"),
             work_dir=work_dir,
@@ -91,10 +91,14 @@ def build(work_dir: str, name: str, **kwargs: Any) -> Runner:
             custom_hooks=[dict(type="EMAHook")],
             randomness=dict(seed=3),
             log_level="ERROR",
-            **kwargs,
         )
+        | kwargs
     )
-    return Runner.from_cfg(config)
+
+
+def build(work_dir: str, name: str, **kwargs: Any) -> Runner:
+    """A runner of :func:`config`."""
+    return Runner.from_cfg(config(work_dir, name, **kwargs))
 
 
 if __name__ == "__main__":

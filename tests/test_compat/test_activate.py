@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from eyetoy_mm import compat
+from eyetoy_mm.compat import _import_hooks
 
 BLOCK = """
+import importlib
 import sys
 
 class Blocker:
@@ -88,3 +91,18 @@ def test_mmseg_without_its_text_packages_says_what_to_install(run_python: Callab
         "import eyetoy_mm\ntry:\n    import mmseg\nexcept ModuleNotFoundError as error:\n    print(error.name, error)\n"
     )
     assert "pip install ftfy regex" in run_python(code, tmp_path)
+
+
+def test_several_traps_may_wait_for_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, seen = "eyetoy_waited_for", []
+    (tmp_path / f"{name}.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    first, second = (lambda module: seen.append(module.value)), (lambda module: seen.append(-module.value))
+    for callback in (first, second, first):
+        _import_hooks.after_import(name, callback)
+    try:
+        importlib.import_module(name)
+    finally:
+        sys.modules.pop(name, None)
+        del _import_hooks._WRAPPERS.wrappers[name], _import_hooks._CALLBACKS[name]
+    assert seen == [1, -1]

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 
 for _name in ("mmdet", "mmseg", "mmpretrain"):
     pytest.importorskip(_name)
@@ -89,6 +90,23 @@ def test_weights_that_are_not_published_are_an_error_by_name(name: str) -> None:
 def test_a_part_of_a_config_is_not_a_model() -> None:
     with pytest.raises(ValueError, match="eyetoy_mm::_base_/backbones/nat is a part of configs"):
         hub.get_model("eyetoy_mm::_base_/backbones/nat")
+
+
+def test_mmpretrain_loads_the_file_that_the_metafile_names(tmp_path: Path) -> None:
+    import mmpretrain
+
+    from eyetoy_mm.backbones.nat_checkpoints import to_official
+
+    name = "nat-mini_8xb128_in1k"
+    state = mmpretrain.get_model(name).state_dict()
+    torch.save(to_official(state), path := str(tmp_path / "nat_mini.pth"))
+    loaded = mmpretrain.get_model(name, pretrained=path).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    torch.save({"x": torch.ones(2)}, path)
+    with pytest.raises(
+        CheckpointError, match=r"nat_mini.pth does not fit this NAT, and nothing was loaded: 251 missing"
+    ):
+        mmpretrain.get_model(name, pretrained=path)
 
 
 def test_mmpretrain_by_name() -> None:

@@ -3,15 +3,21 @@
 from eyetoy_mm.engine.hooks.cls_labels import CheckClsLabelsHook
 from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
+from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
+from eyetoy_mm.engine.hooks.resume import CompareResumedHook
 from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
 from eyetoy_mm.engine.hooks.seed_iterations import SeedIterationsHook
 from eyetoy_mm.engine.hooks.seg_labels import CheckSegLabelsHook
+from eyetoy_mm.engine.hooks.weights import PrepareWeightsHook
 
 __all__ = [
     "CheckClsLabelsHook",
     "CheckDetDataHook",
+    "CheckInitialisedHook",
     "CheckSegLabelsHook",
+    "CompareResumedHook",
     "EvaluateUntrainedHook",
+    "PrepareWeightsHook",
     "SaveOnSignalHook",
     "SeedIterationsHook",
 ]

@@ -1,0 +1,241 @@
+"""Weights that do not fit, and runs that go on with another config: what is said before the first step.
+
+Each case makes its input in an empty folder and runs the package's own functions on it: a classifier of mmpretrain with
+a backbone of two blocks, on sixteen random images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from eyetoy_mm.engine.checkpoint import check_fits
+from eyetoy_mm.engine.launch import train
+
+NAT = dict(type="eyetoy_mm.NAT", arch=None, embed_dims=8, depths=(1, 1), num_heads=(1, 1), kernel_size=3, mlp_ratio=1)
+RESNET = dict(type="ResNet", depth=18, out_indices=(3,))
+
+
+def config(folder: Path, backbone: dict[str, Any] = NAT, channels: int = 16, **changes: Any) -> Config:
+    """The config of a run of two epochs of four steps, with its images."""
+    import mmcv
+
+    for name in ("ant", "bee"):
+        for index in range(8):
+            path = folder / "photos" / name / f"{index}.png"
+            if not path.exists():
+                mmcv.imwrite(np.random.default_rng(index).integers(0, 255, (32, 32, 3), dtype=np.uint8), str(path))
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]
+    model = dict(
+        type="ImageClassifier",
+        backbone=dict(backbone) | (dict(out_indices=(1,)) if backbone["type"] == NAT["type"] else {}),
+        neck=dict(type="GlobalAveragePooling"),
+        head=dict(type="LinearClsHead", num_classes=2, in_channels=channels, loss=dict(type="CrossEntropyLoss")),
+    )
+    dataset = dict(type="CustomDataset", data_root=str(folder / "photos"), pipeline=pipeline)
+    settings: dict[str, Any] = dict(
+        default_scope="mmpretrain",
+        custom_imports=dict(imports=["eyetoy_mm", "mmpretrain"]),
+        experiment_name=f"trust-{folder.name}-{os.urandom(4).hex()}",
+        work_dir=str(folder / "run"),
+        model=model,
+        data_preprocessor=dict(num_classes=2, mean=[127.0] * 3, std=[60.0] * 3),
+        train_dataloader=dict(batch_size=4, num_workers=0, dataset=dataset, sampler=dict(type="DefaultSampler")),
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.01)),
+        param_scheduler=[dict(type="PolyLR", end=8, by_epoch=False)],
+        default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1)),
+        randomness=dict(seed=0),
+        log_level="INFO",
+    )
+    return Config(settings | changes)
+
+
+def saved(folder: Path, content: Any) -> str:
+    """A checkpoint file."""
+    torch.save(content, path := folder / "weights.pth")
+    return str(path)
+
+
+def log(folder: Path, *starts: str) -> str:
+    """Lines of the logs of a run that begin so, and what is indented below them."""
+    lines = [line for file in sorted((folder / "run").glob("*/*.log")) for line in file.read_text().splitlines()]
+    found, inside = [], False
+    for line in lines:
+        text = line.split(" - INFO - ")[-1].split(" - WARNING - ")[-1]
+        inside = text.startswith(starts) or (inside and line.startswith("  "))
+        found += [text] if inside else []
+    return "\n".join(found)
+
+
+@contextmanager
+def _of_a_finished_run(folder: Path) -> Iterator[str]:
+    train(config(folder))
+    yield str(folder / "run" / "epoch_2.pth")
+
+
+def _longer(**changes: Any) -> dict[str, Any]:
+    return dict(train_cfg=dict(by_epoch=True, max_epochs=4)) | changes
+
+
+# --- Weights ----------------------------------------------------------------------------------------------------------
+
+
+def nothing_fits(folder: Path) -> None:
+    """A file of other names."""
+    train(config(folder, load_from=saved(folder, {"state_dict": {"encoder.weight": torch.ones(2)}})))
+
+
+def heads_alone(folder: Path) -> None:
+    """A file of heads."""
+    head = {"head.fc.weight": torch.ones(2, 512), "head.fc.bias": torch.ones(2)}
+    train(config(folder, RESNET, 512, load_from=saved(folder, {"state_dict": head})))
+
+
+def another_size(folder: Path) -> None:
+    """A file of a deeper model of torchvision's."""
+    import torchvision
+
+    train(config(folder, RESNET, 512, load_from=saved(folder, torchvision.models.resnet34().state_dict())))
+
+
+def torchvisions(folder: Path) -> str:
+    """The file of ResNet-18 as torchvision saves it, which fits the backbone."""
+    import torchvision
+
+    train(config(folder, RESNET, 512, load_from=saved(folder, torchvision.models.resnet18().state_dict())))
+    return log(folder, "loaded ")
+
+
+def not_numbers(folder: Path) -> None:
+    """Weights that diverged."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    init_default_scope("mmpretrain")
+    state = MODELS.build(config(folder).model).state_dict()
+    train(config(folder, load_from=saved(folder, {key: x * torch.nan for key, x in state.items()})))
+
+
+def no_checkpoint(folder: Path) -> None:
+    """A pickle of something else."""
+    train(config(folder, load_from=saved(folder, {"epoch": 3, "results": [1.0, 2.0]})))
+
+
+def tested_with_a_backbones_file(folder: Path) -> None:
+    """A backbone's file for ``eyetoy test``."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    init_default_scope("mmpretrain")
+    model: Any = MODELS.build(config(folder).model)
+    check_fits(model, saved(folder, model.backbone.state_dict()))
+
+
+# --- Runs that go on --------------------------------------------------------------------------------------------------
+
+
+def first_start(folder: Path) -> str:
+    """``--resume`` where there is nothing yet, with ``load_from``."""
+    with _of_a_finished_run(folder) as weights:
+        settings = config(folder, load_from=weights, work_dir=str(folder / "next"))
+    train(settings, resume="auto")
+    (folder / "next").rename(folder / "run" / "next")
+    return "\n".join(
+        line.split(" - INFO - ")[-1]
+        for file in (folder / "run" / "next").glob("*/*.log")
+        for line in file.read_text().splitlines()
+        if "nothing to resume" in line or "INFO - loaded " in line
+    )
+
+
+def longer_schedule(folder: Path) -> str:
+    """Twice the epochs, in training and schedule."""
+    with _of_a_finished_run(folder):
+        train(config(folder, param_scheduler=[dict(type="PolyLR", end=16, by_epoch=False)], **_longer()), resume="auto")
+    return log(folder, "resume from", "Epoch(train) [4]")
+
+
+def longer_training_alone(folder: Path) -> None:
+    """Twice the epochs, and the schedule as it was."""
+    with _of_a_finished_run(folder):
+        train(config(folder, **_longer()), resume="auto")
+
+
+def another_batch_size(folder: Path) -> str:
+    """Half of the images in a step, another seed and weight decay."""
+    with _of_a_finished_run(folder):
+        settings = config(
+            folder,
+            **_longer(
+                param_scheduler=[dict(type="PolyLR", end=32, by_epoch=False)],
+                optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.01, weight_decay=0.2)),
+                randomness=dict(seed=1),
+            ),
+        )
+        settings.train_dataloader.batch_size = 2
+        train(settings, resume="auto")
+    return log(folder, "resume from")
+
+
+def another_optimizer(folder: Path) -> None:
+    """SGD after AdamW."""
+    with _of_a_finished_run(folder):
+        sgd = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.01))
+        train(config(folder, **_longer(optim_wrapper=sgd)), resume="auto")
+
+
+def other_classes(folder: Path) -> None:
+    """A class that is called otherwise."""
+    with _of_a_finished_run(folder):
+        settings = config(folder, **_longer())
+        (folder / "photos" / "bee").rename(folder / "photos" / "wasp")
+        train(settings, resume="auto")
+
+
+def weights_alone(folder: Path) -> None:
+    """``--resume`` with a file that has no training state."""
+    with _of_a_finished_run(folder) as path:
+        state = torch.load(path, weights_only=False)["state_dict"]
+        train(config(folder, **_longer()), resume=saved(folder, state))
+
+
+def last_checkpoint_is_gone(folder: Path) -> str:
+    """The file that ``last_checkpoint`` names was deleted."""
+    with _of_a_finished_run(folder) as path:
+        Path(path).unlink()
+        train(config(folder), resume="auto")
+    return log(folder, "resume from")
+
+
+def all_checkpoints_are_gone(folder: Path) -> None:
+    """Every file of the work dir was deleted."""
+    with _of_a_finished_run(folder):
+        for path in (folder / "run").glob("*.pth"):
+            path.unlink()
+        train(config(folder), resume="auto")
+
+
+CASES: dict[str, Callable[[Path], Any]] = {
+    "load_from: nothing of it fits": nothing_fits,
+    "load_from: heads alone": heads_alone,
+    "load_from: of a deeper model": another_size,
+    "load_from: torchvision's file": torchvisions,
+    "load_from: NaN": not_numbers,
+    "load_from: not a checkpoint": no_checkpoint,
+    "test: a backbone's file": tested_with_a_backbones_file,
+    "--resume on a first start, with load_from": first_start,
+    "--resume: a longer schedule": longer_schedule,
+    "--resume: longer training, the schedule as it was": longer_training_alone,
+    "--resume: another batch size, seed and weight decay": another_batch_size,
+    "--resume: another optimizer": another_optimizer,
+    "--resume: other classes": other_classes,
+    "--resume: weights alone": weights_alone,
+    "--resume: the last checkpoint is gone": last_checkpoint_is_gone,
+    "--resume: all checkpoints are gone": all_checkpoints_are_gone,
+}
