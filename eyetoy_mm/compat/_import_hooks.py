@@ -37,6 +37,7 @@ class _WrappingFinder:
 
     def __init__(self) -> None:
         self.wrappers: dict[str, ImportWrapper] = {}
+        self.owners: dict[str, str] = {}  # the file that each wrapper is of
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -87,8 +88,20 @@ def stand_in_for(fullname: str, file: Path) -> None:
         sys.meta_path.append(_STAND_INS)  # type: ignore[arg-type]
 
 
-def wrap_import(fullname: str, wrapper: ImportWrapper) -> None:
-    """Has `wrapper(execute, module)` called instead of `execute(module)` when `fullname` is imported."""
+def wrap_import(fullname: str, wrapper: ImportWrapper, owner: str | None = None) -> None:
+    """Has `wrapper(execute, module)` called instead of `execute(module)` when `fullname` is imported.
+
+    Args:
+        fullname: Dotted name of the module.
+        wrapper: What is called.
+        owner: The file that it is of; that of `wrapper` when None.
+
+    Raises:
+        ValueError: Another file wraps this import, and would lose it without a word.
+    """
+    owner = _file_of(wrapper) if owner is None else owner
+    if _WRAPPERS.owners.setdefault(fullname, owner) != owner:
+        raise ValueError(f"{_WRAPPERS.owners[fullname]} wraps the import of {fullname} already; {owner} needs another")
     _WRAPPERS.wrappers[fullname] = wrapper
     if _WRAPPERS not in sys.meta_path:
         sys.meta_path.insert(0, _WRAPPERS)  # type: ignore[arg-type]
@@ -101,9 +114,13 @@ def after_import(fullname: str, callback: Callable[[ModuleType], None]) -> None:
         execute(module)
         callback(module)
 
-    wrap_import(fullname, wrapper)
+    wrap_import(fullname, wrapper, _file_of(callback))
     if fullname in sys.modules:
         callback(sys.modules[fullname])
+
+
+def _file_of(function: Callable[..., Any]) -> str:
+    return function.func.__module__ if isinstance(function, functools.partial) else function.__module__
 
 
 def replace_function(module: ModuleType, name: str, wrapper: Callable[[Function], Function]) -> None:
