@@ -36,7 +36,8 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
         try:
             main(*args, **kwargs)
         except (UserError, CheckpointError, DataFileError) as error:
-            sys.exit(f"error: {error}")
+            # A loader's process hands over the whole traceback as the message; the error's own stands last.
+            sys.exit(f"error: {str(error).rpartition(f'{type(error).__name__}: ')[2].strip()}")
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package not in _OPENMMLAB:

@@ -7,6 +7,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
 * `data_files`: mmengine and the toolboxes run what YAML, pickles and the configs in checkpoints say;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
+* `image_sizes`: images of any size are decoded, whatever memory that takes;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
@@ -25,6 +26,7 @@ from eyetoy_mm.compat import (
     data_files,
     downstream_configs,
     flop_handles,
+    image_sizes,
     mmcv_ops,
     mmseg_text_packages,
     mmseg_tools,
@@ -43,6 +45,7 @@ _TRAPS = (
     sync_bn_alone,
     checkpoint_loading,
     data_files,
+    image_sizes,
     flop_handles,
     downstream_configs,
     model_zoo,

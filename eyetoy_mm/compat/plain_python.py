@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 MAX_SIZE = 1_000_000
 """Values in a config, each counted as often as it is printed, and characters of a computed text."""
 _MAX_BITS = 4096  # of a computed integer
+_MAX_STEPS = 100_000  # of comprehensions
 
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -212,7 +213,7 @@ class _Reader:
         for value in list(values):
             self.assign(loop.target, value)
             yield from self.each(inner)
-            if self.steps > MAX_SIZE:
+            if self.steps > _MAX_STEPS:
                 self.refuse(loop.iter, "too large")
         self.names = before
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from torch import nn
 
@@ -11,6 +13,8 @@ from eyetoy_mm.backbones.pretrained import read_state
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
 from eyetoy_mm.state_dicts import State, compare, migrated, unusable
+
+_LONGEST_PATH = 4096  # characters
 
 
 def check_exists(path: str | None) -> None:
@@ -21,6 +25,39 @@ def check_exists(path: str | None) -> None:
     """
     if path is not None and not is_address(path) and not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}")
+
+
+def check_last_checkpoint(config: Config) -> None:
+    """Check that the checkpoint from which mmengine would resume by itself is one of this run's.
+
+    The file ``last_checkpoint`` in the work dir names it, and may name any file of the machine, or an address.
+
+    Raises:
+        UserError: It names one outside of the work dir and of the ``out_dir`` of the checkpoint hook, or none.
+    """
+    note = Path(config.work_dir, "last_checkpoint")
+    if not config.get("resume") or config.get("load_from") or not note.is_file():
+        return
+    with open(note, encoding="utf-8", errors="replace") as file:
+        named = file.read(_LONGEST_PATH).strip()
+    hook = (config.get("default_hooks") or {}).get("checkpoint") or {}
+    folders = [str(config.work_dir), *([hook["out_dir"]] if hook.get("out_dir") else [])]
+    if not any(_is_inside(named, folder) for folder in folders):
+        raise UserError(
+            f"{note} says to resume from {named}, which is not in {' or '.join(folders)}: the weights of "
+            f"something else. If they are meant, say so: --resume {named}; if not, remove {note}"
+        )
+    if not is_address(named) and not Path(named).is_file():
+        raise UserError(
+            f"{note} says to resume from {named}, which is not there. Name the one to resume from: --resume CHECKPOINT"
+        )
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    """Whether a file is below a folder, by its name or by where links lead: links in a work dir are the user's own."""
+    if is_address(path) or is_address(folder):
+        return ".." not in path.split("/") and path.startswith(f"{folder.rstrip('/')}/")
+    return any(Path(whole(path)).is_relative_to(whole(folder)) for whole in (os.path.abspath, os.path.realpath))
 
 
 def check_fits(model: nn.Module, path: str) -> None:

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 from mmengine.runner import Runner
 
-from eyetoy_mm.engine.checkpoint import check_exists, check_fits
+from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_checkpoint
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.errors import UserError
 
@@ -30,6 +30,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         config.resume = True
         config.load_from = None if resume == "auto" else resume
     check_exists(config.get("load_from"))
+    check_last_checkpoint(config)
     check_data(config, "train", "val")
     Runner.from_cfg(config).train()
 
