@@ -6,12 +6,15 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `sync_bn_alone`: mmcv's synchronised batch norm does not build in a process of its own;
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
 * `data_files`: mmengine and the toolboxes run what YAML, pickles and the configs in checkpoints say;
+* `whole_checkpoints`: a run that is killed while it saves leaves half a file, or none;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `image_sizes`: images of any size are decoded, whatever memory that takes;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
+* `inference_scopes`: each toolbox's inference looks for transforms in the scope of the model that was opened last;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
+* `ssd_head`: SSD of mmdet 3.3.0 does not predict;
 * `numpy_names`: files of mmcv, mmdet and mmpretrain use names and conversions that NumPy 2 no longer has;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare;
@@ -27,6 +30,7 @@ from eyetoy_mm.compat import (
     downstream_configs,
     flop_handles,
     image_sizes,
+    inference_scopes,
     mmcv_ops,
     mmseg_text_packages,
     mmseg_tools,
@@ -35,7 +39,9 @@ from eyetoy_mm.compat import (
     numpy_names,
     panoptic_api,
     pkg_resources_shim,
+    ssd_head,
     sync_bn_alone,
+    whole_checkpoints,
 )
 
 __all__ = ["activate"]
@@ -46,15 +52,18 @@ _TRAPS = (
     checkpoint_loading,
     data_files,
     image_sizes,
+    whole_checkpoints,
     flop_handles,
     downstream_configs,
     model_zoo,
+    inference_scopes,
     norm_without_eps,
     numpy_names,
     pkg_resources_shim,
     mmseg_text_packages,
     mmseg_tools,
     panoptic_api,
+    ssd_head,
 )
 
 

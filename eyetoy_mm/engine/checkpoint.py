@@ -28,35 +28,30 @@ def check_exists(path: str | None) -> None:
 
 
 def check_last_checkpoint(config: Config) -> None:
-    """Check that the checkpoint from which mmengine would resume by itself is one of this run's.
+    """Check that the checkpoint from which a run would go on by itself is one of its own.
 
-    The file ``last_checkpoint`` in the work dir names it, and may name any file of the machine, or an address.
+    The file ``last_checkpoint`` in the work dir names it, and may name any file of the machine.
 
     Raises:
-        UserError: It names one outside of the work dir and of the ``out_dir`` of the checkpoint hook, or none.
+        UserError: It names one outside of the work dir and of the ``out_dir`` of the checkpoint hook.
     """
     note = Path(config.work_dir, "last_checkpoint")
     if not config.get("resume") or config.get("load_from") or not note.is_file():
         return
     with open(note, encoding="utf-8", errors="replace") as file:
-        named = file.read(_LONGEST_PATH).strip()
+        text = file.read(_LONGEST_PATH).strip()
+    named = Path(config.work_dir, text)  # relative to the work dir, or whole
     hook = (config.get("default_hooks") or {}).get("checkpoint") or {}
-    folders = [str(config.work_dir), *([hook["out_dir"]] if hook.get("out_dir") else [])]
-    if not any(_is_inside(named, folder) for folder in folders):
+    folders = [config.work_dir, *([hook["out_dir"]] if hook.get("out_dir") else [])]
+    if text and named.exists() and not any(_is_inside(named, folder) for folder in folders):
         raise UserError(
-            f"{note} says to resume from {named}, which is not in {' or '.join(folders)}: the weights of "
+            f"{note} says to resume from {text}, which is not in {' or '.join(map(str, folders))}: the weights of "
             f"something else. If they are meant, say so: --resume {named}; if not, remove {note}"
         )
-    if not is_address(named) and not Path(named).is_file():
-        raise UserError(
-            f"{note} says to resume from {named}, which is not there. Name the one to resume from: --resume CHECKPOINT"
-        )
 
 
-def _is_inside(path: str, folder: str) -> bool:
+def _is_inside(path: Path, folder: str) -> bool:
     """Whether a file is below a folder, by its name or by where links lead: links in a work dir are the user's own."""
-    if is_address(path) or is_address(folder):
-        return ".." not in path.split("/") and path.startswith(f"{folder.rstrip('/')}/")
     return any(Path(whole(path)).is_relative_to(whole(folder)) for whole in (os.path.abspath, os.path.realpath))
 
 

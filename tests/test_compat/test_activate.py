@@ -88,3 +88,23 @@ def test_mmseg_without_its_text_packages_says_what_to_install(run_python: Callab
         "import eyetoy_mm\ntry:\n    import mmseg\nexcept ModuleNotFoundError as error:\n    print(error.name, error)\n"
     )
     assert "pip install ftfy regex" in run_python(code, tmp_path)
+
+
+def test_several_traps_in_one_module_are_all_defused(run_python: Callable[..., str], tmp_path: Path) -> None:
+    """In the order in which they come, and each once, however often it is applied."""
+    (tmp_path / "trapped.py").write_text("value = ['module']")
+    code = """
+from eyetoy_mm.compat._import_hooks import after_import, wrap_import
+def first(module): module.value.append('first')
+def second(module): module.value.append('second')
+def around(execute, module):
+    execute(module)
+    module.value.append('around')
+for _ in range(2):
+    after_import('trapped', first)
+    after_import('trapped', second)
+    wrap_import('trapped', around)
+import trapped
+print(trapped.value)
+"""
+    assert run_python(code, tmp_path).strip() == "['module', 'first', 'second', 'around']"
