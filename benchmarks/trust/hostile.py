@@ -116,6 +116,18 @@ def tampered(folder: Path) -> str:
     return str(path)
 
 
+def inflated(folder: Path, megabytes: int) -> str:
+    """A small checkpoint that is read: its only tensor is compressed."""
+    path = folder / "hostile.pth"
+    torch.save({"state_dict": {"weight": torch.zeros(megabytes << 18)}}, path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return str(path)
+
+
 def old_tar(folder: Path) -> str:
     """The format of torch before 0.1.10: a tar of pickles."""
     path = folder / "hostile.pth"
@@ -254,6 +266,7 @@ CASES: dict[str, Callable[[Path], object]] = {
     "checkpoint with a Config in meta": lambda folder: load_checkpoint(saved(folder, payloads(folder)["a config"])),
     "checkpoint whose data.pkl was replaced": lambda folder: load_checkpoint(tampered(folder)),
     "checkpoint of torch before 0.1.10 (tar)": lambda folder: load_checkpoint(old_tar(folder)),
+    "checkpoint that is compressed": lambda folder: load_checkpoint(inflated(folder, 1025)),
     "bare pickle as init_cfg": lambda folder: init_eyetoy(bare_pickle(folder)),
     "code as the config in a checkpoint": config_in_checkpoint,
     "last_checkpoint that points elsewhere": resume_elsewhere,

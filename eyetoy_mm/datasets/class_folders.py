@@ -10,7 +10,6 @@ from typing import Any
 from mmengine import fileio
 from mmpretrain.datasets import BaseDataset
 
-from eyetoy_mm.datasets.outside import log_outside
 from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES, class_images, class_names
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, join
@@ -49,7 +48,6 @@ class ClassFolders(BaseDataset):
         pairs = list(self._from_list() if self.ann_file else self._from_folders(root))
         if not pairs:
             raise UserError(f"{self.ann_file or root} has no images")
-        log_outside(self.ann_file or root, root, (path for path, _ in pairs))
         images = [(join(root, path), label) for path, label in pairs]
         for path, _ in images:  # in the loader, an empty file would fail with a message that does not name it
             if not is_address(path) and not (os.path.isfile(path) and os.path.getsize(path)):

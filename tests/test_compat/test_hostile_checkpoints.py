@@ -152,6 +152,15 @@ def test_a_tensor_that_claims_more_than_the_file_has_is_refused_by_its_shape(tmp
         check_state_fits(torch.nn.Linear(1, 1), read_state(str(path)), str(path))
 
 
+def test_a_small_file_that_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = hostile.inflated(tmp_path, 4)
+    assert Path(path).stat().st_size < 100_000
+    loaded = CheckpointLoader.load_checkpoint(path, map_location="cpu", logger="silent")
+    assert loaded["state_dict"]["weight"].numel() == 1 << 20  # torch reads it
+    monkeypatch.setattr(checkpoint_loading, "_SMALL", 1 << 20)
+    assert_refused(lambda: hostile.load_checkpoint(path), tmp_path, path, "stand for 4,", "made to fill the memory")
+
+
 def test_what_a_state_may_set_is_data(tmp_path: Path) -> None:
     """An allowed class with a state of a file's making: its methods stay those of the class."""
     from mmengine.logging import HistoryBuffer

@@ -1,7 +1,10 @@
 """Names in annotations that lead out of the folder of the data set are told, and read from where they are."""
 
+import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("mmengine")
@@ -43,35 +46,52 @@ def test_relative_folders_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert find_outside("train.txt", "s3://bucket", ["../a.jpg"]) is None  # no folder of this machine
 
 
-def test_lists_and_coco_files_are_looked_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    import json
-    import shutil
+@pytest.mark.parametrize(
+    ("dataset", "line"),
+    [
+        (dict(type="ImageNet", data_prefix="in"), "../out.jpg 0"),  # mmpretrain
+        (dict(type="ADE20KDataset", data_prefix=dict(img_path="in", seg_map_path="in")), "../out"),  # mmseg
+    ],
+)
+def test_lists_are_looked_at(dataset: dict, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmengine.config import Config
 
-    from eyetoy_mm.datasets.class_folders import ClassFolders
+    from eyetoy_mm.engine.data_checks import check_data
+
+    told: list[str] = []
+    monkeypatch.setattr("eyetoy_mm.datasets.outside.print_log", lambda message, *args, **kwargs: told.append(message))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "train.txt").write_text(f"a.jpg 0\n{line}\n")
+    dataset = dict(dataset, data_root=str(tmp_path), ann_file="train.txt")
+    check_data(Config(dict(train_dataloader=dict(dataset=dataset))), "train")
+    (message,) = told
+    assert "outside of the data folder" in message and "train.txt" in message and "../out" in message
+
+
+def test_coco_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from eyetoy_mm.datasets.coco_files import check_coco_file
 
-    photo = next((Path(__file__).parents[2] / "data/sample/images/validation").glob("*.jpg"))
-    (tmp_path / "in").mkdir()
-    shutil.copy(photo, tmp_path / "out.jpg")
-    (tmp_path / "train.txt").write_text("../out.jpg 0\n")
     told: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eyetoy_mm.datasets.outside.print_log", lambda message, *args, **kwargs: told.append(message))
-        dataset = ClassFolders(
-            data_root=str(tmp_path), data_prefix="in", ann_file="train.txt", classes=["a"], lazy_init=True
-        )
-        assert Path(dataset.load_data_list()[0]["img_path"]).samefile(tmp_path / "out.jpg")
-        coco = dict(
-            images=[dict(id=1, file_name="../out.jpg", width=640, height=480)],
-            annotations=[dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 9, 9], area=81, iscrowd=0)],
-            categories=[dict(id=1, name="a")],
-        )
-        (tmp_path / "coco.json").write_text(json.dumps(coco))
-        check_coco_file(
-            tmp_path / "coco.json", "train", ("a",), dict(data_root=str(tmp_path), data_prefix=dict(img="in"))
-        )
-    assert [name for message in told for name in ("train.txt", "coco.json") if name in message] == [
-        "train.txt",
-        "coco.json",
-    ]
-    assert all("outside of the data folder" in message and "../out.jpg" in message for message in told)
+    monkeypatch.setattr("eyetoy_mm.datasets.outside.print_log", lambda message, *args, **kwargs: told.append(message))
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "out.jpg"), np.zeros((48, 64, 3), np.uint8))
+    coco = dict(
+        images=[dict(id=1, file_name="../out.jpg", width=64, height=48)],
+        annotations=[dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 9, 9], area=81, iscrowd=0)],
+        categories=[dict(id=1, name="a")],
+    )
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    check_coco_file(tmp_path / "coco.json", "train", ("a",), dict(data_root=str(tmp_path), data_prefix=dict(img="in")))
+    assert any("outside of the data folder" in message and "../out.jpg" in message for message in told), told
+
+
+@pytest.mark.parametrize("name", ["a.jpg\n..", "a.jpg 0\r..", "a\u2028.jpg"])
+def test_a_file_name_cannot_write_a_line_of_a_list(name: str, tmp_path: Path) -> None:
+    from eyetoy_mm.datasets.splits import class_images
+    from eyetoy_mm.errors import UserError
+
+    for folder, file in ((f"c{name}", "b.jpg"), ("c", f"{name}.jpg"), (" c", "b.jpg")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).touch()
+        with pytest.raises(UserError, match="cannot stand in a list, one a line"):
+            class_images(tmp_path, folder)
