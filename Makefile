@@ -8,18 +8,20 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 TEST_WORKERS ?= 2
 VENV_ONEDL ?= .venv-onedl
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 
 # The environment keeps its Python, unless PYTHON is given.
 SAME_PYTHON := $(if $(filter file default undefined,$(origin PYTHON)),,--same-python)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-onedl lint typecheck format clean clean-env
+.PHONY: help env demo test test-onedl test-matrix lint typecheck format lock licences clean clean-env
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 12
 	@echo
 	@echo 'Variables: PYTHON=python3.12 (makes the environment), VENV=.venv (where it is), PY=python (use another one,'
-	@echo '           as it is), DEMO_ARGS=--short, TEST_ARGS="-k attention", TEST_WORKERS=2 (tests side by side)'
+	@echo '           as it is), DEMO_ARGS=--short, TEST_ARGS="-k attention", TEST_WORKERS=2 (tests side by side),'
+	@echo '           PYTHONS="python3.11 /path/to/python3.12" (for test-matrix)'
 
 env:  ## Make the environment (.venv) or bring it up to date
 ifeq ($(origin PY),file)
@@ -37,6 +39,15 @@ test: env  ## Run the whole test suite
 test-onedl:  ## Run it with the maintained forks onedl-*, in an environment of their own (.venv-onedl)
 	@$(MAKE) --no-print-directory test VENV='$(VENV_ONEDL)' BOOTSTRAP_ARGS='--openmmlab requirements/onedl.txt'
 
+test-matrix:  ## Run it with each Python of PYTHONS, in environments of their own (.venv-3.10 ...)
+	@run=; missing=; failed=; for python in $(PYTHONS); do \
+	    version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || { missing="$$missing $$python"; continue; }; \
+	    echo "==> Python $$version ($$python)"; run="$$run $$version"; \
+	    $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$version || failed="$$failed $$version"; \
+	done; \
+	echo; echo "Python:$${run:- none}. Failed:$${failed:- none}. Not installed:$${missing:- none}."; \
+	test -n "$$run" -a -z "$$failed"
+
 lint: env  ## Check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -48,9 +59,24 @@ format: env  ## Fix what can be fixed of style and formatting
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+lock: env  ## Write requirements/lock.txt: every version with its hashes, for all supported Pythons
+	rm -rf .venv-lock
+	$(PY) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --constraint requirements/constraints.txt uv
+	{ echo '# Made by `make lock`. Every file that may be installed, for Python 3.10 to 3.13 and all platforms; used as'; \
+	  echo '# `pip install --require-hashes --no-deps -r requirements/lock.txt`, then `pip install --no-deps .` (SECURITY.md).'; \
+	  .venv-lock/bin/uv pip compile setup.py requirements/lock.in --extra lite --extra dev --universal \
+	      --constraint requirements/constraints.txt --python-version 3.10 --generate-hashes --no-header --no-annotate \
+	      --no-emit-index-url --no-emit-package eyetoy-mm --no-emit-package opencv-python --quiet; } > .venv-lock/lock.txt
+	mv .venv-lock/lock.txt requirements/lock.txt
+	rm -rf .venv-lock
+
+licences: env  ## Write docs/licences.md: the licences of what is installed in the environment
+	$(PY) benchmarks/licences.py --into docs/licences.md
+
 clean:  ## Remove caches and what building leaves
 	rm -rf build dist eyetoy_mm.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -path './$(VENV)' -prune -o -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -path './$(VENV)' -prune -o -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-env:  ## Remove the environment, if `make` made it
 	@test ! -e '$(VENV)' || test -e '$(VENV)/eyetoy-mm.json' || { echo '$(VENV) was not made by this Makefile.' >&2; exit 1; }

@@ -16,6 +16,11 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools < 70.1
+    from wheel.bdist_wheel import bdist_wheel
+
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
 
@@ -82,6 +87,16 @@ class BuildExt(build_ext):
         return os.path.join(*fullname.split(".")) + ".so"
 
 
+class BdistWheel(bdist_wheel):
+    """The same bytes from the same sources: modes and dates of files are those of the machine, and no content."""
+
+    def write_wheelfile(self, *args, **kwargs) -> None:
+        """Write the last file before all are packed."""
+        super().write_wheelfile(*args, **kwargs)
+        for path in Path(self.bdist_dir).rglob("*"):
+            path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)
+
+
 def kernels() -> list[Extension]:
     """The kernels of ``ops/backend_cpp.py``, once per instruction set; left out where there is no compiler."""
     if sys.platform == "win32":
@@ -112,6 +127,8 @@ def build_folder() -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
+
+os.environ.setdefault("SOURCE_DATE_EPOCH", "315532800")  # the first date that a zip file can have
 
 setup(
     name="eyetoy-mm",
@@ -158,7 +175,7 @@ setup(
     },
     entry_points={"console_scripts": ["eyetoy = eyetoy_mm.cli:main"]},
     ext_modules=kernels(),
-    cmdclass={"build_py": BuildPy, "build_ext": BuildExt},
+    cmdclass={"build_py": BuildPy, "build_ext": BuildExt, "bdist_wheel": BdistWheel},
     options={"build": {"build_base": build_folder()}},
     zip_safe=False,
 )

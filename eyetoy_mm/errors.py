@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import ParamSpec
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+from eyetoy_mm.compat.data_files import DataFileError
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -25,14 +26,18 @@ _OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
 
 
 def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
-    """Decorate a program's ``main``: a :class:`UserError` ends it with exit code 1 and its message on stderr."""
+    """Decorate a program's ``main``: a :class:`UserError` ends it with exit code 1 and its message on stderr.
+
+    So does a file that was refused: :class:`CheckpointError`, :class:`DataFileError`.
+    """
 
     @functools.wraps(main)
     def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
         try:
             main(*args, **kwargs)
-        except (UserError, CheckpointError) as error:
-            sys.exit(f"error: {error}")
+        except (UserError, CheckpointError, DataFileError) as error:
+            # A loader's process hands over the whole traceback as the message; the error's own stands last.
+            sys.exit(f"error: {str(error).rpartition(f'{type(error).__name__}: ')[2].strip()}")
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package not in _OPENMMLAB:

@@ -6,8 +6,10 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `sync_bn_alone`: mmcv's synchronised batch norm does not build in a process of its own;
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
 * `partial_loading`: mmengine loads what fits of a checkpoint, nothing of it too, and goes on;
+* `data_files`: mmengine and the toolboxes run what YAML, pickles and the configs in checkpoints say;
 * `whole_checkpoints`: a run that is killed while it saves leaves half a file, or none;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
+* `image_sizes`: images of any size are decoded, whatever memory that takes;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `inference_scopes`: each toolbox's inference looks for transforms in the scope of the model that was opened last;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
@@ -25,8 +27,10 @@ hooks, in the moment in which a package that has one is imported.
 
 from eyetoy_mm.compat import (
     checkpoint_loading,
+    data_files,
     downstream_configs,
     flop_handles,
+    image_sizes,
     inference_scopes,
     mmcv_ops,
     mmseg_text_packages,
@@ -49,6 +53,8 @@ _TRAPS = (
     sync_bn_alone,
     checkpoint_loading,
     partial_loading,
+    data_files,
+    image_sizes,
     whole_checkpoints,
     flop_handles,
     downstream_configs,

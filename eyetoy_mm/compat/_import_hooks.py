@@ -36,28 +36,26 @@ class _WrappingFinder:
     """Runs a wrapper around the execution of a module; the module itself is found by the other finders."""
 
     def __init__(self) -> None:
-        self.wrappers: dict[str, ImportWrapper] = {}
+        # By module, and by who wraps its import: several traps may be in one module.
+        self.wrappers: dict[str, dict[str, ImportWrapper]] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        wrapper = self.wrappers.get(fullname)
-        spec = None if wrapper is None else find_real_spec(fullname, path, target)
-        if spec is None or spec.loader is None or wrapper is None:
+        wrappers = self.wrappers.get(fullname)
+        spec = None if wrappers is None else find_real_spec(fullname, path, target)
+        if spec is None or spec.loader is None or wrappers is None:
             return None
         execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            wrapper(execute, module)
-
+        for wrapper in wrappers.values():
+            execute = functools.partial(wrapper, execute)
         # Each spec has a loader of its own, so that this changes the import of this one module only.
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        spec.loader.exec_module = execute  # type: ignore[method-assign]
         return spec
 
 
 _STAND_INS = _StandInFinder()
 _WRAPPERS = _WrappingFinder()
-_CALLBACKS: dict[str, list[Callable[[ModuleType], None]]] = {}
 
 
 def find_real_spec(
@@ -88,25 +86,29 @@ def stand_in_for(fullname: str, file: Path) -> None:
         sys.meta_path.append(_STAND_INS)  # type: ignore[arg-type]
 
 
-def wrap_import(fullname: str, wrapper: ImportWrapper) -> None:
-    """Has `wrapper(execute, module)` called instead of `execute(module)` when `fullname` is imported."""
-    _WRAPPERS.wrappers[fullname] = wrapper
+def wrap_import(fullname: str, wrapper: ImportWrapper, owner: Function | None = None) -> None:
+    """Has `wrapper(execute, module)` called instead of `execute(module)` when `fullname` is imported.
+
+    Args:
+        fullname: Dotted name of the module.
+        wrapper: What is called. `execute` is the module's own, or an earlier wrapper of another function.
+        owner: The function whose wrapper this is, for which a second call replaces the first; `wrapper` when None.
+    """
+    owner = wrapper if owner is None else owner
+    owner = owner.func if isinstance(owner, functools.partial) else owner
+    _WRAPPERS.wrappers.setdefault(fullname, {})[f"{owner.__module__}.{owner.__qualname__}"] = wrapper
     if _WRAPPERS not in sys.meta_path:
         sys.meta_path.insert(0, _WRAPPERS)  # type: ignore[arg-type]
 
 
 def after_import(fullname: str, callback: Callable[[ModuleType], None]) -> None:
     """Calls `callback(module)` once `fullname` is imported, after those of earlier calls; now, if it already is."""
-    callbacks = _CALLBACKS.setdefault(fullname, [])
-    if callback not in callbacks:
-        callbacks.append(callback)
 
     def wrapper(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
         execute(module)
-        for each in callbacks:
-            each(module)
+        callback(module)
 
-    wrap_import(fullname, wrapper)
+    wrap_import(fullname, wrapper, callback)
     if fullname in sys.modules:
         callback(sys.modules[fullname])
 

@@ -53,6 +53,7 @@ class CheckpointError(RuntimeError):
     """A checkpoint file that was refused because of what it asks to import, or that cannot be read."""
 
 
+_SMALL = 1 << 30  # bytes in memory that do no harm
 _ONE_CYCLE = "mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler"
 
 # Functions that existing checkpoints of mmengine reach by getattr(class, name).
@@ -207,6 +208,7 @@ class _SafeLoad:
             import torch
 
             LAST_READ.set(str(filename))
+            _refuse_inflated(filename)
             with torch.serialization.safe_globals(_WHILE_READING):
                 try:
                     return load(filename, *args, **kwargs)
@@ -217,6 +219,23 @@ class _SafeLoad:
                     raise CheckpointError(message) from error
 
         return load_checkpoint
+
+
+def _refuse_inflated(filename: object) -> None:
+    """Refuses a local file that is small and fills the memory: torch writes its zip files uncompressed."""
+    if not isinstance(filename, str | os.PathLike) or not os.path.isfile(path := os.path.expanduser(filename)):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # no zip file, or a damaged one: its loader says so
+        return
+    size = os.path.getsize(path)
+    if unpacked > max(10 * size, _SMALL):
+        raise CheckpointError(
+            f"{filename}: refused. Its {size:,} bytes are compressed, and stand for {unpacked:,}, as torch.save never "
+            "writes them: it is made to fill the memory. If it is yours, unpack it and save it again with torch.save"
+        )
 
 
 def _explain(filename: object, error: Exception) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import lzma
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,12 @@ import numpy as np
 from mmengine import fileio
 from mmpretrain.datasets import CIFAR10, CIFAR100
 
+from eyetoy_mm.compat.data_files import PlainUnpickler
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import join
 from eyetoy_mm.registry import DATASETS
+
+_LARGEST_BATCH = 1 << 30  # bytes; all of CIFAR is a sixth
 
 
 @DATASETS.register_module()
@@ -82,8 +84,8 @@ def read_batch(path: str | Path) -> tuple[np.ndarray, list[int]]:
     try:
         content = fileio.get(path)
         if str(path).endswith(".xz"):
-            content = lzma.decompress(content)
-        batch = _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
+            content = _decompressed(content)
+        batch = PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
         labels = batch["labels"] if "labels" in batch else batch["fine_labels"]
         labels = [int(label) for label in labels]
         images = np.asarray(batch["data"])
@@ -97,28 +99,10 @@ def read_batch(path: str | Path) -> tuple[np.ndarray, list[int]]:
     return images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """What pickle protocol 2 writes for bytes: ``_codecs.encode(text, 'latin1')``."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"asks to encode with {encoding!r}")
-    return text.encode("latin1")
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads NumPy arrays and plain data; a pickle that may import what it likes can run what it likes."""
-
-    _ALLOWED = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _encode,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Arrays are named as the NumPy that wrote them does: 1.x numpy.core, 2.x numpy._core."""
-        if (module, name) in self._ALLOWED:
-            return self._ALLOWED[module, name]
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.ndarray(0).__reduce__()[0]
-        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":  # protocol 5
-            return np.ndarray(0).__reduce_ex__(5)[0]
-        raise pickle.UnpicklingError(f"refused: asks to import {module}.{name}")
+def _decompressed(content: bytes) -> bytes:
+    """What is compressed, up to a size that no batch has: a kilobyte can stand for all memory."""
+    reader = lzma.LZMADecompressor()
+    found = reader.decompress(content, max_length=_LARGEST_BATCH)
+    if not reader.eof:
+        raise ValueError(f"cut short, or larger than {_LARGEST_BATCH:,} bytes when decompressed")
+    return found

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine import fileio
 from mmengine.logging import print_log
 
+from eyetoy_mm.datasets.outside import log_outside
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address, join
 
@@ -33,7 +34,7 @@ def check_coco_file(path: str | Path, split: str, classes: Sequence[str], datase
     try:
         content = _read_coco(path, dataset.get("backend_args"))
         _check_categories(path, content, classes)
-        _check_images(content, classes, dataset)
+        _check_images(path, content, classes, dataset)
     except ValueError as error:
         raise UserError(f"{path} ({split}) {error}") from error
 
@@ -42,7 +43,7 @@ def _read_coco(path: str | Path, backend_args: dict | None = None) -> dict[str, 
     """Read a COCO file; ValueError if it is none."""
     try:
         content = json.loads(fileio.get(path, backend_args))
-    except ValueError as error:  # no JSON, or no text
+    except (ValueError, RecursionError) as error:  # no JSON, no text, or lists in lists in lists
         raise ValueError(f"is not JSON: {error}. Is the file complete? Download or write it again") from error
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror or error}") from error
@@ -105,7 +106,7 @@ def _check_categories(path: str | Path, content: dict[str, list[dict]], classes:
         )
 
 
-def _check_images(content: dict[str, list[dict]], classes: Sequence[str], dataset: dict) -> None:
+def _check_images(path: str | Path, content: dict[str, list[dict]], classes: Sequence[str], dataset: dict) -> None:
     """ValueError if images are not on disk, if none is left to train on, or if masks are asked for and not there."""
     images, labelled = content["images"], set()
     category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
@@ -134,6 +135,7 @@ def _check_images(content: dict[str, list[dict]], classes: Sequence[str], datase
     folder = join(dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("img") or "")
     if is_address(folder):
         return
+    log_outside(path, folder, (image["file_name"] for image in used))
     paths = [Path(folder, image["file_name"]) for image in used]
     # Whole folders at a time: asking for each image takes minutes on network disks.
     present = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}

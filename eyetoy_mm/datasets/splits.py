@@ -46,6 +46,12 @@ def class_images(root: Path, name: str) -> list[str]:
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+    unreadable = [path for path in images if path.strip() != path or len(path.splitlines()) != 1]
+    if unreadable:  # a name with a line of its own in it could list any file
+        raise UserError(
+            f"the names of these files cannot stand in a list, one a line: {first_few(map(repr, unreadable))}. Rename "
+            "them: no line breaks, no blanks at either end"
+        )
     if not images:
         raise UserError(
             f"the class {name!r} has no image in {folder} (suffixes {', '.join(IMAGE_SUFFIXES)}); remove the folder, "

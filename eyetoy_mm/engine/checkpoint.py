@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from mmengine.config import Config
 from torch import nn
 
 from eyetoy_mm.backbones.loading import named_as_in, unwrapped
@@ -11,6 +13,8 @@ from eyetoy_mm.backbones.pretrained import read_state
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
 from eyetoy_mm.state_dicts import State, compare, migrated, unusable
+
+_LONGEST_PATH = 4096  # characters
 
 
 def check_exists(path: str | None) -> None:
@@ -21,6 +25,39 @@ def check_exists(path: str | None) -> None:
     """
     if path is not None and not is_address(path) and not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}")
+
+
+def check_last_checkpoint(config: Config, resume: str | None = None) -> None:
+    """Check that the checkpoint from which a run would go on by itself is one of its own.
+
+    The file ``last_checkpoint`` in the work dir names it, and may name any file of the machine.
+
+    Args:
+        config: The run's.
+        resume: ``"auto"`` where it is asked to go on; None for what the config says.
+
+    Raises:
+        UserError: It names one outside of the work dir and of the ``out_dir`` of the checkpoint hook.
+    """
+    note = Path(config.work_dir, "last_checkpoint")
+    by_itself = resume == "auto" or (resume is None and config.get("resume") and not config.get("load_from"))
+    if not by_itself or not note.is_file():
+        return
+    with open(note, encoding="utf-8", errors="replace") as file:
+        text = file.read(_LONGEST_PATH).strip()
+    named = Path(config.work_dir, text)  # relative to the work dir, or whole
+    hook = (config.get("default_hooks") or {}).get("checkpoint") or {}
+    folders = [config.work_dir, *([hook["out_dir"]] if hook.get("out_dir") else [])]
+    if text and named.exists() and not any(_is_inside(named, folder) for folder in folders):
+        raise UserError(
+            f"{note} says to resume from {text}, which is not in {' or '.join(map(str, folders))}: the weights of "
+            f"something else. If they are meant, say so: --resume {named}; if not, remove {note}"
+        )
+
+
+def _is_inside(path: Path, folder: str) -> bool:
+    """Whether a file is below a folder, by its name or by where links lead: links in a work dir are the user's own."""
+    return any(Path(whole(path)).is_relative_to(whole(folder)) for whole in (os.path.abspath, os.path.realpath))
 
 
 def check_fits(model: nn.Module, path: str) -> None:

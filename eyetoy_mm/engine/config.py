@@ -48,12 +48,7 @@ def load_config(
             heads are for other channels than the backbone has (see :func:`match_channels`).
     """
     path = find_config(path)
-    try:
-        config = Config.fromfile(path)
-    except (ModuleNotFoundError, ImportError) as error:
-        raise UserError(f"{path} needs a package that is missing: {error}; {_INSTALL}") from error
-    except Exception as error:  # whatever a Python file can raise
-        raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
+    config = read_config(path)
     scope = config.get("default_scope", "mmengine")
     if find_spec(scope) is None:
         raise UserError(f"{path} is for {scope}, which is not installed; {_INSTALL}")
@@ -78,6 +73,20 @@ def load_config(
     match_channels(config)
     adapt_to_machine(config)
     return config
+
+
+def read_config(path: Path) -> Config:
+    """Read a config file, which runs it.
+
+    Raises:
+        UserError: It does not parse, or needs a package that is not installed.
+    """
+    try:
+        return Config.fromfile(path)
+    except (ModuleNotFoundError, ImportError) as error:
+        raise UserError(f"{path} needs a package that is missing: {error}; {_INSTALL}") from error
+    except Exception as error:  # whatever a Python file can raise
+        raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
 
 
 def find_config(name: str | Path) -> Path:

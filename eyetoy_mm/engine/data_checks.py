@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from eyetoy_mm.datasets.coco_files import check_coco_file
+from eyetoy_mm.datasets.outside import log_outside
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, join
@@ -42,6 +43,8 @@ def check_data(config: Config, *splits: str) -> None:
             f"the dataset is not there. Missing, from the current folder {Path.cwd()}:\n{lines}\n"
             f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root DIR"
         )
+    for _, dataset in datasets_of(config, splits):
+        _look_outside(dataset)
     if config.get("default_scope") == "mmdet":
         _check_coco_datasets(config, splits)
 
@@ -60,6 +63,19 @@ def _check_coco_datasets(config: Config, splits: tuple[str, ...]) -> None:
         if reads_alike and dataset.get("ann_file"):
             classes = dataset_class._load_metainfo(dataset.get("metainfo")).get("classes") or ()
             check_coco_file(join(dataset.get("data_root") or "", dataset["ann_file"]), split, classes, dataset)
+
+
+def _look_outside(dataset: dict) -> None:
+    """Tell what a list of images names outside of their folder; COCO files are looked at where they are read."""
+    path = join(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    if not path.endswith(".txt") or is_address(path):
+        return
+    prefix = dataset.get("data_prefix") or {}
+    if isinstance(prefix, dict):
+        prefix = prefix.get("img_path") or prefix.get("root") or ""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        names = [line.strip().rpartition(" ")[0] or line.strip() for line in file]
+    log_outside(path, join(dataset.get("data_root") or "", prefix), names)
 
 
 def _dataset_paths(dataset: dict) -> Iterator[str]:

@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 from typing_extensions import override
 
+from eyetoy_mm.compat.image_sizes import ImageTooLargeError
 from eyetoy_mm.engine.checkpoint import check_fits
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address
@@ -182,11 +183,14 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read an image as BGR ``(H, W, 3)``, from a disk or from an address.
 
     Raises:
-        UserError: The file is missing, or no image.
+        UserError: The file is missing, too large, or no image.
     """
     if not is_address(path) and not Path(path).is_file():
         raise UserError(f"there is no image {path}")
-    image = mmcv.imread(str(path))
+    try:
+        image = mmcv.imread(str(path))
+    except ImageTooLargeError as error:
+        raise UserError(str(error)) from error
     if image is None:
         raise UserError(f"{path} is not an image that OpenCV can read")
     return image

@@ -7,7 +7,7 @@ from mmengine.hooks import PrepareTTAHook
 from mmengine.runner import Runner
 
 from eyetoy_mm.backbones.pretrained import allow_missing
-from eyetoy_mm.engine.checkpoint import check_exists, check_fits
+from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_checkpoint
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined
 from eyetoy_mm.engine.exact_resume import go_on_exactly
@@ -42,6 +42,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     check_exists(config.get("load_from"))
     check_exists(resume if resume != "auto" else None)
     may_stay = names_that_may_stay(config)
+    check_last_checkpoint(config, resume)
     check_data(config, "train", "val")
     go_on_exactly(config)
     with joined(config), occupied(config.work_dir, force):

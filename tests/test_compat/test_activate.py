@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from eyetoy_mm import compat
-from eyetoy_mm.compat import _import_hooks
 
 BLOCK = """
 import importlib
@@ -93,16 +91,21 @@ def test_mmseg_without_its_text_packages_says_what_to_install(run_python: Callab
     assert "pip install ftfy regex" in run_python(code, tmp_path)
 
 
-def test_several_traps_may_wait_for_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, seen = "eyetoy_waited_for", []
-    (tmp_path / f"{name}.py").write_text("value = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    first, second = (lambda module: seen.append(module.value)), (lambda module: seen.append(-module.value))
-    for callback in (first, second, first):
-        _import_hooks.after_import(name, callback)
-    try:
-        importlib.import_module(name)
-    finally:
-        sys.modules.pop(name, None)
-        del _import_hooks._WRAPPERS.wrappers[name], _import_hooks._CALLBACKS[name]
-    assert seen == [1, -1]
+def test_several_traps_in_one_module_are_all_defused(run_python: Callable[..., str], tmp_path: Path) -> None:
+    """In the order in which they come, and each once, however often it is applied."""
+    (tmp_path / "trapped.py").write_text("value = ['module']")
+    code = """
+from eyetoy_mm.compat._import_hooks import after_import, wrap_import
+def first(module): module.value.append('first')
+def second(module): module.value.append('second')
+def around(execute, module):
+    execute(module)
+    module.value.append('around')
+for _ in range(2):
+    after_import('trapped', first)
+    after_import('trapped', second)
+    wrap_import('trapped', around)
+import trapped
+print(trapped.value)
+"""
+    assert run_python(code, tmp_path).strip() == "['module', 'first', 'second', 'around']"
