@@ -19,6 +19,8 @@ class UserError(Exception):
 
 # Errors of the toolboxes that are really the user's, by their message: mmcv's image loader has no class of its own.
 _UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
+# A data loader's worker puts its traceback into the message of what it raises.
+_FROM_WORKER = re.compile(r"^Caught \w+ in DataLoader worker process.*\n(?:eyetoy_mm\.errors\.)?UserError: ", re.DOTALL)
 # mmengine's, of a client of other storage: petrel_client for s3://, lmdb, memcached.
 _NO_CLIENT = re.compile(r"Please (install (?P<package>\w+)|run \"pip install (?P<command>\w+)\") to enable \w+Backend")
 _OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
@@ -32,7 +34,7 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
         try:
             main(*args, **kwargs)
         except (UserError, CheckpointError) as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {_FROM_WORKER.sub('', str(error)).rstrip()}")
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package not in _OPENMMLAB:

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
+from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.errors import UserError
 
 
@@ -31,6 +32,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         config.load_from = None if resume == "auto" else resume
     check_exists(config.get("load_from"))
     check_data(config, "train", "val")
+    guard_images(config)
     Runner.from_cfg(config).train()
 
 
@@ -49,6 +51,7 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
     """
     check_exists(checkpoint)
     check_data(config, "test")
+    guard_images(config)
     config.load_from = checkpoint
     if show_dir:
         config.default_hooks.visualization.draw = True
