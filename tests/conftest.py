@@ -1,6 +1,7 @@
 """What holds for every test: one random state, its share of the cores, and toolboxes whose metafiles are read once."""
 
 import os
+import sys
 from functools import cache
 
 import pytest
@@ -20,6 +21,15 @@ def pytest_configure(config):
 def _seed():
     """Every test starts from the same random state, whichever tests run before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _default_scope():
+    """No test finds the default scope of another: a Runner and an inferencer set that of the process."""
+    yield
+    registry = sys.modules.get("mmengine.registry")
+    if registry is not None:
+        registry.DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,6 +7,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
+* `inference_scopes`: each toolbox's inference looks for transforms in the scope of the model that was opened last;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
@@ -23,6 +24,7 @@ from eyetoy_mm.compat import (
     checkpoint_loading,
     downstream_configs,
     flop_handles,
+    inference_scopes,
     mmcv_ops,
     mmseg_text_packages,
     mmseg_tools,
@@ -43,6 +45,7 @@ _TRAPS = (
     flop_handles,
     downstream_configs,
     model_zoo,
+    inference_scopes,
     norm_without_eps,
     numpy_names,
     pkg_resources_shim,

@@ -167,8 +167,11 @@ def test_every_layer_has_its_operators_or_says_so_when_it_is_built():
                 getattr(importlib.import_module(f"mmcv.ops.{file}"), name)()
 
 
-def test_a_config_with_such_a_layer_says_so_when_the_model_is_built():
+def test_a_sparse_convolution_of_a_config_builds_and_says_so_when_it_runs():
     from mmcv.cnn import build_conv_layer
+    from mmcv.ops import SparseConvTensor
 
-    with pytest.raises(NotImplementedError, match="mmcv.ops.SubMConv3d needs mmcv's compiled ops"):
-        build_conv_layer(dict(type="SubMConv3d"), 3, 4, 3)
+    layer = build_conv_layer(dict(type="SubMConv3d"), 3, 4, 3)
+    x = SparseConvTensor(torch.randn(2, 3), torch.zeros(2, 4, dtype=torch.int32), [4, 4, 4], 1)
+    with pytest.raises(NotImplementedError, match="get_indice_pairs_3d_forward.*no-build-isolation"):
+        layer(x)
