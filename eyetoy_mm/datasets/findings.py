@@ -26,8 +26,13 @@ class Finding:
     count: int | None = None
     fatal: bool = True
 
+    @property
+    def total(self) -> int:
+        """How many have it."""
+        return len(self.where) if self.count is None else self.count
+
     def __str__(self) -> str:
-        count = len(self.where) if self.count is None else self.count
+        count = self.total
         places = first_few(self.where) if self.where else ""
         rest = count - len(self.where)
         places += f" and {rest} more" if self.where and rest > 0 and len(self.where) <= 5 else ""

@@ -132,7 +132,7 @@ class GuardedLoading:
         fault = orientation_fault(header or Header(loaded), annotated, loaded, self.rule)
         if fault is not None:
             where = path if self.loads_image else f"{path}, {results['seg_map_path']}"
-            raise UserError(f"{fault.kind}: {where}: {fault.message}")
+            raise UserError(f"{fault.kind}: {fault.of(where)}: {fault.message}")
 
 
 def guard(dataset: Any, rule: str | None, skip: float = 0.0) -> None:
@@ -190,14 +190,14 @@ def look_at_some(dataset: Any, rule: str | None, limit: int = 100) -> Iterator[F
             continue
         fault = orientation_fault(header, annotated, loaded_size(header, step.color_type), rule)
         if fault is not None:
-            faults.setdefault(fault, []).append(path)
+            faults.setdefault(fault, []).append(fault.of(path))
     for fault, paths in faults.items():
         yield Finding(fault.kind, fault.message, tuple(paths), fatal=fault.fatal)
 
 
 def image_loader(pipeline: Any) -> LoadImageFromFile | None:
     """The step of a pipeline that loads the image."""
-    return next((step for step in _steps(pipeline) if isinstance(step, LoadImageFromFile)), None)
+    return next((step for step in steps_of(pipeline) if isinstance(step, LoadImageFromFile)), None)
 
 
 def rule_of(pipeline: Any, rule: str | None) -> str | None:
@@ -234,7 +234,7 @@ def _guard_steps(pipeline: Any, rule: str | None, log: ImageLog) -> None:
                 steps[index] = GuardedLoading(step, rule, log)
 
 
-def _steps(pipeline: Any) -> Iterator[Any]:
+def steps_of(pipeline: Any) -> Iterator[Any]:
     """Every step of a pipeline, guarded ones as they were."""
     for steps in _step_lists(pipeline):
         yield from (step.step if isinstance(step, GuardedLoading) else step for step in steps)

@@ -14,7 +14,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -63,11 +63,23 @@ class Header:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one file: the ``kind`` and ``message`` of a finding, which gathers files of one kind."""
+    """What is wrong with one file; the same fault of several files is one finding.
+
+    Args:
+        kind: Its name, as :class:`~eyetoy_mm.datasets.findings.Finding` has it.
+        message: What is wrong and what to do, alike for every file.
+        fatal: Whether a run with the file would be wrong.
+        detail: What is of this file alone.
+    """
 
     kind: str
     message: str
     fatal: bool = True
+    detail: str = field(default="", compare=False)
+
+    def of(self, path: str) -> str:
+        """The file, with what is of it alone."""
+        return f"{path} ({self.detail})" if self.detail else path
 
 
 @dataclass(frozen=True)
@@ -191,11 +203,12 @@ def size_fault(annotated: tuple[int, int], loaded: tuple[int, int]) -> Fault:
         annotated: Width and height that the annotation says, or those of its mask.
         loaded: Width and height of what is loaded.
     """
-    hint = "its width and height are swapped" if annotated == loaded[::-1] else "was it resized after annotation?"
+    hint = "width and height are swapped" if annotated == loaded[::-1] else "were they resized after annotation?"
     return Fault(
         "size of images",
-        f"the annotation is of an image of width x height {annotated[0]} x {annotated[1]}, but "
-        f"{loaded[0]} x {loaded[1]} is loaded ({hint}): boxes and masks lie elsewhere. Annotate or convert them anew",
+        f"the annotations are of images of another width x height than what is loaded ({hint}): boxes and masks lie "
+        "elsewhere. Correct the annotations' size, or annotate or convert these anew",
+        detail=f"annotated {annotated[0]} x {annotated[1]}, loaded {loaded[0]} x {loaded[1]}",
     )
 
 

@@ -146,7 +146,7 @@ CASES = [  # size as stored, tag, what the annotation says, what is loaded, rule
     (SQUARE, 6, SQUARE, SQUARE, "exif", None),
     (SQUARE, 6, SQUARE, SQUARE, "stored", None),
     (WIDE, 1, HIGH, WIDE, None, "width and height are swapped"),
-    (WIDE, 1, (64, 48), WIDE, "exif", "was it resized"),
+    (WIDE, 1, (64, 48), WIDE, "exif", "were they resized"),
 ]
 
 
