@@ -49,7 +49,8 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
                 "reads them, is not installed: install it, or give a path on a disk"
             )
         except AssertionError as error:
-            match = _UNREADABLE_IMAGE.search(str(error))
+            # The last one: before it a worker's traceback quotes the line of code with the message's pattern.
+            match = next(reversed(list(_UNREADABLE_IMAGE.finditer(str(error)))), None)
             if match is None:
                 raise
             sys.exit(

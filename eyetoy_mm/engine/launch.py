@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
-from mmengine.runner import Runner
 
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.photo_rules import guard_images
+from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.errors import UserError
 
 
@@ -33,7 +33,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     check_exists(config.get("load_from"))
     check_data(config, "train", "val")
     guard_images(config)
-    Runner.from_cfg(config).train()
+    CheckedRunner.from_cfg(config).train()
 
 
 def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None) -> None:
@@ -60,7 +60,7 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
         if "tta_model" not in config or "tta_pipeline" not in config:
             raise UserError(f"{config.filename} has no test-time augmentation: tta_model and tta_pipeline are missing")
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
-    runner = Runner.from_cfg(config)
+    runner = CheckedRunner.from_cfg(config)
     if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
         runner.register_hook(PrepareTTAHook(config.tta_model))
     check_fits(runner.model, checkpoint)

@@ -40,23 +40,35 @@ class CheckImagesHook(Hook):
         self.orientation = orientation
         self.skip = share_to_skip(skip_unreadable)
 
-    def before_train(self, runner: Runner) -> None:
-        """Guard the training and the validation set, having looked at some images of each."""
-        self._guard(runner.train_loop.dataloader.dataset, look=True)
-        if runner.val_loop is not None:
-            self._guard(runner.val_loop.dataloader.dataset, look=True)
+    def check(self, dataset: Any) -> None:
+        """Look at some images of a dataset that was built, and guard all: before workers have a copy of it.
+
+        Raises:
+            UserError: Some are not what was annotated, or nothing says how they are to be turned.
+        """
+        plain = list(plain_datasets(dataset))
+        refuse_fatal(finding for part in plain for finding in look_at_some(part, self.orientation, _LOOK_AT))
+        total = sum(map(len, plain))
+        unopened = total - sum(min(len(part), _LOOK_AT) for part in plain)
+        if unopened:
+            print_log(
+                f"{unopened} of {total} images were not opened; each is checked as it is loaded. `eyetoy check CONFIG` "
+                "opens every one",
+                "current",
+            )
+        guard(dataset, self.orientation, self.skip)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Guard the training set again: a hook may have given it another pipeline."""
-        self._guard(runner.train_loop.dataloader.dataset)
+        """Guard the training set, to which another hook may have given another pipeline."""
+        guard(runner.train_loop.dataloader.dataset, self.orientation, self.skip)
 
     def before_val(self, runner: Runner) -> None:
         """Guard the validation set."""
-        self._guard(runner.val_loop.dataloader.dataset)
+        guard(runner.val_loop.dataloader.dataset, self.orientation)
 
     def before_test(self, runner: Runner) -> None:
         """Guard the test set."""
-        self._guard(runner.test_loop.dataloader.dataset, look=True)
+        guard(runner.test_loop.dataloader.dataset, self.orientation)
 
     def after_train(self, runner: Runner) -> None:
         """Tell which images were left out."""
@@ -74,20 +86,6 @@ class CheckImagesHook(Hook):
                     "current",
                     logging.WARNING,
                 )
-
-    def _guard(self, dataset: Any, look: bool = False) -> None:
-        plain = list(plain_datasets(dataset))
-        if look:
-            refuse_fatal(finding for part in plain for finding in look_at_some(part, self.orientation, _LOOK_AT))
-            total = sum(map(len, plain))
-            seen = sum(min(len(part), _LOOK_AT) for part in plain)
-            if total > seen:
-                print_log(
-                    f"{total - seen} of {total} images were not opened; each is checked as it is loaded. "
-                    "`eyetoy check CONFIG` opens every one",
-                    "current",
-                )
-        guard(dataset, self.orientation, self.skip)
 
 
 def share_to_skip(setting: object) -> float:
