@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
-from eyetoy_mm.datasets.coco_files import check_coco_file
+from eyetoy_mm.datasets.findings import tell
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
+from eyetoy_mm.engine.detection_checks import detection_findings
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, join
 
 
 def check_data(config: Config, *splits: str) -> None:
-    """Check that the files and folders of the datasets exist, and that COCO files fit the classes of the config.
+    """Check that the files and folders of the datasets exist, and that detection's annotations fit the config.
 
     What lies at an address (``s3://...``) is left to mmengine's file client; COCO files there are read.
 
@@ -25,7 +25,7 @@ def check_data(config: Config, *splits: str) -> None:
 
     Raises:
         UserError: One message with everything that is missing, where it was looked for, and how to point elsewhere; or
-            what is wrong with a COCO file, and what to do.
+            what is wrong with annotation files, and what to do.
     """
     missing: dict[str, list[str]] = {}
     paths = [(split, path) for split, dataset in datasets_of(config, splits) for path in _dataset_paths(dataset)]
@@ -43,23 +43,7 @@ def check_data(config: Config, *splits: str) -> None:
             f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root DIR"
         )
     if config.get("default_scope") == "mmdet":
-        _check_coco_datasets(config, splits)
-
-
-def _check_coco_datasets(config: Config, splits: tuple[str, ...]) -> None:
-    """Check every dataset that mmdet reads as COCO; subclasses that read their files differently are left alone."""
-    from mmdet.datasets import CocoDataset
-    from mmdet.registry import DATASETS
-
-    for split, dataset in datasets_of(config, splits):
-        dataset_class: Any = dataset.get("type")
-        dataset_class = DATASETS.get(dataset_class) if isinstance(dataset_class, str) else dataset_class
-        reads_alike = all(
-            getattr(dataset_class, name, None) is getattr(CocoDataset, name) for name in ("load_data_list", "COCOAPI")
-        )
-        if reads_alike and dataset.get("ann_file"):
-            classes = dataset_class._load_metainfo(dataset.get("metainfo")).get("classes") or ()
-            check_coco_file(join(dataset.get("data_root") or "", dataset["ann_file"]), split, classes, dataset)
+        tell(detection_findings(config, *splits))
 
 
 def _dataset_paths(dataset: dict) -> Iterator[str]:
