@@ -26,7 +26,7 @@ from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.guarded_loading import annotated_size, image_loader, rule_of, steps_of
 from eyetoy_mm.datasets.image_files import Fault, ImageReport, examine, orientation_fault
 from eyetoy_mm.engine.config import datasets_of
-from eyetoy_mm.engine.data_checks import check_data
+from eyetoy_mm.engine.data_checks import check_paths, data_findings
 from eyetoy_mm.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -89,7 +89,7 @@ class Report:
     """What was found in the data of a config.
 
     Args:
-        findings: With the split they are of.
+        findings: With the split they are of; without one where a message says it.
         images: How many images there are, each counted once.
         not_opened: Samples without a file of their own, as those of CIFAR and videos.
         unit: What ``counts`` counts: ``images``, ``boxes`` or ``pixels``.
@@ -169,6 +169,8 @@ def check_dataset(
     began = time.monotonic()
     report, loaders = Report(), list[Loader]()
     report.unit = {"mmdet": "boxes", "mmseg": "pixels"}.get(config.get("default_scope", ""), "images")
+    splits = [split for split in splits if _is_there(config, split, report)]
+    report.findings += [("", finding) for finding in data_findings(config, *splits)]
     parts = [part for split in splits for part in _open_split(config, split, loaders, report)]
     tasks = list(dict.fromkeys(entry.task for part in parts for entry in part.entries if entry.task is not None))
     found = dict(zip(tasks, track(_look_at_all(tasks, loaders, jobs), len(tasks))))
@@ -184,16 +186,18 @@ def check_dataset(
     return report
 
 
-def _open_split(config: Config, split: str, loaders: list[Loader], report: Report) -> Iterator[_Part]:
-    """The datasets of a split, built; what is wrong with their lists goes into the report, new loaders into theirs."""
-    if not config.get(f"{split}_dataloader"):
-        return
+def _is_there(config: Config, split: str, report: Report) -> bool:
+    """Whether a config has a split, and its files are there; what is missing goes into the report."""
     try:
-        check_data(config, split)
-        told = False
+        check_paths(config, split)
     except UserError as error:
-        report.findings.append((split, Finding("dataset", str(error))))
-        told = True
+        report.findings.append((split, Finding("missing data", str(error))))
+        return False
+    return bool(config.get(f"{split}_dataloader"))
+
+
+def _open_split(config: Config, split: str, loaders: list[Loader], report: Report) -> Iterator[_Part]:
+    """The datasets of a split, built; those that cannot be go into the report, loaders that are new into theirs."""
     for _, settings in datasets_of(config, (split,)):
         try:
             dataset = _build(config, settings)
@@ -203,9 +207,9 @@ def _open_split(config: Config, split: str, loaders: list[Loader], report: Repor
             number = loaders.index(loader)
             entries = [_entry(dataset.get_data_info(index), index, number) for index in range(len(dataset))]
         except Exception as error:  # whatever the toolboxes raise of data that they do not expect
-            if not told:
+            if not report.fatal():  # else it is what was found, most likely
                 reason = f"{settings.get('type')} cannot read its list: {type(error).__name__}: {error}"
-                report.findings.append((split, Finding("dataset", reason)))
+                report.findings.append((split, Finding("unreadable dataset", reason)))
             continue
         yield _Part(split, dataset, entries)
 

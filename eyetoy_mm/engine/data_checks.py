@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from eyetoy_mm.datasets.findings import tell
+from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.engine.detection_checks import detection_findings
 from eyetoy_mm.errors import UserError
@@ -27,6 +27,30 @@ def check_data(config: Config, *splits: str) -> None:
         UserError: One message with everything that is missing, where it was looked for, and how to point elsewhere; or
             what is wrong with annotation files, and what to do.
     """
+    check_paths(config, *splits)
+    tell(data_findings(config, *splits))
+
+
+def data_findings(config: Config, *splits: str) -> list[Finding]:
+    """What is wrong with the annotations of the datasets, as far as it can be told without opening images.
+
+    Args:
+        config: The config; its files are there.
+        splits: Which of ``train``, ``val`` and ``test`` will be used.
+    """
+    return detection_findings(config, *splits) if config.get("default_scope") == "mmdet" else []
+
+
+def check_paths(config: Config, *splits: str) -> None:
+    """Check that the files and folders of the datasets exist; addresses are taken to do.
+
+    Args:
+        config: The config.
+        splits: Which of ``train``, ``val`` and ``test`` will be used.
+
+    Raises:
+        UserError: What is missing, where it was looked for, and how to point elsewhere.
+    """
     missing: dict[str, list[str]] = {}
     paths = [(split, path) for split, dataset in datasets_of(config, splits) for path in _dataset_paths(dataset)]
     paths += [(split, e["ann_file"]) for split, e in evaluators_of(config, splits) if e.get("ann_file")]
@@ -42,8 +66,6 @@ def check_data(config: Config, *splits: str) -> None:
             f"the dataset is not there. Missing, from the current folder {Path.cwd()}:\n{lines}\n"
             f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root DIR"
         )
-    if config.get("default_scope") == "mmdet":
-        tell(detection_findings(config, *splits))
 
 
 def _dataset_paths(dataset: dict) -> Iterator[str]:
