@@ -315,6 +315,20 @@ def _findings_of_files(part: _Part, config: Config) -> Iterator[Finding]:
             faults[fault_of_pair].append(fault_of_pair.of(task.image))
     for fault, paths in faults.items():
         yield Finding(fault.kind, fault.message, tuple(paths), fatal=fault.fatal)
+    yield from _mixed_channels(part)
+
+
+def _mixed_channels(part: _Part) -> Iterator[Finding]:
+    """Images of other channels than most: they do not stack to a batch. Only ``color_type="unchanged"`` gives such."""
+    channels: dict[int, list[str]] = defaultdict(list)
+    for _, task, sample in part.opened():
+        if sample.image.shape is not None:
+            channels[sample.image.shape[2] if len(sample.image.shape) > 2 else 1].append(task.image)
+    if len(channels) > 1:
+        most = max(channels, key=lambda count: len(channels[count]))
+        others = tuple(f"{path} ({count})" for count, paths in channels.items() if count != most for path in paths)
+        message = f"these are loaded with other channels than the {most} of most; color_type='color' gives 3 to all"
+        yield Finding("number of channels", message, others)
 
 
 def _compare(entry: _Entry, sample: Sample, rule: str | None) -> Fault | None:

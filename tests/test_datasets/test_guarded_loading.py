@@ -161,6 +161,12 @@ def test_a_worker_reports_in_one_line(tmp_path, capsys):
     assert "Traceback" not in str(stop.value)
 
 
+def test_a_worker_that_is_not_guarded_names_the_file_too(tmp_path):
+    loader = DataLoader(dataset(mixed(tmp_path, 0, 1)), num_workers=1, collate_fn=list)
+    with pytest.raises(SystemExit, match=f"error: {tmp_path}/bad0.jpg is not an image that OpenCV can read"):
+        report_user_errors(lambda: list(loader))()
+
+
 def test_every_place_of_a_pipeline_is_guarded_once(tmp_path):
     seg = dict(type="LoadAnnotations", with_bbox=False, with_label=False, with_seg=True)
     tta = Augmented(transforms=[[seg]])

@@ -1,62 +1,22 @@
 """The checker opens every file of each toolbox's datasets, names what is wrong, and is silent where nothing is."""
 
-import io
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
 import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
+from benchmarks.trust.photos import CASES, classification, coco, detection, jpeg, put, segmentation
 from eyetoy_mm.cli import main
 from eyetoy_mm.engine.check_dataset import Report, check_dataset
 from eyetoy_mm.engine.dataset_picture import picture_dataset
+from eyetoy_mm.errors import UserError
 
 for toolbox in ("mmdet", "mmseg", "mmpretrain"):
     pytest.importorskip(toolbox, reason=f"{toolbox} is not installed")
-
-
-def jpeg(seed: int, size=(48, 32), orientation=None) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
-    exif, buffer = Image.Exif(), io.BytesIO()
-    if orientation is not None:
-        exif[0x0112] = orientation
-    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif)
-    return buffer.getvalue()
-
-
-def put(root: Path, files: dict[str, bytes | np.ndarray]) -> None:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            (root / name).write_bytes(content)
-        else:
-            Image.fromarray(content).save(root / name)
-
-
-def coco(root: Path, name: str, files: dict[str, tuple[int, int]]) -> None:
-    images = [dict(id=i, file_name=n, width=w, height=h) for i, (n, (w, h)) in enumerate(files.items(), 1)]
-    boxes = [
-        dict(id=i["id"], image_id=i["id"], category_id=1, bbox=[2, 3, 10, 20], area=200, iscrowd=0) for i in images
-    ]
-    categories = [dict(id=1, name="cat")]
-    (root / name).write_text(json.dumps(dict(images=images, annotations=boxes, categories=categories)))
-
-
-def detection(root: Path, **settings) -> Config:
-    def loader(split):
-        dataset = dict(
-            type="CocoDataset", data_root=str(root), ann_file=f"{split}.json", data_prefix=dict(img=""),
-            metainfo=dict(classes=("cat",)), test_mode=split == "val",
-            pipeline=[dict(type="LoadImageFromFile"), dict(type="LoadAnnotations", with_bbox=True)],
-        )  # fmt: skip
-        return dict(dataset=dict(type="RepeatDataset", times=2, dataset=dataset) if split == "train" else dataset)
-
-    return Config(
-        dict(default_scope="mmdet", train_dataloader=loader("train"), val_dataloader=loader("val"), **settings)
-    )
 
 
 def found(report: Report) -> set[tuple[str, str, str, bool]]:
@@ -96,20 +56,6 @@ def test_detection(tmp_path, jobs):
     picture_dataset(report).savefig(tmp_path / "picture.png")
 
 
-def segmentation(root: Path) -> Config:
-    def loader(split):
-        return dict(
-            dataset=dict(
-                type="BaseSegDataset", data_root=str(root), reduce_zero_label=True,
-                data_prefix=dict(img_path=f"{split}/images", seg_map_path=f"{split}/masks"),
-                metainfo=dict(classes=("sky", "road"), palette=[[0, 0, 0], [9, 9, 9]]),
-                pipeline=[dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")],
-            )
-        )  # fmt: skip
-
-    return Config(dict(default_scope="mmseg", train_dataloader=loader("train"), val_dataloader=loader("val")))
-
-
 def test_segmentation(tmp_path):
     mask = np.ones((32, 48), np.uint8)
     mask[0] = 0
@@ -132,16 +78,6 @@ def test_segmentation(tmp_path):
     assert report.counts["val"] == {"sky": 48, "road": 31 * 48}
 
 
-def classification(root: Path, num_classes: int) -> Config:
-    def loader(split):
-        pipeline = [dict(type="LoadImageFromFile")]
-        return dict(dataset=dict(type="CustomDataset", data_root=str(root), data_prefix=split, pipeline=pipeline))
-
-    head = dict(head=dict(num_classes=num_classes))
-    loaders = dict(train_dataloader=loader("train"), val_dataloader=loader("val"))
-    return Config(dict(default_scope="mmpretrain", model=head, **loaders))
-
-
 def test_classification(tmp_path):
     twice = jpeg(1)
     put(tmp_path, {
@@ -157,6 +93,15 @@ def test_classification(tmp_path):
         ("val", "label out of range", "b.jpg", True),
     }
     assert not [kind for _, kind, _, _ in found(check_dataset(classification(tmp_path, 2))) if kind.startswith("label")]
+
+
+def test_images_of_other_channels_than_most(tmp_path):
+    put(tmp_path, {f"train/cat/{i}.jpg": jpeg(i) for i in range(3)})
+    put(tmp_path, {"train/cat/grey.png": np.zeros((32, 48), np.uint8)})
+    config = classification(tmp_path)
+    assert not check_dataset(config, ["train"]).findings
+    config.train_dataloader.dataset.pipeline[0].color_type = "unchanged"
+    assert found(check_dataset(config, ["train"])) == {("train", "number of channels", "grey.png", True)}
 
 
 def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
@@ -179,3 +124,37 @@ def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(SystemExit, match="1 findings with which a run would be wrong, 1 in all"):
         main(command)
+
+
+SAYS = {
+    "square photo with an EXIF tag and boxes": "nothing says whether boxes and masks are of the turned photo",
+    "photo upside down by its EXIF tag": "nothing says whether boxes and masks are of the turned photo",
+    "boxes of the stored photo, which is turned": "Set image_orientation='stored' in the config",
+    "the same with image_orientation='stored'": "loaded 1 images",
+    "boxes of the turned photo": "loaded 1 images",
+    "mask of a square photo with an EXIF tag": "nothing says whether boxes and masks are of the turned photo",
+    "mask of the stored photo, which is turned": "Set image_orientation='stored' in the config",
+    "photos resized after annotation": "were they resized after annotation?",
+    "width and height swapped in the annotation": "width and height are swapped",
+    "mask of another size": "annotated 24 x 16, loaded 48 x 32",
+    "mask that is no image": "a.png cannot be loaded: neither OpenCV nor Pillow knows this format",
+    "empty photo": "a.jpg cannot be loaded: these files have no bytes",
+    "photo cut off": "a.jpg cannot be loaded: the file ends before the picture does",
+    "web page called .jpg": "a.jpg cannot be loaded: this is a web page",
+    "HEIC called .jpg": "a.jpg cannot be loaded: this is HEIC",
+    "1 of 10 photos unreadable, skip_unreadable_images=0.1": "loaded 10 images",
+    "3 of 10 photos unreadable, skip_unreadable_images=0.1": "2 of 10 images cannot be loaded, more than",
+    "the same photo in training and validation (eyetoy check)": "images of training: these images are trained on too",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_says_of_a_bad_photo(name, tmp_path):
+    if name == "photo cut off" and int(cv2.__version__[0]) < 5:
+        pytest.skip("OpenCV before 5 loads the rest of the photo grey")
+    try:
+        said = CASES[name](tmp_path)
+    except UserError as error:
+        said = str(error)
+    assert SAYS[name] in said
+    assert "loaded" in said or str(tmp_path) in said
