@@ -10,8 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -27,7 +26,7 @@ from eyetoy_mm.datasets.guarded_loading import annotated_size, image_loader, rul
 from eyetoy_mm.datasets.image_files import Fault, ImageReport, examine, orientation_fault
 from eyetoy_mm.engine.config import datasets_of
 from eyetoy_mm.engine.data_checks import check_paths, data_findings
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, first_few
 
 SPLITS = ("train", "val", "test")
 _MISSING = ImageReport("", None, None, (Fault("missing file", "there are no such files, or they cannot be read"),))
@@ -43,6 +42,8 @@ class Loader:
         backend_args: Of mmengine's file client.
         settings: What the step that loads masks of labels needs to know of the dataset.
         mask: This step in words.
+        classes: How many classes the dataset names.
+        ignored: The label that the loss ignores.
         step: The step itself; None where there are no such masks.
     """
 
@@ -51,6 +52,8 @@ class Loader:
     backend_args: dict | None = None
     settings: dict = field(default_factory=dict)
     mask: str = ""
+    classes: int = 0
+    ignored: int = 255
     step: Any = field(default=None, compare=False)  # steps that do the same are not equal
 
     def labels(self, path: str) -> np.ndarray:
@@ -227,6 +230,7 @@ def _loader_of(config: Config, dataset: Any) -> Loader:
     if config.get("default_scope") == "mmseg" and mask is not None:
         settings = {key: getattr(dataset, key, None) for key in ("label_map", "reduce_zero_label")}
         decoding.update(settings=settings, mask=repr(mask), step=mask)
+        decoding.update(classes=len(dataset.metainfo.get("classes") or ()), ignored=dataset.ignore_index)
     return Loader(**decoding, backend_args=getattr(dataset, "backend_args", None))
 
 
@@ -275,29 +279,61 @@ def _look_at_in_process(task: Task) -> Sample:
 
 def _look_at(task: Task, loader: Loader) -> Sample:
     """Open the files of a task."""
-    image = _examine(task.image, loader, loader.color_type, loader.backend)
+    image, _ = _examine(task.image, loader, loader.color_type, loader.backend)
     if task.mask is None:
         return Sample(image)
-    mask = _examine(task.mask, loader, "unchanged", "cv2" if loader.step is None else loader.step.imdecode_backend)
-    if mask.shape is None:
+    backend = "cv2" if loader.step is None else loader.step.imdecode_backend
+    mask, pixels = _examine(task.mask, loader, "unchanged", backend)
+    if pixels is None:
         return Sample(image, mask)
-    size = (mask.shape[1], mask.shape[0])
+    size = (pixels.shape[1], pixels.shape[0])
     if loader.step is None:
         return Sample(image, mask, size)
-    try:
-        labels = loader.labels(task.mask)
-    except Exception as error:  # whatever a step raises of a mask that it does not expect
-        fault = Fault("unreadable mask", "labels cannot be loaded", detail=f"{type(error).__name__}: {error}")
-        return Sample(image, ImageReport(mask.digest, mask.header, None, (fault,)))
-    return Sample(image, mask, size, tuple(np.bincount(labels.ravel()).tolist()))
+    faults, labels = _look_at_labels(task.mask, pixels, loader)
+    return Sample(image, replace(mask, faults=(*mask.faults, *faults)), size, labels)
 
 
-def _examine(path: str, loader: Loader, color_type: str, backend: str) -> ImageReport:
+def _examine(path: str, loader: Loader, color_type: str, backend: str) -> tuple[ImageReport, np.ndarray | None]:
+    """What is wrong with a file, and its pixels."""
+    loaded: list[np.ndarray | None] = [None]
+
+    def load(content: bytes) -> np.ndarray | None:
+        loaded[0] = mmcv.imfrombytes(content, flag=color_type, backend=backend)
+        return loaded[0]
+
     try:
         content = fileio.get(path, loader.backend_args)
     except OSError:
-        return _MISSING
-    return examine(content, partial(mmcv.imfrombytes, flag=color_type, backend=backend))
+        return _MISSING, None
+    return examine(content, load), loaded[0]
+
+
+def _look_at_labels(path: str, pixels: np.ndarray, loader: Loader) -> tuple[list[Fault], tuple[int, ...] | None]:
+    """What is wrong with the labels of a mask, and how many pixels each has."""
+    if pixels.ndim > 2 and pixels.shape[2] > 1:
+        message = "a mask has one number for each pixel, these have several channels; write the number of the class"
+        return [Fault("mask in colour", message, detail=f"{pixels.shape[2]} channels")], None
+    if pixels.max() > 255:
+        message = "8 bits are loaded: 256 becomes 0, 257 becomes 1; number the classes below 255, in 8-bit masks"
+        return [Fault("label beyond 255", message, detail=f"up to {pixels.max()}")], None
+    try:
+        labels = loader.labels(path)
+    except Exception as error:  # whatever a step raises of a mask that it does not expect
+        detail = f"{type(error).__name__}: {error}"
+        return [Fault("unreadable mask", "the pipeline cannot load these masks", detail=detail)], None
+    counts = np.bincount(labels.ravel())
+    faults = []
+    wrong = [str(label) for label in np.flatnonzero(counts) if label >= loader.classes and label != loader.ignored]
+    if loader.classes and wrong:
+        message = (
+            f"the dataset has {loader.classes} classes, labels 0 to {loader.classes - 1} after loading, and "
+            f"{loader.ignored} to ignore. Check the masks, the classes, and reduce_zero_label, which takes 1 from each"
+        )
+        faults.append(Fault("label out of range", message, detail=f"labels {first_few(wrong)}"))
+    if counts[: loader.ignored].sum() == 0:
+        message = f"every pixel is {loader.ignored}, to be ignored: nothing is learned from these"
+        faults.append(Fault("mask without labels", message, fatal=False))
+    return faults, tuple(counts.tolist())
 
 
 def _findings_of_files(part: _Part, config: Config) -> Iterator[Finding]:

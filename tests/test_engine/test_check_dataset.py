@@ -78,6 +78,24 @@ def test_segmentation(tmp_path):
     assert report.counts["val"] == {"sky": 48, "road": 31 * 48}
 
 
+def test_labels_of_masks(tmp_path):
+    mask = np.ones((32, 48), np.uint8)
+    masks = {
+        "sound": mask, "colour": np.dstack([mask] * 3), "wide": mask.astype(np.uint16) * 257, "beyond": mask * 7,
+        "void": mask * 0,
+    }  # fmt: skip
+    put(tmp_path, {f"train/images/{name}.jpg": jpeg(i) for i, name in enumerate(masks)})
+    put(tmp_path, {f"train/masks/{name}.png": content for name, content in masks.items()})
+    report = check_dataset(segmentation(tmp_path), ["train"])
+    assert found(report) == {
+        ("train", "mask in colour", "colour.png", True),
+        ("train", "label beyond 255", "wide.png", True),
+        ("train", "label out of range", "beyond.png", True),
+        ("train", "mask without labels", "void.png", False),
+    }
+    assert "beyond.png (labels 6)" in str(report.findings) and "wide.png (up to 257)" in str(report.findings)
+
+
 def test_classification(tmp_path):
     twice = jpeg(1)
     put(tmp_path, {
