@@ -55,11 +55,16 @@ def coco_findings(
         found = format_findings(file)
         if any(finding.fatal for finding in found):
             return found
-        found += category_findings(file, classes)
-        boxes = boxes_of(file, classes)
-        found += form_findings(boxes)
-        found += _annotation_findings(file, boxes, classes, dataset)
-        return found + list(_image_findings(file, classes, dataset))
+        misnamed = category_findings(file, classes)
+        found += misnamed
+        # With the wrong classes there would be nothing to look at; what else is wrong is then told of all.
+        wrong = any(finding.fatal for finding in misnamed)
+        used = [category["name"] for category in file["categories"]] if wrong else classes
+        boxes = boxes_of(file, used)
+        misread = form_findings(boxes)
+        found += misread
+        found += _annotation_findings(file, boxes, dataset, compare=not misread)
+        return found + list(_image_findings(file, used, dataset))
 
     return told_of(path, split, findings)
 
@@ -92,8 +97,10 @@ def evaluator_findings(
         if not same:
             found += category_findings(content, classes)
             found += _other_images(content, _image_ids(read(dataset_path)))
-        found += list(_unlike_pycocotools(content, classes, evaluator))
-        return found + ([] if same else form_findings(boxes_of(content, classes)))
+        boxes = boxes_of(content, classes)
+        misread = form_findings(boxes)
+        found += [] if same else misread
+        return found + list(_unlike_pycocotools(content, boxes, classes, evaluator, compare=not misread))
 
     return told_of(path, f"{split}, evaluator", findings)
 
@@ -190,7 +197,7 @@ def boxes_of(content: dict[str, list[dict]], classes: Sequence[str]) -> Boxes:
 
 
 def _annotation_findings(
-    content: dict[str, list[dict]], boxes: Boxes, classes: Sequence[str], dataset: dict
+    content: dict[str, list[dict]], boxes: Boxes, dataset: dict, compare: bool
 ) -> Iterator[Finding]:
     annotations = content["annotations"]
     ids = {image["id"] for image in content["images"]}
@@ -213,7 +220,7 @@ def _annotation_findings(
         if absent.any():
             yield _without_masks(boxes, absent)
         loaded = kept & ~absent
-        found, too_few = coco_masks.mask_findings(boxes.where(loaded), not loader.get("poly2mask", True))
+        found, too_few = coco_masks.mask_findings(boxes.where(loaded), not loader.get("poly2mask", True), compare)
         yield from found
         reasons["without a polygon of 3 points or more"] = np.zeros(len(boxes.ids), bool)
         reasons["without a polygon of 3 points or more"][loaded] = too_few
@@ -361,7 +368,9 @@ def _other_images(content: dict[str, list[dict]], predicted: set | None) -> Iter
         )
 
 
-def _unlike_pycocotools(content: dict[str, list[dict]], classes: Sequence[str], evaluator: dict) -> Iterator[Finding]:
+def _unlike_pycocotools(
+    content: dict[str, list[dict]], boxes: Boxes, classes: Sequence[str], evaluator: dict, compare: bool
+) -> Iterator[Finding]:
     """What mmdet's datasets take and pycocotools' evaluation fails at."""
     category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
     used = [annotation for annotation in content["annotations"] if annotation["category_id"] in category_ids]
@@ -385,10 +394,19 @@ def _unlike_pycocotools(content: dict[str, list[dict]], classes: Sequence[str], 
         yield Finding("annotation id 0", message, ("annotation 0",), fatal=False)
     metrics = evaluator.get("metric") or "bbox"
     if "segm" in ([metrics] if isinstance(metrics, str) else metrics):
-        yield from _masks_for_evaluation(boxes_of(content, classes))
+        yield from _masks_for_evaluation(boxes, compare)
+        broken = [i["id"] for i in content["images"] if not isinstance(i["width"] * i["height"], int)]
+        if broken:
+            yield Finding(
+                "COCO format",
+                f"has {len(broken)} images whose width or height is not a whole number, at which the first evaluation of "
+                "'segm' fails; write 640, not 640.0",
+                places("image", broken),
+                len(broken),
+            )
 
 
-def _masks_for_evaluation(boxes: Boxes) -> Iterator[Finding]:
+def _masks_for_evaluation(boxes: Boxes, compare: bool) -> Iterator[Finding]:
     absent = coco_masks.absent(boxes.masks)
     if absent.any():
         yield Finding(
@@ -399,10 +417,10 @@ def _masks_for_evaluation(boxes: Boxes) -> Iterator[Finding]:
             int(absent.sum()),
         )
     boxes = boxes.where(~absent)
-    found, _ = coco_masks.mask_findings(boxes, polygons_alone=False)
+    found, _ = coco_masks.mask_findings(boxes, polygons_alone=False, compare=compare)
     yield from found
     breaking = coco_masks.breaks_evaluation(boxes.masks)
-    if breaking.any():
+    if breaking.any() and not any(finding.kind == "masks" for finding in found):
         yield Finding(
             "masks",
             f"has {int(breaking.sum())} of {len(breaking)} masks whose first polygon has fewer than 3 points, at which "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -18,14 +19,16 @@ _CHUNK = 5_000  # annotations whose coordinates are looked at together
 _DECODED = 500  # masks in RLE that are decoded, taken evenly; each costs as much as its image has pixels
 # Rasterising takes memory as long as the outline: one point at 1e9 takes all there is.
 _FAR = 100_000.0
+_COMPRESSED = re.compile("[0-o]+")  # six bits a character
 
 
-def mask_findings(boxes: Boxes, polygons_alone: bool) -> tuple[list[Finding], np.ndarray]:
+def mask_findings(boxes: Boxes, polygons_alone: bool, compare: bool = True) -> tuple[list[Finding], np.ndarray]:
     """Masks that cannot be loaded, and those that do not lie where their boxes are.
 
     Args:
         boxes: The boxes and their masks; each has one.
         polygons_alone: Whether the pipeline keeps polygons (``poly2mask=False``), which drops RLE.
+        compare: Whether the masks should lie in their boxes; not where the boxes are known to be wrong.
 
     Returns:
         The findings, and which annotations (N,) are dropped in silence because no polygon of theirs has 3 points.
@@ -57,8 +60,8 @@ def mask_findings(boxes: Boxes, polygons_alone: bool) -> tuple[list[Finding], np
         )
     well = np.ones(len(masks), bool)
     well[list(malformed)] = False
-    findings += _elsewhere(boxes, bounds, well)
-    too_few = well & np.array([type(mask) is list and not _polygons(mask) for mask in masks], bool)
+    findings += _elsewhere(boxes, bounds, well) if compare else []
+    too_few = well & ~rle & np.isnan(bounds[:, 0])  # nothing was kept of their polygons
     return findings, too_few | (rle & well if polygons_alone else False)
 
 
@@ -68,8 +71,8 @@ def absent(masks: Sequence[Any]) -> np.ndarray:
 
 
 def breaks_evaluation(masks: Sequence[Any]) -> np.ndarray:
-    """Which polygons (N,) pycocotools cannot read: it goes by the length of the first, and takes 4 numbers as a box."""
-    return np.array([type(mask) is list and (not mask or len(mask[0]) <= 4) for mask in masks], bool)
+    """Which masks (N,) of well-formed lists pycocotools cannot read: the first polygon tells it what to expect."""
+    return np.array([type(mask) is list and type(mask[0]) is list and len(mask[0]) <= 4 for mask in masks], bool)
 
 
 def _polygons(mask: list) -> list[list[float]]:
@@ -80,8 +83,8 @@ def _polygons(mask: list) -> list[list[float]]:
 def _fault(mask: Any) -> str | None:
     """What is wrong with the form of a mask, without looking at its numbers."""
     if type(mask) is list:
-        if all(type(polygon) is list for polygon in mask):
-            pairs = any(polygon and type(polygon[0]) is list for polygon in mask)
+        if set(map(type, mask)) == {list}:
+            pairs = any(type(polygon[0]) is list for polygon in mask if polygon)
             return "its points are pairs; write x and y one after the other" if pairs else None
         flat = type(mask[0]) in (int, float)
         return "its numbers are not in a list of polygons; put them in one more list" if flat else shown(mask)
@@ -96,7 +99,9 @@ def _fault(mask: Any) -> str | None:
         if sum(counts) != size[0] * size[1]:
             return f"its counts are for {sum(counts)} pixels, its size for {size[0]} x {size[1]}"
         return None
-    return None if type(counts) is str and counts else f"RLE of counts {shown(counts)}"
+    if type(counts) is str and _COMPRESSED.fullmatch(counts):
+        return None
+    return f"RLE of counts {shown(counts)}, neither a list of numbers nor pycocotools' compressed text"
 
 
 def _polygon_bounds(indices: list[int], masks: Sequence[Any], bounds: np.ndarray) -> dict[int, str]:
@@ -179,7 +184,7 @@ def _explain(boxes: Boxes, bounds: np.ndarray, apart: np.ndarray) -> str:
     for text, read in readings.items():
         if (_iou(read(), corners) >= 0.5).mean() >= 0.9:
             return text
-    return "Correct what is wrong"
+    return "Correct what is wrong of the two"
 
 
 def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
