@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from os import scandir
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -307,7 +308,10 @@ def images_not_on_disk(used: list[dict], dataset: dict) -> Iterator[Finding]:
         return
     paths = [Path(folder, image["file_name"]) for image in used]
     # Whole folders at a time: asking for each image takes minutes on network disks.
-    present = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}
+    parents = {path.parent for path in paths}
+    present = {
+        Path(entry.path) for parent in parents if parent.is_dir() for entry in scandir(parent) if entry.is_file()
+    }
     missing = [path for path in paths if path not in present]
     if missing:
         name = next(image["file_name"] for image, path in zip(used, paths) if path not in present)
@@ -399,8 +403,8 @@ def _unlike_pycocotools(
         if broken:
             yield Finding(
                 "COCO format",
-                f"has {len(broken)} images whose width or height is not a whole number, at which the first evaluation of "
-                "'segm' fails; write 640, not 640.0",
+                f"has {len(broken)} images whose width or height is not a whole number, at which the first evaluation "
+                "of 'segm' fails; write 640, not 640.0",
                 places("image", broken),
                 len(broken),
             )

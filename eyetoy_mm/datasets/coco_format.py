@@ -146,7 +146,7 @@ def numbers(values: list, length: int | None = None) -> np.ndarray:
     result = np.full(shape, np.nan)
     for index, value in enumerate(values):
         parts = [value] if length is None else value
-        well = type(parts) is list and all(type(part) in (int, float) and abs(part) < 1e300 for part in parts)
+        well = type(parts) is list and all(type(part) in (int, float) and abs(part) < 2**63 for part in parts)
         if well and len(parts) == (length or 1):
             result[index] = value
     return result
