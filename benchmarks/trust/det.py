@@ -224,6 +224,34 @@ def other_evaluation(folder: Path) -> str:
     return checked(config)
 
 
+def nothing_to_score(folder: Path) -> str:
+    """Validation on a list of test images."""
+    config = write(folder, good())
+    (folder / "test.json").write_text(json.dumps(good() | dict(annotations=[])), encoding="utf-8")
+    config.val_dataloader.dataset.ann_file = "test.json"
+    config.val_evaluator.ann_file = str(folder / "test.json")
+    return checked(config)
+
+
+def small_corners(folder: Path) -> str:
+    """Boxes x1 y1 x2 y2 near the upper left corner, inside of their images either way; their masks tell."""
+    content = good()
+    for annotation in content["annotations"]:
+        annotation.update(bbox=[8, 6, 20, 16], area=320, segmentation=[[8, 6, 20, 6, 20, 16, 8, 16]])
+    config = write(folder, content)
+    for split in ("train", "val"):
+        config[f"{split}_dataloader"].dataset.pipeline[1].with_mask = False
+    config.val_evaluator.metric = "bbox"
+    return checked(config)
+
+
+def byte_order_mark(folder: Path) -> str:
+    config = write(folder, good())
+    path = folder / "objects.json"
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    return checked(config)
+
+
 def other_classes(folder: Path) -> str:
     """Validation has the classes in another order, in its file too."""
     config = write(folder, good())
@@ -329,6 +357,9 @@ def _cases() -> Iterator[tuple[str, Callable[[Path], Any]]]:
     for name, edit in _EDITS.items():
         yield name, partial(check, edit)
     yield "evaluator with other images", other_evaluation
+    yield "validation on images without annotations", nothing_to_score
+    yield "boxes as x1 y1 x2 y2, all small", small_corners
+    yield "a file with a byte order mark", byte_order_mark
     yield "classes in another order in validation", other_classes
     for name, change in _VOC.items():
         yield name, partial(voc_case, change)

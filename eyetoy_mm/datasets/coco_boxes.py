@@ -25,6 +25,7 @@ _TOLERANCE_PIXELS = 2.0
 # One box in ten far beyond its image is no noise of annotation; a reading explains it if it puts nearly all inside.
 _SUSPICIOUS = 0.1
 _EXPLAINED = 0.95
+BOX_FORM = "box form"  # the kind of finding
 MOST = 0.5  # a run on the smaller part of the data is another run than the one that was asked for
 
 
@@ -129,7 +130,7 @@ def _misread(boxes: Boxes, outside: np.ndarray, reading: str) -> Finding:
     corners = "corners" in reading
     remedy = "[x1, y1, x2 - x1, y2 - y1]" if corners else "[x - width / 2, y - height / 2, width, height]"
     return Finding(
-        "box form",
+        BOX_FORM,
         f"has boxes written as {reading}; COCO's are {_COCO}. Read as COCO's, {int(outside.sum())} of "
         f"{len(outside)} reach far beyond their image, such as bbox={_numbers(boxes.xywh[example])} in an image of "
         f"{_size(boxes.sizes[example])}. Convert them: {remedy}",
@@ -144,7 +145,7 @@ def _normalised(boxes: Boxes, normalised: np.ndarray) -> Finding:
     fitting = [name for name, corners in readings.items() if inside(corners, boxes.sizes).mean() >= _EXPLAINED]
     form = f", and seem to be {fitting[0]}: convert that too" if fitting and fitting[0] != _COCO else ""
     return Finding(
-        "box form",
+        BOX_FORM,
         f"has boxes normalised to 0..1, such as bbox={_numbers(boxes.xywh[0])} in an image of {_size(boxes.sizes[0])}; "
         f"COCO's are in pixels. Multiply x and width by the image's width, y and height by its height{form}",
         boxes.places(normalised),
@@ -198,7 +199,7 @@ def _upper_left(boxes: Boxes) -> list[Finding]:
         return []
     return [
         Finding(
-            "box form",
+            BOX_FORM,
             f"has all {len(boxes.ids)} boxes in the upper left of their images: none reaches beyond {reach:.0%} of "
             "width or height. Were they drawn on smaller copies, or written as per cent? Scale them",
             fatal=False,

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from eyetoy_mm.datasets import coco_masks
-from eyetoy_mm.datasets.coco_boxes import MOST, Boxes, drop_findings, drop_reasons, form_findings, places
+from eyetoy_mm.datasets.coco_boxes import BOX_FORM, MOST, Boxes, drop_findings, drop_reasons, form_findings, places
 from eyetoy_mm.datasets.coco_format import format_findings, numbers, read_json, told_of
 from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
 
+_COMPARED = 20_000  # masks that boxes are compared with, taken evenly, where only boxes are used
 _SETTING = "metainfo=dict(classes=(...)) of the dataset"
 
 
@@ -225,6 +226,13 @@ def _annotation_findings(
         yield from found
         reasons["without a polygon of 3 points or more"] = np.zeros(len(boxes.ids), bool)
         reasons["without a polygon of 3 points or more"][loaded] = too_few
+    elif compare:
+        # Masks that are not used tell what the boxes are, where they do not stand out by themselves.
+        present = np.flatnonzero(~coco_masks.absent(boxes.masks))
+        some = np.zeros(len(boxes.ids), bool)
+        some[present[:: max(1, len(present) // _COMPARED)]] = True
+        found, _ = coco_masks.mask_findings(boxes.where(some), polygons_alone=False)
+        yield from (finding for finding in found if finding.kind == BOX_FORM)
     yield from drop_findings(boxes, reasons)
 
 
@@ -376,8 +384,16 @@ def _unlike_pycocotools(
     content: dict[str, list[dict]], boxes: Boxes, classes: Sequence[str], evaluator: dict, compare: bool
 ) -> Iterator[Finding]:
     """What mmdet's datasets take and pycocotools' evaluation fails at."""
+    if evaluator.get("format_only"):
+        return  # nothing is scored
     category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
     used = [annotation for annotation in content["annotations"] if annotation["category_id"] in category_ids]
+    if not used and not any(finding.fatal for finding in category_findings(content, classes)):
+        message = (
+            "has no annotation of the classes: every average precision would be -1. Use a file with annotations, or "
+            "CocoMetric(format_only=True, outfile_prefix=...) to write the detections alone"
+        )
+        yield Finding("nothing to score", message)
     crowdless = [annotation["id"] for annotation in used if "iscrowd" not in annotation]
     if crowdless:
         yield Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 import json
 from collections import Counter
@@ -32,7 +33,10 @@ def read_json(path: str | Path, backend_args: dict | None = None) -> Any:
         ValueError: It is none, or cannot be read; the message follows the file's name.
     """
     try:
-        return json.loads(fileio.get(path, backend_args))
+        content = fileio.get(path, backend_args)
+        if content[:3] == codecs.BOM_UTF8 or content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise ValueError("it begins with a byte order mark; save it as UTF-8 without one")
+        return json.loads(content)
     except ValueError as error:  # no JSON, or no text
         raise ValueError(f"is not JSON: {error}. Is the file complete? Download or write it again") from error
     except RecursionError as error:

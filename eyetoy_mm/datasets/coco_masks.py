@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from eyetoy_mm.datasets.coco_boxes import MOST, Boxes
+from eyetoy_mm.datasets.coco_boxes import BOX_FORM, MOST, Boxes
 from eyetoy_mm.datasets.coco_format import shown
 from eyetoy_mm.datasets.findings import Finding
 
@@ -148,23 +148,21 @@ def _rle_faults(indices: list[int], masks: Sequence[Any], boxes: Boxes, bounds: 
 
 
 def _elsewhere(boxes: Boxes, bounds: np.ndarray, well: np.ndarray) -> list[Finding]:
-    """Masks that are not where their boxes are: normalised, of another image size, with x and y swapped."""
+    """Masks that are not where their boxes are: one of the two is normalised, of another form or another image size."""
     known = well & np.isfinite(bounds).all(1) & ~boxes.crowd
-    if not known.any():
-        return []
     corners = np.concatenate([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], 1)
-    apart = known & (np.abs(bounds - corners).max(1) > 3) & (_iou(bounds, corners) < 0.5)
-    share = apart.sum() / known.sum()
+    apart = known & (np.abs(bounds - corners).max(1, initial=0) > 3) & (_iou(bounds, corners) < 0.5)
+    share = apart.sum() / max(1, known.sum())
     if share < 0.01:
         return []
     example = int(np.argmax(apart))
+    kind, advice = _explain(boxes.where(apart), corners[apart], bounds[apart])
     return [
         Finding(
-            "masks elsewhere than boxes",
+            kind,
             f"has {int(apart.sum())} of {int(known.sum())} masks elsewhere than their boxes: annotation "
             f"{boxes.ids[example]} has its box from {_point(corners[example, :2])} to {_point(corners[example, 2:])}, "
-            f"its mask from {_point(bounds[example, :2])} to {_point(bounds[example, 2:])}. "
-            f"{_explain(boxes, bounds, apart)}",
+            f"its mask from {_point(bounds[example, :2])} to {_point(bounds[example, 2:])}. {advice}",
             boxes.places(apart),
             int(apart.sum()),
             fatal=bool(share > MOST),
@@ -172,19 +170,23 @@ def _elsewhere(boxes: Boxes, bounds: np.ndarray, well: np.ndarray) -> list[Findi
     ]
 
 
-def _explain(boxes: Boxes, bounds: np.ndarray, apart: np.ndarray) -> str:
-    corners = np.concatenate([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], 1)[apart]
-    found, scale = bounds[apart], np.tile(boxes.sizes[apart], 2)
-    readings: dict[str, Callable[[], np.ndarray]] = {
-        "The polygons are normalised to 0..1: multiply x by the image's width and y by its height": lambda: (
-            found * scale
+def _explain(boxes: Boxes, corners: np.ndarray, bounds: np.ndarray) -> tuple[str, str]:
+    """The kind of fault, and what to do: the first change that brings masks and boxes together."""
+    kind = "masks elsewhere than boxes"
+    changes = (
+        (BOX_FORM, "The boxes are written as x1 y1 x2 y2: write [x1, y1, x2 - x1, y2 - y1]", boxes.xywh, bounds),
+        (
+            kind,
+            "The polygons are normalised to 0..1: multiply x by the image's width and y by its height",
+            corners,
+            bounds * np.tile(boxes.sizes, 2),
         ),
-        "x and y of the polygons have changed places": lambda: found[:, [1, 0, 3, 2]],
-    }
-    for text, read in readings.items():
-        if (_iou(read(), corners) >= 0.5).mean() >= 0.9:
-            return text
-    return "Correct what is wrong of the two"
+        (kind, "x and y of the polygons have changed places", corners, bounds[:, [1, 0, 3, 2]]),
+    )
+    for name, advice, first, second in changes:
+        if (_iou(first, second) >= 0.5).mean() >= 0.9:
+            return name, advice
+    return kind, "Correct what is wrong of the two"
 
 
 def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
