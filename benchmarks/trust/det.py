@@ -127,6 +127,10 @@ def listed_twice(content: Content) -> None:
     content["images"] += [dict(image, id=image["id"] + 100) for image in content["images"]]
 
 
+def merged_twice(content: Content) -> None:
+    content["annotations"] += [dict(annotation, id=annotation["id"] + 1000) for annotation in content["annotations"]]
+
+
 def one_crowd_run(size: list[int], counts: Any) -> dict:
     return dict(size=size, counts=counts)
 
@@ -156,9 +160,11 @@ _EDITS: dict[str, Callable[[Content], None]] = {
     "boxes as objects": box(lambda x, y, w, h: dict(x=x, y=y, w=w, h=h)),
     "boxes of nothing": box(lambda *_: []),
     "every object iscrowd": annotations(lambda _: dict(iscrowd=1)),
+    "CVAT's masks among polygons": annotations(lambda _: dict(iscrowd=1), 4),
     "iscrowd as text": annotations(lambda _: dict(iscrowd="0")),
     "no iscrowd": without("annotations", "iscrowd"),
     "every object ignored": annotations(lambda _: dict(ignore=1)),
+    "every annotation twice": merged_twice,
     # images
     "width and height swapped": images(lambda image: dict(width=HEIGHT, height=WIDTH)),
     "width and height of 0": images(lambda _: dict(width=0, height=0)),

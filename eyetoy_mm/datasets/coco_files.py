@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from eyetoy_mm.datasets import coco_masks
-from eyetoy_mm.datasets.coco_boxes import BOX_FORM, MOST, Boxes, drop_findings, drop_reasons, form_findings, places
+from eyetoy_mm.datasets.coco_boxes import (
+    BOX_FORM,
+    MOST,
+    Boxes,
+    drop_findings,
+    drop_reasons,
+    form_findings,
+    places,
+    repeated_findings,
+)
 from eyetoy_mm.datasets.coco_format import format_findings, numbers, read_json, told_of
 from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.errors import first_few
@@ -64,7 +73,7 @@ def coco_findings(
         used = [category["name"] for category in file["categories"]] if wrong else classes
         boxes = boxes_of(file, used)
         misread = form_findings(boxes)
-        found += misread
+        found += misread + repeated_findings(boxes)
         found += _annotation_findings(file, boxes, dataset, compare=not misread)
         return found + list(_image_findings(file, used, dataset))
 
@@ -182,6 +191,7 @@ def _twice(names: dict[Any, str], counts: Counter, twice: list[str]) -> Finding:
 def boxes_of(content: dict[str, list[dict]], classes: Sequence[str]) -> Boxes:
     """The boxes of the classes, of images that are there."""
     category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
+    label = {category["id"]: index for index, category in enumerate(content["categories"])}
     number = {image["id"]: index for index, image in enumerate(content["images"])}
     used = [a for a in content["annotations"] if a["category_id"] in category_ids and a["image_id"] in number]
     images = np.array([number[annotation["image_id"]] for annotation in used], int)
@@ -191,6 +201,7 @@ def boxes_of(content: dict[str, list[dict]], classes: Sequence[str]) -> Boxes:
         xywh=numbers([annotation["bbox"] for annotation in used], 4),
         sizes=sizes[images],
         images=images,
+        labels=np.array([label[annotation["category_id"]] for annotation in used], int),
         areas=numbers([annotation["area"] for annotation in used]),
         crowd=np.array([bool(annotation.get("iscrowd")) for annotation in used], bool),
         ignored=np.array([bool(annotation.get("ignore")) for annotation in used], bool),

@@ -106,7 +106,11 @@ SAID = {
     "panoptic: no isthing": r"categories\[0\] has no isthing",
     "panoptic: a file of instances": r"annotations\[0\] has no segments_info",
 }  # fmt: skip
-WARNED = {"some boxes of size 0": "of which 8 would be dropped in silence: 8 outside of their image"}
+WARNED = {
+    "some boxes of size 0": "of which 8 would be dropped in silence: 8 outside of their image",
+    "CVAT's masks among polygons": "iscrowd=1 in 6 of 24 boxes",
+    "every annotation twice": "has 24 of 48 boxes twice",
+}
 
 
 def test_every_case_is_named():
