@@ -295,7 +295,7 @@ def voc(folder: Path, change: Callable[[str], str] = str, names: str = "1\n2\n3\
     return Config(dict(default_scope="mmdet", train_dataloader=dict(dataset=dataset)))
 
 
-_VOC: dict[str, Callable[[str], str]] = {
+VOC: dict[str, Callable[[str], str]] = {
     "VOC: names that are no class": lambda text: text.replace("cat", "Cat").replace("dog", "dog "),
     "VOC: boxes as x y width height": lambda text: text.replace("<xmax>60</xmax><ymax>46", "<xmax>25</xmax><ymax>18"),
     "VOC: boxes normalised to 0..1": lambda text: re.sub(r"(\w(?:min|max)>)(?=\d)", r"\g<1>0.", text),
@@ -367,7 +367,7 @@ def _cases() -> Iterator[tuple[str, Callable[[Path], Any]]]:
     yield "boxes as x1 y1 x2 y2, all small", small_corners
     yield "a file with a byte order mark", byte_order_mark
     yield "classes in another order in validation", other_classes
-    for name, change in _VOC.items():
+    for name, change in VOC.items():
         yield name, partial(voc_case, change)
     yield "VOC: names with their suffix", partial(voc_list, "1.jpg\n2.jpg\n")
     yield "VOC: a list of one class, with marks", partial(voc_list, "1  1\n2 -1\n")

@@ -52,8 +52,7 @@ def format_findings(content: Any) -> list[Finding]:
     findings = list(fields_findings(content, FIELDS))
     if findings:
         return findings
-    findings = [*_text_findings(content), *_number_findings(content)]
-    return findings + (id_findings(content) or list(_repeated(content, FIELDS)))
+    return value_findings(content) + (id_findings(content) or list(_repeated(content, FIELDS)))
 
 
 def fields_findings(content: Any, fields: dict[str, tuple[str, ...]]) -> Iterator[Finding]:
@@ -85,6 +84,11 @@ def lacking_findings(key: str, entries: list, names: Sequence[str]) -> Iterator[
             tuple(f"{key}[{index}]" for index in indices[:5]),
             len(indices),
         )
+
+
+def value_findings(content: dict[str, list[dict]]) -> list[Finding]:
+    """Values that are neither the text nor the numbers that they should be."""
+    return [*_text_findings(content), *_number_findings(content)]
 
 
 def _text_findings(content: dict[str, list[dict]]) -> Iterator[Finding]:

@@ -277,3 +277,71 @@ def test_whatever_is_in_a_file_it_is_refused_or_counted_as_mmdet_counts(tmp_path
         passed += 1
         dropped_some += bool(dropped)
     assert passed > 20 and dropped_some > 5
+
+
+def evaluated(content: dict) -> float:
+    """Average precision of masks for the good content's objects as detections, by pycocotools itself."""
+    from pycocotools import mask
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(content)
+        truth.createIndex()
+        found = [
+            dict(
+                image_id=annotation["image_id"],
+                category_id=annotation["category_id"],
+                score=0.9,
+                segmentation=mask.merge(mask.frPyObjects(annotation["segmentation"], det.HEIGHT, det.WIDTH)),
+            )
+            for annotation in det.good()["annotations"]
+        ]
+        scores = COCOeval(truth, truth.loadRes(found), "segm")
+        scores.evaluate()
+        scores.accumulate()
+        scores.summarize()
+    return float(scores.stats[0])
+
+
+def test_the_good_content_scores_full():
+    assert evaluated(det.good()) == 1
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "no iscrowd",
+        "annotation ids of words",
+        "masks missing",
+        "masks of nothing",
+        "polygons of 4 numbers",
+        "polygons of nothing",
+        "a polygon as a flat list",
+        "polygons of pairs",
+        "width with a decimal point",
+    ],
+)
+def test_what_is_said_to_end_the_first_evaluation_does(case):
+    content = det.good()
+    det.CASES[case].args[0](content)
+    with pytest.raises(Exception, match=""):  # pycocotools raises what comes, plain Exception too
+        evaluated(content)
+
+
+def test_annotation_0_counts_as_missed():
+    content = det.good()
+    content["annotations"][0]["id"] = 0
+    assert evaluated(content) < 1
+
+
+@pytest.mark.parametrize(("change", "left"), [(str, 6), (det.VOC["VOC: names that are no class"], 0)])
+def test_names_are_counted_as_mmdet_counts_them(change, left, tmp_path):
+    from mmdet.datasets import VOCDataset
+
+    config = det.voc(tmp_path / "voc", change)
+    settings = {key: value for key, value in config.train_dataloader.dataset.to_dict().items() if key != "type"}
+    dataset = VOCDataset(**settings)
+    assert sum(len(dataset.get_data_info(i)["instances"]) for i in range(3)) == left
+    assert sum(f.count for f in detection_findings(config, "train")) == 6 - left
