@@ -168,7 +168,6 @@ _EDITS: dict[str, Callable[[Content], None]] = {
     # images
     "width and height swapped": images(lambda image: dict(width=HEIGHT, height=WIDTH)),
     "width and height of 0": images(lambda _: dict(width=0, height=0)),
-    "width with a decimal point": images(lambda image: dict(width=float(image["width"]))),
     "width as text": images(lambda _: dict(width="64")),
     "images smaller than min_size": images(lambda _: dict(width=20, height=10)),
     "images listed twice": listed_twice,

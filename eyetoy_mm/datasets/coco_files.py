@@ -426,15 +426,6 @@ def _unlike_pycocotools(
     metrics = evaluator.get("metric") or "bbox"
     if "segm" in ([metrics] if isinstance(metrics, str) else metrics):
         yield from _masks_for_evaluation(boxes, compare)
-        broken = [i["id"] for i in content["images"] if not isinstance(i["width"] * i["height"], int)]
-        if broken:
-            yield Finding(
-                "COCO format",
-                f"has {len(broken)} images whose width or height is not a whole number, at which the first evaluation "
-                "of 'segm' fails; write 640, not 640.0",
-                places("image", broken),
-                len(broken),
-            )
 
 
 def _masks_for_evaluation(boxes: Boxes, compare: bool) -> Iterator[Finding]:

@@ -51,7 +51,6 @@ SAID = {
     "every object ignored": "24 marked ignore",
     "width and height swapped": "has 18 of 24 boxes far beyond .* in an image of 48 x 64.* change places",
     "width and height of 0": "width is 0, not a number of pixels from 1",
-    "width with a decimal point": "6 images whose width or height is not a whole number",
     "width as text": "width is '64'",
     "images smaller than min_size": "leaves no image: it has 6.*'min_size': 32",
     "images listed twice": r"lists 6 files as several images each.*\[6: 1.jpg",
@@ -320,13 +319,12 @@ def test_the_good_content_scores_full():
         "polygons of nothing",
         "a polygon as a flat list",
         "polygons of pairs",
-        "width with a decimal point",
     ],
 )
 def test_what_is_said_to_end_the_first_evaluation_does(case):
     content = det.good()
     det.CASES[case].args[0](content)
-    with pytest.raises(Exception, match=""):  # pycocotools raises what comes, plain Exception too
+    with pytest.raises(Exception):  # noqa: B017 - pycocotools raises what comes, plain Exception too
         evaluated(content)
 
 
