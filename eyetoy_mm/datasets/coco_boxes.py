@@ -25,6 +25,8 @@ _TOLERANCE_PIXELS = 2.0
 # One box in ten far beyond its image is no noise of annotation; a reading explains it if it puts nearly all inside.
 _SUSPICIOUS = 0.1
 _EXPLAINED = 0.95
+BOX_FORM = "box form"  # the kind of finding
+_CROWD = 0.05  # COCO has 1 % of crowds
 MOST = 0.5  # a run on the smaller part of the data is another run than the one that was asked for
 
 
@@ -37,6 +39,7 @@ class Boxes:
         xywh: As the file has them, (N, 4).
         sizes: Width and height of their images, (N, 2).
         images: Which image they belong to, counted from 0.
+        labels: Whose category they are of, counted from 0 in the file's order.
         areas: The annotations' areas.
         crowd: Whether ``iscrowd`` is set: mmdet trains on none of these.
         ignored: Whether ``ignore`` is set: mmdet does not load these.
@@ -47,6 +50,7 @@ class Boxes:
     xywh: np.ndarray
     sizes: np.ndarray
     images: np.ndarray
+    labels: np.ndarray
     areas: np.ndarray
     crowd: np.ndarray
     ignored: np.ndarray
@@ -129,7 +133,7 @@ def _misread(boxes: Boxes, outside: np.ndarray, reading: str) -> Finding:
     corners = "corners" in reading
     remedy = "[x1, y1, x2 - x1, y2 - y1]" if corners else "[x - width / 2, y - height / 2, width, height]"
     return Finding(
-        "box form",
+        BOX_FORM,
         f"has boxes written as {reading}; COCO's are {_COCO}. Read as COCO's, {int(outside.sum())} of "
         f"{len(outside)} reach far beyond their image, such as bbox={_numbers(boxes.xywh[example])} in an image of "
         f"{_size(boxes.sizes[example])}. Convert them: {remedy}",
@@ -144,7 +148,7 @@ def _normalised(boxes: Boxes, normalised: np.ndarray) -> Finding:
     fitting = [name for name, corners in readings.items() if inside(corners, boxes.sizes).mean() >= _EXPLAINED]
     form = f", and seem to be {fitting[0]}: convert that too" if fitting and fitting[0] != _COCO else ""
     return Finding(
-        "box form",
+        BOX_FORM,
         f"has boxes normalised to 0..1, such as bbox={_numbers(boxes.xywh[0])} in an image of {_size(boxes.sizes[0])}; "
         f"COCO's are in pixels. Multiply x and width by the image's width, y and height by its height{form}",
         boxes.places(normalised),
@@ -198,7 +202,7 @@ def _upper_left(boxes: Boxes) -> list[Finding]:
         return []
     return [
         Finding(
-            "box form",
+            BOX_FORM,
             f"has all {len(boxes.ids)} boxes in the upper left of their images: none reaches beyond {reach:.0%} of "
             "width or height. Were they drawn on smaller copies, or written as per cent? Scale them",
             fatal=False,
@@ -249,17 +253,39 @@ def drop_findings(boxes: Boxes, reasons: Mapping[str, np.ndarray]) -> list[Findi
             )
         )
     crowd = boxes.crowd & ~dropped
-    if crowd.sum() > MOST * total:
+    if crowd.sum() > _CROWD * total:
         findings.append(
             Finding(
                 "iscrowd",
                 f"has iscrowd=1 in {int(crowd.sum())} of {total} boxes: such regions are neither trained on nor "
-                "counted in evaluation. Some tools write it for every mask in RLE; write 0 for single objects",
+                "counted in evaluation. CVAT, among others, writes it for each mask in RLE; write 0 for an object",
                 boxes.places(crowd),
                 int(crowd.sum()),
+                fatal=bool(crowd.sum() > MOST * total),
             )
         )
     return findings
+
+
+def repeated_findings(boxes: Boxes) -> list[Finding]:
+    """The same box of the same category twice in an image, as merged exports have them; below 1 % it is a slip."""
+    rows = np.column_stack([boxes.images, boxes.labels, boxes.xywh])
+    order = np.lexsort(rows.T)
+    same = (rows[order][1:] == rows[order][:-1]).all(1)
+    repeated = np.zeros(len(rows), bool)
+    repeated[order[1:]] = same
+    if repeated.sum() < max(1, 0.01 * len(rows)):
+        return []
+    return [
+        Finding(
+            "boxes repeated",
+            f"has {int(repeated.sum())} of {len(rows)} boxes twice, of one category in one image: in evaluation "
+            "each copy counts as missed. Was the file merged with itself? Take the copies out",
+            boxes.places(repeated),
+            int(repeated.sum()),
+            fatal=False,
+        )
+    ]
 
 
 def _numbers(row: np.ndarray) -> str:

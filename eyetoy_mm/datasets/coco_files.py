@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from os import scandir
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
 from eyetoy_mm.datasets import coco_masks
-from eyetoy_mm.datasets.coco_boxes import MOST, Boxes, drop_findings, drop_reasons, form_findings, places
+from eyetoy_mm.datasets.coco_boxes import (
+    BOX_FORM,
+    MOST,
+    Boxes,
+    drop_findings,
+    drop_reasons,
+    form_findings,
+    places,
+    repeated_findings,
+)
 from eyetoy_mm.datasets.coco_format import format_findings, numbers, read_json, told_of
 from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
 
+_COMPARED = 20_000  # masks that boxes are compared with, taken evenly, where only boxes are used
 _SETTING = "metainfo=dict(classes=(...)) of the dataset"
 
 
@@ -55,11 +66,16 @@ def coco_findings(
         found = format_findings(file)
         if any(finding.fatal for finding in found):
             return found
-        found += category_findings(file, classes)
-        boxes = boxes_of(file, classes)
-        found += form_findings(boxes)
-        found += _annotation_findings(file, boxes, classes, dataset)
-        return found + list(_image_findings(file, classes, dataset))
+        misnamed = category_findings(file, classes)
+        found += misnamed
+        # With the wrong classes there would be nothing to look at; what else is wrong is then told of all.
+        wrong = any(finding.fatal for finding in misnamed)
+        used = [category["name"] for category in file["categories"]] if wrong else classes
+        boxes = boxes_of(file, used)
+        misread = form_findings(boxes)
+        found += misread + repeated_findings(boxes)
+        found += _annotation_findings(file, boxes, dataset, compare=not misread)
+        return found + list(_image_findings(file, used, dataset))
 
     return told_of(path, split, findings)
 
@@ -92,8 +108,10 @@ def evaluator_findings(
         if not same:
             found += category_findings(content, classes)
             found += _other_images(content, _image_ids(read(dataset_path)))
-        found += list(_unlike_pycocotools(content, classes, evaluator))
-        return found + ([] if same else form_findings(boxes_of(content, classes)))
+        boxes = boxes_of(content, classes)
+        misread = form_findings(boxes)
+        found += [] if same else misread
+        return found + list(_unlike_pycocotools(content, boxes, classes, evaluator, compare=not misread))
 
     return told_of(path, f"{split}, evaluator", findings)
 
@@ -173,6 +191,7 @@ def _twice(names: dict[Any, str], counts: Counter, twice: list[str]) -> Finding:
 def boxes_of(content: dict[str, list[dict]], classes: Sequence[str]) -> Boxes:
     """The boxes of the classes, of images that are there."""
     category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
+    label = {category["id"]: index for index, category in enumerate(content["categories"])}
     number = {image["id"]: index for index, image in enumerate(content["images"])}
     used = [a for a in content["annotations"] if a["category_id"] in category_ids and a["image_id"] in number]
     images = np.array([number[annotation["image_id"]] for annotation in used], int)
@@ -182,6 +201,7 @@ def boxes_of(content: dict[str, list[dict]], classes: Sequence[str]) -> Boxes:
         xywh=numbers([annotation["bbox"] for annotation in used], 4),
         sizes=sizes[images],
         images=images,
+        labels=np.array([label[annotation["category_id"]] for annotation in used], int),
         areas=numbers([annotation["area"] for annotation in used]),
         crowd=np.array([bool(annotation.get("iscrowd")) for annotation in used], bool),
         ignored=np.array([bool(annotation.get("ignore")) for annotation in used], bool),
@@ -190,7 +210,7 @@ def boxes_of(content: dict[str, list[dict]], classes: Sequence[str]) -> Boxes:
 
 
 def _annotation_findings(
-    content: dict[str, list[dict]], boxes: Boxes, classes: Sequence[str], dataset: dict
+    content: dict[str, list[dict]], boxes: Boxes, dataset: dict, compare: bool
 ) -> Iterator[Finding]:
     annotations = content["annotations"]
     ids = {image["id"] for image in content["images"]}
@@ -213,10 +233,17 @@ def _annotation_findings(
         if absent.any():
             yield _without_masks(boxes, absent)
         loaded = kept & ~absent
-        found, too_few = coco_masks.mask_findings(boxes.where(loaded), not loader.get("poly2mask", True))
+        found, too_few = coco_masks.mask_findings(boxes.where(loaded), not loader.get("poly2mask", True), compare)
         yield from found
         reasons["without a polygon of 3 points or more"] = np.zeros(len(boxes.ids), bool)
         reasons["without a polygon of 3 points or more"][loaded] = too_few
+    elif compare:
+        # Masks that are not used tell what the boxes are, where they do not stand out by themselves.
+        present = np.flatnonzero(~coco_masks.absent(boxes.masks))
+        some = np.zeros(len(boxes.ids), bool)
+        some[present[:: max(1, len(present) // _COMPARED)]] = True
+        found, _ = coco_masks.mask_findings(boxes.where(some), polygons_alone=False)
+        yield from (finding for finding in found if finding.kind == BOX_FORM)
     yield from drop_findings(boxes, reasons)
 
 
@@ -300,7 +327,10 @@ def images_not_on_disk(used: list[dict], dataset: dict) -> Iterator[Finding]:
         return
     paths = [Path(folder, image["file_name"]) for image in used]
     # Whole folders at a time: asking for each image takes minutes on network disks.
-    present = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}
+    parents = {path.parent for path in paths}
+    present = {
+        Path(entry.path) for parent in parents if parent.is_dir() for entry in scandir(parent) if entry.is_file()
+    }
     missing = [path for path in paths if path not in present]
     if missing:
         name = next(image["file_name"] for image, path in zip(used, paths) if path not in present)
@@ -361,10 +391,20 @@ def _other_images(content: dict[str, list[dict]], predicted: set | None) -> Iter
         )
 
 
-def _unlike_pycocotools(content: dict[str, list[dict]], classes: Sequence[str], evaluator: dict) -> Iterator[Finding]:
+def _unlike_pycocotools(
+    content: dict[str, list[dict]], boxes: Boxes, classes: Sequence[str], evaluator: dict, compare: bool
+) -> Iterator[Finding]:
     """What mmdet's datasets take and pycocotools' evaluation fails at."""
+    if evaluator.get("format_only"):
+        return  # nothing is scored
     category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
     used = [annotation for annotation in content["annotations"] if annotation["category_id"] in category_ids]
+    if not used and not any(finding.fatal for finding in category_findings(content, classes)):
+        message = (
+            "has no annotation of the classes: every average precision would be -1. Use a file with annotations, or "
+            "CocoMetric(format_only=True, outfile_prefix=...) to write the detections alone"
+        )
+        yield Finding("nothing to score", message)
     crowdless = [annotation["id"] for annotation in used if "iscrowd" not in annotation]
     if crowdless:
         yield Finding(
@@ -385,10 +425,10 @@ def _unlike_pycocotools(content: dict[str, list[dict]], classes: Sequence[str], 
         yield Finding("annotation id 0", message, ("annotation 0",), fatal=False)
     metrics = evaluator.get("metric") or "bbox"
     if "segm" in ([metrics] if isinstance(metrics, str) else metrics):
-        yield from _masks_for_evaluation(boxes_of(content, classes))
+        yield from _masks_for_evaluation(boxes, compare)
 
 
-def _masks_for_evaluation(boxes: Boxes) -> Iterator[Finding]:
+def _masks_for_evaluation(boxes: Boxes, compare: bool) -> Iterator[Finding]:
     absent = coco_masks.absent(boxes.masks)
     if absent.any():
         yield Finding(
@@ -399,10 +439,10 @@ def _masks_for_evaluation(boxes: Boxes) -> Iterator[Finding]:
             int(absent.sum()),
         )
     boxes = boxes.where(~absent)
-    found, _ = coco_masks.mask_findings(boxes, polygons_alone=False)
+    found, _ = coco_masks.mask_findings(boxes, polygons_alone=False, compare=compare)
     yield from found
     breaking = coco_masks.breaks_evaluation(boxes.masks)
-    if breaking.any():
+    if breaking.any() and not any(finding.kind == "masks" for finding in found):
         yield Finding(
             "masks",
             f"has {int(breaking.sum())} of {len(breaking)} masks whose first polygon has fewer than 3 points, at which "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import gc
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ FIELDS = dict(
     annotations=("id", "image_id", "category_id", "bbox", "area"),
     categories=("id", "name"),
 )
+_LARGEST = 1_000_000  # no image has more pixels in a row
 
 
 def read_json(path: str | Path, backend_args: dict | None = None) -> Any:
@@ -29,7 +33,10 @@ def read_json(path: str | Path, backend_args: dict | None = None) -> Any:
         ValueError: It is none, or cannot be read; the message follows the file's name.
     """
     try:
-        return json.loads(fileio.get(path, backend_args))
+        content = fileio.get(path, backend_args)
+        if content[:3] == codecs.BOM_UTF8 or content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise ValueError("it begins with a byte order mark; save it as UTF-8 without one")
+        return json.loads(content)
     except ValueError as error:  # no JSON, or no text
         raise ValueError(f"is not JSON: {error}. Is the file complete? Download or write it again") from error
     except RecursionError as error:
@@ -45,8 +52,7 @@ def format_findings(content: Any) -> list[Finding]:
     findings = list(fields_findings(content, FIELDS))
     if findings:
         return findings
-    findings = [*_text_findings(content), *_number_findings(content)]
-    return findings + (id_findings(content) or list(_repeated(content, FIELDS)))
+    return value_findings(content) + (id_findings(content) or list(_repeated(content, FIELDS)))
 
 
 def fields_findings(content: Any, fields: dict[str, tuple[str, ...]]) -> Iterator[Finding]:
@@ -80,6 +86,11 @@ def lacking_findings(key: str, entries: list, names: Sequence[str]) -> Iterator[
         )
 
 
+def value_findings(content: dict[str, list[dict]]) -> list[Finding]:
+    """Values that are neither the text nor the numbers that they should be."""
+    return [*_text_findings(content), *_number_findings(content)]
+
+
 def _text_findings(content: dict[str, list[dict]]) -> Iterator[Finding]:
     for key, name in (("images", "file_name"), ("categories", "name")):
         wrong = [entry for entry in content[key] if type(entry[name]) is not str]
@@ -96,8 +107,9 @@ def _number_findings(content: dict[str, list[dict]]) -> Iterator[Finding]:
     """Values that are not the finite numbers they should be: mmdet computes with them, and fails or yields NaN."""
     images, annotations = content["images"], content["annotations"]
     for name in ("width", "height"):
-        wrong = ~(numbers([image[name] for image in images]) > 0)
-        yield from _wrong_values("images", images, wrong, name, "a number of pixels above 0")
+        sides = numbers([image[name] for image in images])
+        wrong = ~((sides > 0) & (sides < _LARGEST))
+        yield from _wrong_values("images", images, wrong, name, f"a number of pixels from 1 to {_LARGEST:,}")
     wrong = ~np.isfinite(numbers([annotation["area"] for annotation in annotations]))
     yield from _wrong_values("annotations", annotations, wrong, "area", "a finite number")
     wrong = ~np.isfinite(numbers([annotation["bbox"] for annotation in annotations], 4)).all(1)
@@ -142,7 +154,7 @@ def numbers(values: list, length: int | None = None) -> np.ndarray:
     result = np.full(shape, np.nan)
     for index, value in enumerate(values):
         parts = [value] if length is None else value
-        well = type(parts) is list and all(type(part) in (int, float) and abs(part) < 1e300 for part in parts)
+        well = type(parts) is list and all(type(part) in (int, float) and abs(part) < 2**63 for part in parts)
         if well and len(parts) == (length or 1):
             result[index] = value
     return result
@@ -202,10 +214,23 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage, most of the work among the millions of objects of a file."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def told_of(path: str | Path, split: str, findings: Callable[[], list[Finding]]) -> list[Finding]:
     """Findings that begin with the file they are about; a file that cannot be read is one."""
     try:
-        found = findings()
+        with _without_collection():
+            found = findings()
     except ValueError as error:
         found = [Finding("COCO format", str(error))]
     return [Finding(f.kind, f"{path} ({split}) {f.message}", f.where, f.count, f.fatal) for f in found]

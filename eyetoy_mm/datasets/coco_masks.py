@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from eyetoy_mm.datasets.coco_boxes import MOST, Boxes
+from eyetoy_mm.datasets.coco_boxes import BOX_FORM, MOST, Boxes
 from eyetoy_mm.datasets.coco_format import shown
 from eyetoy_mm.datasets.findings import Finding
 
@@ -18,14 +19,16 @@ _CHUNK = 5_000  # annotations whose coordinates are looked at together
 _DECODED = 500  # masks in RLE that are decoded, taken evenly; each costs as much as its image has pixels
 # Rasterising takes memory as long as the outline: one point at 1e9 takes all there is.
 _FAR = 100_000.0
+_COMPRESSED = re.compile("[0-o]+")  # six bits a character
 
 
-def mask_findings(boxes: Boxes, polygons_alone: bool) -> tuple[list[Finding], np.ndarray]:
+def mask_findings(boxes: Boxes, polygons_alone: bool, compare: bool = True) -> tuple[list[Finding], np.ndarray]:
     """Masks that cannot be loaded, and those that do not lie where their boxes are.
 
     Args:
         boxes: The boxes and their masks; each has one.
         polygons_alone: Whether the pipeline keeps polygons (``poly2mask=False``), which drops RLE.
+        compare: Whether the masks should lie in their boxes; not where the boxes are known to be wrong.
 
     Returns:
         The findings, and which annotations (N,) are dropped in silence because no polygon of theirs has 3 points.
@@ -57,8 +60,8 @@ def mask_findings(boxes: Boxes, polygons_alone: bool) -> tuple[list[Finding], np
         )
     well = np.ones(len(masks), bool)
     well[list(malformed)] = False
-    findings += _elsewhere(boxes, bounds, well)
-    too_few = well & np.array([type(mask) is list and not _polygons(mask) for mask in masks], bool)
+    findings += _elsewhere(boxes, bounds, well) if compare else []
+    too_few = well & ~rle & np.isnan(bounds[:, 0])  # nothing was kept of their polygons
     return findings, too_few | (rle & well if polygons_alone else False)
 
 
@@ -68,8 +71,8 @@ def absent(masks: Sequence[Any]) -> np.ndarray:
 
 
 def breaks_evaluation(masks: Sequence[Any]) -> np.ndarray:
-    """Which polygons (N,) pycocotools cannot read: it goes by the length of the first, and takes 4 numbers as a box."""
-    return np.array([type(mask) is list and (not mask or len(mask[0]) <= 4) for mask in masks], bool)
+    """Which masks (N,) of well-formed lists pycocotools cannot read: the first polygon tells it what to expect."""
+    return np.array([type(mask) is list and type(mask[0]) is list and len(mask[0]) <= 4 for mask in masks], bool)
 
 
 def _polygons(mask: list) -> list[list[float]]:
@@ -80,8 +83,8 @@ def _polygons(mask: list) -> list[list[float]]:
 def _fault(mask: Any) -> str | None:
     """What is wrong with the form of a mask, without looking at its numbers."""
     if type(mask) is list:
-        if all(type(polygon) is list for polygon in mask):
-            pairs = any(polygon and type(polygon[0]) is list for polygon in mask)
+        if set(map(type, mask)) == {list}:
+            pairs = any(type(polygon[0]) is list for polygon in mask if polygon)
             return "its points are pairs; write x and y one after the other" if pairs else None
         flat = type(mask[0]) in (int, float)
         return "its numbers are not in a list of polygons; put them in one more list" if flat else shown(mask)
@@ -96,7 +99,9 @@ def _fault(mask: Any) -> str | None:
         if sum(counts) != size[0] * size[1]:
             return f"its counts are for {sum(counts)} pixels, its size for {size[0]} x {size[1]}"
         return None
-    return None if type(counts) is str and counts else f"RLE of counts {shown(counts)}"
+    if type(counts) is str and _COMPRESSED.fullmatch(counts):
+        return None
+    return f"RLE of counts {shown(counts)}, neither a list of numbers nor pycocotools' compressed text"
 
 
 def _polygon_bounds(indices: list[int], masks: Sequence[Any], bounds: np.ndarray) -> dict[int, str]:
@@ -143,23 +148,21 @@ def _rle_faults(indices: list[int], masks: Sequence[Any], boxes: Boxes, bounds: 
 
 
 def _elsewhere(boxes: Boxes, bounds: np.ndarray, well: np.ndarray) -> list[Finding]:
-    """Masks that are not where their boxes are: normalised, of another image size, with x and y swapped."""
+    """Masks that are not where their boxes are: one of the two is normalised, of another form or another image size."""
     known = well & np.isfinite(bounds).all(1) & ~boxes.crowd
-    if not known.any():
-        return []
     corners = np.concatenate([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], 1)
-    apart = known & (np.abs(bounds - corners).max(1) > 3) & (_iou(bounds, corners) < 0.5)
-    share = apart.sum() / known.sum()
+    apart = known & (np.abs(bounds - corners).max(1, initial=0) > 3) & (_iou(bounds, corners) < 0.5)
+    share = apart.sum() / max(1, known.sum())
     if share < 0.01:
         return []
     example = int(np.argmax(apart))
+    kind, advice = _explain(boxes.where(apart), corners[apart], bounds[apart])
     return [
         Finding(
-            "masks elsewhere than boxes",
+            kind,
             f"has {int(apart.sum())} of {int(known.sum())} masks elsewhere than their boxes: annotation "
             f"{boxes.ids[example]} has its box from {_point(corners[example, :2])} to {_point(corners[example, 2:])}, "
-            f"its mask from {_point(bounds[example, :2])} to {_point(bounds[example, 2:])}. "
-            f"{_explain(boxes, bounds, apart)}",
+            f"its mask from {_point(bounds[example, :2])} to {_point(bounds[example, 2:])}. {advice}",
             boxes.places(apart),
             int(apart.sum()),
             fatal=bool(share > MOST),
@@ -167,19 +170,23 @@ def _elsewhere(boxes: Boxes, bounds: np.ndarray, well: np.ndarray) -> list[Findi
     ]
 
 
-def _explain(boxes: Boxes, bounds: np.ndarray, apart: np.ndarray) -> str:
-    corners = np.concatenate([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], 1)[apart]
-    found, scale = bounds[apart], np.tile(boxes.sizes[apart], 2)
-    readings: dict[str, Callable[[], np.ndarray]] = {
-        "The polygons are normalised to 0..1: multiply x by the image's width and y by its height": lambda: (
-            found * scale
+def _explain(boxes: Boxes, corners: np.ndarray, bounds: np.ndarray) -> tuple[str, str]:
+    """The kind of fault, and what to do: the first change that brings masks and boxes together."""
+    kind = "masks elsewhere than boxes"
+    changes = (
+        (BOX_FORM, "The boxes are written as x1 y1 x2 y2: write [x1, y1, x2 - x1, y2 - y1]", boxes.xywh, bounds),
+        (
+            kind,
+            "The polygons are normalised to 0..1: multiply x by the image's width and y by its height",
+            corners,
+            bounds * np.tile(boxes.sizes, 2),
         ),
-        "x and y of the polygons have changed places": lambda: found[:, [1, 0, 3, 2]],
-    }
-    for text, read in readings.items():
-        if (_iou(read(), corners) >= 0.5).mean() >= 0.9:
-            return text
-    return "Correct what is wrong"
+        (kind, "x and y of the polygons have changed places", corners, bounds[:, [1, 0, 3, 2]]),
+    )
+    for name, advice, first, second in changes:
+        if (_iou(first, second) >= 0.5).mean() >= 0.9:
+            return name, advice
+    return kind, "Correct what is wrong of the two"
 
 
 def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

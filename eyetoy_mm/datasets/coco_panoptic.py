@@ -7,9 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eyetoy_mm.datasets.coco_boxes import places
-from eyetoy_mm.datasets.coco_files import category_findings, images_not_on_disk
-from eyetoy_mm.datasets.coco_format import fields_findings, id_findings, lacking_findings, read_json, told_of
+from eyetoy_mm.datasets.coco_boxes import drop_findings, drop_reasons, form_findings, places
+from eyetoy_mm.datasets.coco_files import boxes_of, category_findings, images_not_on_disk
+from eyetoy_mm.datasets.coco_format import (
+    fields_findings,
+    id_findings,
+    lacking_findings,
+    read_json,
+    told_of,
+    value_findings,
+)
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
@@ -44,8 +51,14 @@ def panoptic_findings(
         if found:
             return found
         segments = segments_of(file)
-        found = id_findings(segments)
-        return found or [*_class_findings(segments, classes), *_files(file, dataset)]
+        found = value_findings(segments) + id_findings(segments)
+        if found:
+            return found
+        boxes = boxes_of(segments, classes)
+        # Segments are looked up by their number in the PNG: what lies beyond the image is not dropped.
+        reasons = {why: which for why, which in drop_reasons(boxes).items() if "area" in why or "pixel" in why}
+        found = [*_class_findings(segments, classes), *form_findings(boxes), *drop_findings(boxes, reasons)]
+        return [*found, *_files(file, dataset)]
 
     return told_of(path, split, findings)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -40,7 +42,7 @@ def detection_findings(config: Config, *splits: str) -> list[Finding]:
     for use, split in _alike(uses):
         reader = {} if use.check is voc_findings else dict(read=read)
         findings += use.check(use.path, split, use.classes, use.dataset, **reader)
-    return findings + _evaluator_findings(config, uses, splits, read)
+    return _merged(findings + _evaluator_findings(config, uses, splits, read))
 
 
 class _ReadOnce:
@@ -118,6 +120,24 @@ def _evaluator_findings(
         for evaluator, use, of in found.values()
         for finding in evaluator_findings(evaluator["ann_file"], ", ".join(of), use.classes, evaluator, use.path, read)
     ]
+
+
+# How the messages of the checks begin, after the file: "(val, test) ", "(val, evaluator) ".
+_SPLITS = re.compile(r" \(((?:train|val|test|evaluator|, )+)\) ")
+
+
+def _merged(findings: list[Finding]) -> list[Finding]:
+    """What is wrong in the same way for several splits and evaluators, told of once."""
+    groups: dict[tuple[str, str, bool], list[Finding]] = {}
+    for finding in findings:
+        key = finding.kind, _SPLITS.sub(" () ", finding.message, count=1), finding.fatal
+        groups.setdefault(key, []).append(finding)
+    merged = []
+    for (_, message, _), group in groups.items():
+        splits = [found[1] for finding in group if (found := _SPLITS.search(finding.message))]
+        names = ", ".join(dict.fromkeys(", ".join(splits).split(", ")))
+        merged.append(replace(group[0], message=message.replace(" () ", f" ({names}) ", 1)))
+    return merged
 
 
 def _is_coco_metric(kind: Any) -> bool:
