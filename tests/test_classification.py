@@ -1,8 +1,6 @@
 """Classifiers in mmpretrain: what they see, the ImageNet recipe as it is loaded, and labels that do not fit."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +18,7 @@ import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lack
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.hooks import CheckClsLabelsHook
 from eyetoy_mm.errors import UserError
+from tests import program
 
 pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
 from mmengine.optim import build_optim_wrapper
@@ -278,9 +277,8 @@ def test_heads_without_classes_are_not_checked():
 
 def test_one_message_on_the_command_line(config):
     root = config.parent
-    command = [sys.executable, "tools/train.py", config, "--work-dir", root / "work", "--data-root", root]
-    command += ["--cfg-options", "model.head.num_classes=12"]
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    arguments = [config, "--work-dir", root / "work", "--data-root", root]
+    done = program.run("tools/train.py", *arguments, "--cfg-options", "model.head.num_classes=12")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.count("error:") == 1
     assert done.stderr.splitlines()[-1].startswith(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-for _name in ("mmdet", "mmseg", "mmpretrain", "pip"):
+for _name in ("mmdet", "mmseg", "mmpretrain"):
     pytest.importorskip(_name)
 
 CODE = """

@@ -38,7 +38,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", help="folder or address of the dataset, in place of the config's data_root")
     parser.add_argument("--amp", action="store_true", help="mixed precision in training; evaluation follows the config")
     add_cfg_options(parser)
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="what started the processes: torchrun (pytorch), srun, mpirun",
+    )
+    parser.add_argument("--dist-timeout", type=float, metavar="SECONDS", help="how long processes wait for each other")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
@@ -74,12 +80,14 @@ def load_config_from(args: argparse.Namespace) -> Config:
     """Load the config that a command line asks for."""
     from eyetoy_mm.engine.config import load_config
 
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if args.launcher == "pytorch":  # the older torch.distributed.launch gives it as an argument
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return load_config(
         args.config,
         options=cfg_options(args),
         work_dir=args.work_dir,
         data_root=args.data_root,
         launcher=args.launcher,
+        dist_timeout=args.dist_timeout,
         amp=args.amp,
     )

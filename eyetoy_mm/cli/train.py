@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on from this checkpoint, or without a value from the latest one in the work dir",
     )
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the real batch size")
+    parser.add_argument("--force", action="store_true", help="run in a work dir that another run is using")
     add_run_options(parser)
 
 
@@ -32,4 +33,4 @@ def run(args: argparse.Namespace) -> None:
     """Train."""
     from eyetoy_mm.engine.launch import train
 
-    train(load_config_from(args), resume=args.resume, auto_scale_lr=args.auto_scale_lr)
+    train(load_config_from(args), resume=args.resume, auto_scale_lr=args.auto_scale_lr, force=args.force)

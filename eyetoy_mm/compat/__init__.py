@@ -5,12 +5,14 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `mmcv_ops`: mmcv-lite has no compiled ops, and without them mmdet.models and mmseg.models do not import;
 * `sync_bn_alone`: mmcv's synchronised batch norm does not build in a process of its own;
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
+* `whole_checkpoints`: a run that is killed while it saves leaves half a file, or none;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `inference_scopes`: each toolbox's inference looks for transforms in the scope of the model that was opened last;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
+* `ssd_head`: SSD of mmdet 3.3.0 does not predict;
 * `numpy_names`: files of mmcv, mmdet and mmpretrain use names and conversions that NumPy 2 no longer has;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare;
@@ -33,7 +35,9 @@ from eyetoy_mm.compat import (
     numpy_names,
     panoptic_api,
     pkg_resources_shim,
+    ssd_head,
     sync_bn_alone,
+    whole_checkpoints,
 )
 
 __all__ = ["activate"]
@@ -42,6 +46,7 @@ _TRAPS = (
     mmcv_ops,
     sync_bn_alone,
     checkpoint_loading,
+    whole_checkpoints,
     flop_handles,
     downstream_configs,
     model_zoo,
@@ -52,6 +57,7 @@ _TRAPS = (
     mmseg_text_packages,
     mmseg_tools,
     panoptic_api,
+    ssd_head,
 )
 
 

@@ -34,6 +34,7 @@ import importlib.metadata
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType, TracebackType
@@ -41,7 +42,7 @@ from typing import Any, NoReturn
 
 from eyetoy_mm.compat._import_hooks import after_import
 
-__all__ = ["CheckpointError", "apply", "needed"]
+__all__ = ["CheckpointError", "apply", "needed", "peek"]
 
 
 class CheckpointError(RuntimeError):
@@ -73,6 +74,15 @@ def apply() -> None:
     after_import("mmengine.logging.history_buffer", _prepare_history_buffer)
     after_import("mmengine.optim.scheduler.param_scheduler", _prepare_one_cycle)
     after_import("mmengine.runner.checkpoint", _prepare_loaders)
+
+
+def peek(path: str | os.PathLike[str]) -> Any:
+    """What a local file contains, as safely as everything else is loaded; the tensors are read when they are used."""
+    import torch
+
+    mapped = zipfile.is_zipfile(path)  # what PyTorch wrote before 1.6 is read at once
+    with torch.serialization.safe_globals(_WHILE_READING):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 # --- What checkpoints may contain -----------------------------------------------------------------------------------

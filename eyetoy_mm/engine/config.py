@@ -27,6 +27,7 @@ def load_config(
     work_dir: str | None = None,
     data_root: str | None = None,
     launcher: str = "none",
+    dist_timeout: float | None = None,
     amp: bool = False,
 ) -> Config:
     """Read a config file and apply what was given on the command line.
@@ -37,6 +38,7 @@ def load_config(
         work_dir: Where logs and checkpoints go; ``work_dirs/<config name>`` when neither given nor in the file.
         data_root: Folder that replaces every dataset's ``data_root``.
         launcher: How processes were started: none, pytorch, slurm or mpi.
+        dist_timeout: How long processes wait for each other, in seconds; None for PyTorch's default.
         amp: Train in mixed precision.
 
     Returns:
@@ -63,6 +65,8 @@ def load_config(
     elif config.get("work_dir") is None:
         config.work_dir = str(Path("work_dirs") / Path(path).stem)
     config.launcher = launcher
+    if dist_timeout is not None:
+        config.merge_from_dict({"env_cfg.dist_cfg.timeout": dist_timeout})
     if amp and "optim_wrapper" in config:
         config.optim_wrapper.type = "AmpOptimWrapper"
         config.optim_wrapper.setdefault("loss_scale", "dynamic")
@@ -107,9 +111,23 @@ def find_config(name: str | Path) -> Path:
 
 
 def adapt_to_machine(config: Config) -> None:
-    """Replace what this run cannot use, and say so: SyncBN in one process, mixed precision without an accelerator."""
-    if config.get("launcher", "none") == "none" and _replace_types(config.get("model"), {"SyncBN": "BN"}):
-        print_log("One process: SyncBN is replaced by BN, which computes the same there.", "current", logging.INFO)
+    """Replace what this run cannot use, and say so.
+
+    That is SyncBN in one process, and without an accelerator PyTorch's SyncBN, devices for DistributedDataParallel and
+    mixed precision.
+    """
+    if config.get("launcher", "none") == "none":
+        if _replace_types(config.get("model"), {"SyncBN": "BN"}):
+            print_log("One process: SyncBN is replaced by BN, which computes the same there.", "current", logging.INFO)
+    elif not torch.accelerator.is_available():
+        if _replace_types(config.get("model"), {"SyncBN": "MMSyncBN"}):
+            print_log("CPUs: SyncBN is mmcv's, PyTorch's needs a GPU.", "current", logging.INFO)
+        if config.get("sync_bn") == "torch":
+            config.sync_bn = "mmcv"
+        # Runner gives it LOCAL_RANK for a device where the config says nothing.
+        unused = config.get("find_unused_parameters", False)
+        settings = dict(type="MMDistributedDataParallel", broadcast_buffers=False, find_unused_parameters=unused)
+        config.model_wrapper_cfg = dict(device_ids=None) | dict(config.get("model_wrapper_cfg") or settings)
     wrapper = config.get("optim_wrapper")
     if wrapper is not None and wrapper.get("type") == "AmpOptimWrapper" and not torch.accelerator.is_available():
         wrapper.type = "OptimWrapper"

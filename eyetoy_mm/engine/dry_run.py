@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -282,8 +283,16 @@ def dry_run(path: Path, own_data: bool = False) -> tuple[list[str], str]:
 
 
 def dry_run_apart(path: Path, own_data: bool = False) -> tuple[list[str], str]:
-    """:func:`dry_run` in a process of its own: the toolboxes keep visualizers and message hubs for good."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    """:func:`dry_run` in a process of its own: the toolboxes keep visualizers and message hubs for good.
+
+    Where it can, it is forked from one that has imported the toolboxes and done nothing else.
+    """
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context: BaseContext = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, "mmdet.apis", "mmseg.apis", "mmpretrain.apis"])
+    else:
+        context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
         return pool.apply(dry_run, (path, own_data))
 
 

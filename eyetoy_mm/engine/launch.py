@@ -7,18 +7,22 @@ from mmengine.hooks import PrepareTTAHook
 
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
+from eyetoy_mm.engine.distributed import joined
+from eyetoy_mm.engine.hooks import SaveOnSignalHook
 from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.engine.runner import CheckedRunner
+from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
 
 
-def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False) -> None:
+def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False, force: bool = False) -> None:
     """Train.
 
     Args:
         config: As :func:`~eyetoy_mm.engine.config.load_config` gives it.
         resume: The checkpoint to go on from, or ``"auto"`` for the latest one in the work dir.
         auto_scale_lr: Scale the learning rate to the real batch size.
+        force: Run in a work dir that another run is using.
 
     Raises:
         UserError: What is missing or does not fit.
@@ -33,7 +37,11 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     check_exists(config.get("load_from"))
     check_data(config, "train", "val")
     guard_images(config)
-    CheckedRunner.from_cfg(config).train()
+    with joined(config), occupied(config.work_dir, force):
+        runner = CheckedRunner.from_cfg(config)
+        runner.register_hook(SaveOnSignalHook())
+        with explained_disk_errors(config.work_dir):
+            runner.train()
 
 
 def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None) -> None:
@@ -60,8 +68,9 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
         if "tta_model" not in config or "tta_pipeline" not in config:
             raise UserError(f"{config.filename} has no test-time augmentation: tta_model and tta_pipeline are missing")
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
-    runner = CheckedRunner.from_cfg(config)
-    if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
-        runner.register_hook(PrepareTTAHook(config.tta_model))
-    check_fits(runner.model, checkpoint)
-    runner.test()
+    with joined(config):
+        runner = CheckedRunner.from_cfg(config)
+        if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
+            runner.register_hook(PrepareTTAHook(config.tta_model))
+        check_fits(runner.model, checkpoint)
+        runner.test()

@@ -1,11 +1,11 @@
 """The command line as users call it: a real training, killed and resumed; evaluation, inference, errors."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from eyetoy_mm.cli import VERBS, main
+from tests import program
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = "configs/sample/upernet_eyetoy-demo_sample.py"
@@ -29,9 +30,8 @@ TINY = [
 ]  # fmt: skip
 
 
-def tool(name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
-    command = [sys.executable, f"tools/{name}.py", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+def tool(name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = program.run(f"tools/{name}.py", *arguments)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -53,13 +53,12 @@ def trained(tmp_path_factory) -> Path:
     work_dir = tmp_path_factory.mktemp("run")
     options = [*TINY, "train_cfg.max_iters=8", "train_cfg.val_interval=8", "default_hooks.checkpoint.interval=4"]
     arguments = [DEMO, "--work-dir", work_dir, "--cfg-options", *options]
-    command = [sys.executable, "tools/train.py", *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if re.search(r"Iter\(train\) \[5/8\]", line):
-            process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    started = program.start("tools/train.py", *arguments)
+    while started.process.is_alive():
+        if started.stdout.exists() and re.search(r"Iter\(train\) \[5/8\]", started.stdout.read_text()):
+            started.process.kill()
+        time.sleep(0.01)
+    assert started.process.exitcode == -signal.SIGKILL
     assert (work_dir / "iter_4.pth").is_file() and not (work_dir / "iter_8.pth").exists()
     done = tool("train", DEMO, "--work-dir", work_dir, "--resume", "--cfg-options", *options)
     assert "resumed epoch: 0, iter: 4" in done.stdout
@@ -280,8 +279,6 @@ def test_an_empty_folder_and_the_packages_names(tmp_path):
     """As after `pip install`: a config by its name, on the photos that come with the package."""
     arguments = ["train", "eyetoy_mm::sample/upernet_eyetoy-demo_sample", "--cfg-options", *TINY, "custom_hooks=[]"]
     arguments += ["train_cfg.max_iters=1", "train_cfg.val_interval=1"]
-    command = [sys.executable, "-m", "eyetoy_mm.cli", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = program.run("eyetoy_mm/cli/__main__.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "work_dirs/upernet_eyetoy-demo_sample/iter_1.pth").is_file()

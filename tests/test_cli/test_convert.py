@@ -1,7 +1,5 @@
 """`eyetoy convert` as users run it, and what it refuses."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite l
 from eyetoy_mm.backbones import DiNAT_s
 from eyetoy_mm.backbones.nat_checkpoints import to_official
 from eyetoy_mm.cli import main
+from tests import program
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = dict(arch=None, embed_dims=8, depths=(1, 2), num_heads=(1, 2), kernel_size=3, mlp_ratio=2)
@@ -32,8 +31,7 @@ def convert(*arguments):
 
 def test_there_and_back(classifier, tmp_path):
     there, back = tmp_path / "new" / "openmmlab.pth", tmp_path / "back.pth"
-    command = [sys.executable, "tools/convert_checkpoint.py", str(classifier), str(there)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = program.run("tools/convert_checkpoint.py", classifier, there)
     assert done.returncode == 0, done.stderr
     assert "dict(type='eyetoy_mm.DiNAT_s', arch=None, embed_dims=8, depths=[1, 2], num_heads=[1, 2]" in done.stdout
     state = torch.load(there)["state_dict"]

@@ -1,8 +1,6 @@
 """The tables of parameters and FLOPs, as users get them."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from eyetoy_mm.engine import dry_run
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.model_table import Dense, build, measure, measure_config
 from eyetoy_mm.errors import UserError
+from tests import program
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,8 +30,7 @@ def cells(text: str) -> dict[str, list[str]]:
 
 def test_the_command_prints_models_and_their_parts():
     pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
-    command = [sys.executable, "tools/model_table.py", "--models", "demo", "ConvNeXt-T", "--sizes", "64", "96"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = program.run("tools/model_table.py", "--models", "demo", "ConvNeXt-T", "--sizes", "64", "96")
     assert done.returncode == 0, done.stderr
     rows = cells(done.stdout)
     assert rows["model"][:3] == ["parameters", "FLOPs at 64", "FLOPs at 96"]

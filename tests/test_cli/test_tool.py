@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from eyetoy_mm.cli.tool import find_tool, tools_of
 from eyetoy_mm.errors import UserError
+from tests import program
 
 ROOT = Path(__file__).parents[2]
 SEG = "eyetoy_mm::sample/upernet_eyetoy-demo_sample"
 
 
 def tool(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "eyetoy_mm.cli", "tool", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
+    return program.run("eyetoy_mm/cli/__main__.py", "tool", *arguments)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from eyetoy_mm.engine.toolbox_configs import (
     reason_of,
     survey_all,
 )
+from tests import program
 
 for package in ("mmdet", "mmseg", "mmpretrain"):
     pytest.importorskip(package, reason=f"{package} is not installed")
@@ -77,12 +76,11 @@ def test_folders() -> None:
 
 
 def test_the_table_of_the_program() -> None:
-    command = [sys.executable, "benchmarks/openmmlab.py", "mmpretrain/lenet"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = program.run("benchmarks/openmmlab.py", "mmpretrain/lenet")
     assert done.returncode == 0, done.stderr
     assert "1 configs: 1 builds, 1 steps, 1 predicts." in done.stdout
     assert "| `lenet/lenet5_mnist.py` | 0.1 M | loss 2." in done.stdout
-    wrong = subprocess.run([*command[:2], "mmrotate"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    wrong = program.run("benchmarks/openmmlab.py", "mmrotate")
     assert wrong.returncode == 1 and "mmrotate is not in one of mmdet, mmseg, mmpretrain" in wrong.stderr
 
 

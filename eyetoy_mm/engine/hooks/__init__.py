@@ -4,6 +4,14 @@ from eyetoy_mm.engine.hooks.cls_labels import CheckClsLabelsHook
 from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
+from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
 from eyetoy_mm.engine.hooks.seg_labels import CheckSegLabelsHook
 
-__all__ = ["CheckClsLabelsHook", "CheckDetDataHook", "CheckImagesHook", "CheckSegLabelsHook", "EvaluateUntrainedHook"]
+__all__ = [
+    "CheckClsLabelsHook",
+    "CheckDetDataHook",
+    "CheckImagesHook",
+    "CheckSegLabelsHook",
+    "EvaluateUntrainedHook",
+    "SaveOnSignalHook",
+]

@@ -1,0 +1,253 @@
+"""Trap: a run that is killed while it saves.
+
+What breaks: mmengine writes checkpoints in place, so that a kill or a full disk leaves half a file under the final
+name, and removes the one before first: with `max_keep_ckpts=1`, or `save_best`, nothing usable is left.
+`last_checkpoint` is written after it in the same way and holds the path as it was given, so that a moved folder cannot
+go on; and nothing looks for an older checkpoint that is whole.
+
+What we do: files of the local disk are written beside their place, flushed, and moved there; checkpoints are removed
+once the new one is on the disk; `last_checkpoint` names its file relative to its folder; and going on from the latest
+one means the newest that is whole, with a line that says which were not.
+
+Delete this file when mmengine does so.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from eyetoy_mm.compat._import_hooks import after_import, replace_function
+from eyetoy_mm.compat.checkpoint_loading import peek
+
+_SAVED = re.compile(r"(iter|epoch)_\d+(\.pth)?")
+_TEMPORARY = re.compile(r"\..+\.\d+\.part")
+
+
+def needed() -> bool:
+    """Whether mmengine is installed."""
+    return find_spec("mmengine") is not None
+
+
+def apply() -> None:
+    """Wraps what writes, removes and looks for checkpoints, once its files are imported."""
+    if needed():
+        after_import("mmengine.fileio.backends.local_backend", _write_beside)
+        after_import("mmengine.hooks.checkpoint_hook", _save_before_removing)
+        after_import("mmengine.runner.checkpoint", _look_for_whole_ones)
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file whole or not at all.
+
+    Args:
+        path: Where it will be; its folder is made.
+
+    Yields:
+        Where to write it: a temporary file beside it, which takes its place, flushed to the disk, when all went well.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the name, too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def remove_temporaries(folder: str | Path) -> list[str]:
+    """Remove what killed runs left in a folder, and return the names."""
+    found = [path for path in Path(folder).glob(".*.part") if _TEMPORARY.fullmatch(path.name)]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return sorted(path.name for path in found)
+
+
+def _write_beside(local_backend: ModuleType) -> None:
+    def put(self: Any, obj: bytes, filepath: str | Path) -> None:
+        with replacing(filepath) as file:
+            file.write_bytes(obj)
+
+    local_backend.LocalBackend.put = put
+
+
+# --- Removing ---------------------------------------------------------------------------------------------------------
+
+
+class _Later:
+    """A file backend that removes nothing until it is told to."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.removals: list[Callable[[], None]] = []
+
+    def remove(self, path: str) -> None:
+        self.removals.append(functools.partial(self.backend.remove, path))
+
+    def rmtree(self, path: str) -> None:
+        self.removals.append(functools.partial(self.backend.rmtree, path))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+
+def _save_before_removing(checkpoint_hook: ModuleType) -> None:
+    hook: Any = checkpoint_hook.CheckpointHook
+    if hasattr(hook._save_checkpoint_with_step, "__wrapped__"):
+        return
+
+    def removing_last(save: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(save)
+        def run(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+            backend, kept = self.file_backend, list(getattr(self, "keep_ckpt_ids", ()))
+            self.file_backend = later = _Later(backend)
+            try:
+                save(self, runner, *args, **kwargs)
+            except OSError as error:
+                if runner.cfg.get("on_save_error", "stop") != "go_on":
+                    raise
+                runner.logger.error(
+                    f"Not saved: {error}. Going on, as on_save_error='go_on' says; the last good file stays."
+                )
+                if hasattr(self, "keep_ckpt_ids"):
+                    self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+                return
+            finally:
+                self.file_backend = backend
+            for remove in later.removals:
+                remove()
+
+        return run
+
+    def naming_its_file(save: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(save)
+        def run(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+            save(self, runner, *args, **kwargs)
+            if runner.rank == 0 and "://" not in self.last_ckpt:
+                with replacing(Path(runner.work_dir) / "last_checkpoint") as file:
+                    file.write_text(os.path.relpath(self.last_ckpt, runner.work_dir))
+
+        return run
+
+    hook._save_checkpoint_with_step = removing_last(naming_its_file(hook._save_checkpoint_with_step))
+    hook._save_best_checkpoint = removing_last(hook._save_best_checkpoint)
+
+
+# --- Looking for one --------------------------------------------------------------------------------------------------
+
+
+def newest_whole(folder: str | Path) -> str | None:
+    """The checkpoint from which a run in this folder goes on.
+
+    Args:
+        folder: A work dir. Its own checkpoints are looked at, and the one that its `last_checkpoint` names.
+
+    Returns:
+        The path of the one with the most iterations that is whole, None where there is none. What is passed over is
+        logged.
+    """
+    from mmengine.logging import print_log
+
+    broken = []
+    found: list[tuple[tuple[int, float], Path]] = []
+    for path in _candidates(Path(folder)):
+        try:
+            found.append(((_iterations(path), path.stat().st_mtime), path))
+        except Exception as error:  # whatever half a file makes of a reader
+            broken.append(f"{path.name} ({_in_short(error)})")
+    for _, path in sorted(found, reverse=True):
+        if (reason := _damage(path)) is None:
+            if broken:
+                print_log(
+                    f"Passed over, being broken: {', '.join(broken)}. Going on from {path}, the newest whole one.",
+                    "current",
+                    logging.WARNING,
+                )
+            return str(path)
+        broken.append(f"{path.name} ({reason})")
+    if broken:
+        print_log(f"None of the checkpoints is whole: {', '.join(broken)}.", "current", logging.WARNING)
+    return None
+
+
+def _candidates(folder: Path) -> list[Path]:
+    candidates = [path for path in folder.iterdir() if _SAVED.fullmatch(path.name)] if folder.is_dir() else []
+    try:
+        last = (folder / "last_checkpoint").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return candidates
+    named = folder / last if last else folder
+    # A moved folder has its checkpoint still, under the name that it had elsewhere.
+    if last and named.exists() and not any(path.samefile(named) for path in candidates if path.exists()):
+        candidates.append(named)
+    return candidates
+
+
+def _iterations(path: Path) -> int:
+    """How long a checkpoint's run had trained."""
+    if path.is_dir():  # of several processes, see `_damage`
+        rest = path / "rest.pth"
+        if not rest.is_file():
+            raise OSError("it is not complete")
+        path = rest
+    if not path.stat().st_size:
+        raise OSError("it is empty")
+    return int(peek(path)["meta"]["iter"])
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, None for one that is whole: all of it is read, and its checksums compared."""
+    if path.is_dir():
+        return None if (path / ".metadata").is_file() else "it is not complete: .metadata is missing"
+    if not zipfile.is_zipfile(path):
+        return None  # of an old PyTorch, read as a whole before
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        return _in_short(error)
+    return None if wrong is None else f"its part {wrong} is damaged"
+
+
+def _in_short(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _look_for_whole_ones(checkpoint: ModuleType) -> None:
+    def choose(find: Callable[[str], str | None]) -> Callable[[str], str | None]:
+        def find_latest_checkpoint(path: str) -> str | None:
+            from mmengine import dist
+
+            if "://" in str(path):
+                return find(path)
+            chosen = [newest_whole(path)] if dist.is_main_process() else [None]
+            dist.broadcast_object_list(chosen)  # one choice for all processes
+            return chosen[0]
+
+        return find_latest_checkpoint
+
+    replace_function(checkpoint, "find_latest_checkpoint", choose)

@@ -1,0 +1,117 @@
+"""A run that is told to stop saves first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner
+from mmengine.runner import runner as runner_file
+
+from eyetoy_mm.registry import HOOKS
+
+STOPPED = 85
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@HOOKS.register_module()
+class SaveOnSignalHook(Hook):
+    """Save and end when the process is told to stop: SIGTERM (preemption, torchrun) or SIGUSR1 (``sbatch --signal``).
+
+    All processes end after the iteration in which one of them was told, with one checkpoint. What loads data is not
+    disturbed: launchers signal whole process groups, and without its workers a run could not finish the iteration.
+
+    Args:
+        exit_code: The exit status that says "stopped, and saved": what starts the run may start it again.
+    """
+
+    priority = "LOWEST"  # after the checkpoint of this iteration, if it has one, and its evaluation
+
+    def __init__(self, exit_code: int = STOPPED) -> None:
+        self.exit_code = exit_code
+        self.told = 0
+        self._process = os.getpid()
+        self._group: Any = None
+        # Now, because loops start their workers when they are built, and those have the handlers of that moment.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._tell) for number in _SIGNALS}
+        else:
+            self._before = {}
+        runner_file.default_worker_init_fn = _init_undisturbed_worker
+
+    def _tell(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() == self._process:
+            self.told = number
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the way on which processes ask each other."""
+        if dist.is_initialized() and dist.get_backend() != "gloo":
+            self._group = dist.new_group(backend="gloo")  # CPU tensors: no device waits for it
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """Save and end if a process was told to."""
+        told = self.told
+        if dist.is_initialized():
+            number = torch.tensor([told])
+            dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group)
+            told = int(number)
+        if not told:
+            return
+        name = signal.Signals(told).name
+        runner.logger.warning(f"{name}: saving at iteration {runner.iter + 1}, then exit status {self.exit_code}.")
+        self._save(runner)
+        runner.logger.warning("Saved. Start it again with --resume, and it goes on from here.")
+        if dist.is_initialized():
+            dist.barrier(group=self._group)
+            dist.destroy_process_group()
+        sys.exit(self.exit_code)
+
+    @staticmethod
+    def _save(runner: Runner) -> None:
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                by_epoch, template = hook.by_epoch, hook.filename_tmpl
+                hook.by_epoch, hook.filename_tmpl = False, "iter_{}.pth"  # in the middle of an epoch
+                try:
+                    hook._save_checkpoint(runner)
+                finally:
+                    hook.by_epoch, hook.filename_tmpl = by_epoch, template
+                return
+        runner.save_checkpoint(runner.work_dir, f"iter_{runner.iter + 1}.pth", by_epoch=False)
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave signals as they were."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+_init_worker = runner_file.default_worker_init_fn
+
+
+def _init_undisturbed_worker(worker_id: int, **kwargs: Any) -> None:
+    """Start a worker that only its own process ends.
+
+    PyTorch's workers die of any SIGTERM. One that ignored it would outlive its process: multiprocessing ends its
+    children with it. So a thread takes the signals, and asks who sent them.
+    """
+    _init_worker(worker_id, **kwargs)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = os.getppid()
+    while True:
+        if signal.sigwaitinfo(_SIGNALS).si_pid == parent or os.getppid() != parent:
+            os._exit(0)

@@ -1,0 +1,139 @@
+"""Checkpoints that are whole or not there: written beside their place, and removed after the next one is saved."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import eyetoy_mm  # noqa: F401
+from eyetoy_mm.compat.whole_checkpoints import newest_whole, remove_temporaries, replacing
+
+pytest.importorskip("mmengine")
+
+from mmengine.fileio.backends import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from tests.test_compat import compat_tiny_runner
+
+
+def save(path: Path, iteration: int) -> Path:
+    torch.save(dict(meta=dict(iter=iteration, epoch=0), state_dict=dict(x=torch.randn(999))), path)
+    return path
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path):
+    path = tmp_path / "folder/file"
+    LocalBackend().put(b"first", path)
+    with pytest.raises(OSError, match="full"), replacing(path) as file:
+        file.write_bytes(b"sec")
+        raise OSError(errno.ENOSPC, "full")
+    assert path.read_bytes() == b"first" and os.listdir(path.parent) == ["file"]
+    LocalBackend().put(b"second", str(path))
+    assert path.read_bytes() == b"second"
+
+
+def test_temporaries_are_removed_and_nothing_else(tmp_path):
+    for name in (".iter_4.pth.123.part", ".mine.part", "iter_4.pth", ".lock"):
+        (tmp_path / name).touch()
+    assert remove_temporaries(tmp_path) == [".iter_4.pth.123.part"]
+    assert sorted(os.listdir(tmp_path)) == [".lock", ".mine.part", "iter_4.pth"]
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "empty":
+        path.write_bytes(b"")
+    elif how == "cut off":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "one byte":
+        middle = len(content) // 2  # in the weights
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif how == "zeros":  # what some file systems leave of a file after a power cut
+        path.write_bytes(bytes(len(content)))
+
+
+@pytest.mark.parametrize("how", ["empty", "cut off", "one byte", "zeros"])
+def test_the_newest_whole_one_is_found(how, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("mmengine.logging.print_log", lambda message, *_: said.append(message))
+    for step in (4, 12, 8):  # the order of writing is not that of training, as in a copy
+        save(tmp_path / f"iter_{step}.pth", step)
+    (tmp_path / "last_checkpoint").write_text("iter_12.pth")
+    save(tmp_path / "best_mIoU_iter_16.pth", 16)  # without optimizer
+    assert newest_whole(tmp_path) == str(tmp_path / "iter_12.pth") and not said
+    damage(tmp_path / "iter_12.pth", how)
+    assert newest_whole(tmp_path) == str(tmp_path / "iter_8.pth")
+    assert "iter_12.pth (" in said[0] and f"Going on from {tmp_path}/iter_8.pth" in said[0]
+    for step in (4, 8):
+        damage(tmp_path / f"iter_{step}.pth", how)
+    assert newest_whole(tmp_path) is None and "None of the checkpoints is whole" in said[1]
+
+
+def test_epochs_and_iterations_are_compared_by_what_is_in_them(tmp_path):
+    save(tmp_path / "epoch_3.pth", 300)
+    save(tmp_path / "iter_250.pth", 250)
+    assert newest_whole(tmp_path) == str(tmp_path / "epoch_3.pth")
+    save(tmp_path / "iter_310.pth", 310)
+    assert newest_whole(tmp_path) == str(tmp_path / "iter_310.pth")
+    assert newest_whole(tmp_path / "none") is None
+
+
+def build(work_dir: Path) -> Runner:
+    runner = compat_tiny_runner.build(str(work_dir), str(work_dir))
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    hook.max_keep_ckpts = 1
+    return runner
+
+
+@pytest.mark.parametrize("kind", ["interval", "best"])
+def test_the_old_one_goes_after_the_new_one_is_there(kind, tmp_path, monkeypatch):
+    """At each write there is a whole checkpoint, from the second on: whatever moment a kill chooses."""
+    runner = build(tmp_path / "run")
+    put, seen = LocalBackend.put, []
+
+    def watched(self, content, path):
+        work_dir = tmp_path / "run"
+        seen.append([p.name for p in work_dir.glob("best*.pth" if kind == "best" else "[ei]*.pth")])
+        put(self, content, path)
+
+    monkeypatch.setattr(LocalBackend, "put", watched)
+    runner.train()
+    first = next(i for i, names in enumerate(seen) if names)
+    assert all(seen[first:]) and len(seen) > first + 1
+    assert len(list((tmp_path / "run").glob("best*.pth"))) == 1
+
+
+def test_a_moved_folder_goes_on(tmp_path):
+    build(tmp_path / "run").train()
+    name = (tmp_path / "run/last_checkpoint").read_text()
+    assert "/" not in name and (tmp_path / "run" / name).is_file()
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    assert find_latest_checkpoint(str(tmp_path / "moved")) == str(tmp_path / "moved" / name)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_full_disk(goes_on, tmp_path, monkeypatch):
+    runner = build(tmp_path / "run")
+    runner.cfg.on_save_error = "go_on" if goes_on else "stop"
+    put, writes = Path.write_bytes, []
+
+    def full_from_the_second(self, content):
+        writes.append(self)
+        if len(writes) == 1:
+            return put(self, content)
+        put(self, content[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full_from_the_second)
+    if goes_on:
+        runner.train()
+    else:
+        with pytest.raises(OSError, match="No space left"):
+            runner.train()
+    monkeypatch.undo()
+    assert newest_whole(tmp_path / "run") is not None
+    assert not list((tmp_path / "run").glob(".*.part"))

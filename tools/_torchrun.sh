@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# What dist_train.sh and dist_test.sh have in common: _torchrun.sh train|test CONFIG NPROC [more arguments of the tool]
+set -euo pipefail
+tool=$(dirname "$0")/$1.py config=$2 processes=$3
+shift 3
+[[ $processes =~ ^[1-9][0-9]*$ ]] || { echo "NPROC is a number of processes, not '$processes'" >&2; exit 2; }
+where=(--standalone)
+if [[ -n ${NNODES:-} && $NNODES != 1 ]]; then
+    where=(--nnodes "$NNODES" --rdzv_backend c10d --rdzv_id "${RUN_ID:-eyetoy}"
+        --rdzv_endpoint "${MASTER_ADDR:?the host of the first node}:${MASTER_PORT:-29500}")
+fi
+# A store for each attempt: in the launcher's own the addresses of processes that died stay.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+exec "${PYTHON:-python}" -m torch.distributed.run "${where[@]}" --nproc_per_node "$processes" \
+    --max_restarts "${MAX_RESTARTS:-0}" "$tool" "$config" --launcher pytorch "$@"
