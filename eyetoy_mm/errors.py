@@ -20,6 +20,10 @@ class UserError(Exception):
 
 # Errors of the toolboxes that are really the user's, by their message: mmcv's image loader has no class of its own.
 _UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
+# A data loader's worker puts its traceback into the message of what it raises.
+_FROM_WORKER = re.compile(
+    r"^Caught \w+ in DataLoader worker process.*\n(?:[\w.]+\.)?(?:UserError|CheckpointError|DataFileError): ", re.DOTALL
+)
 # mmengine's, of a client of other storage: petrel_client for s3://, lmdb, memcached.
 _NO_CLIENT = re.compile(r"Please (install (?P<package>\w+)|run \"pip install (?P<command>\w+)\") to enable \w+Backend")
 _OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
@@ -36,8 +40,7 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
         try:
             main(*args, **kwargs)
         except (UserError, CheckpointError, DataFileError) as error:
-            # A loader's process hands over the whole traceback as the message; the error's own stands last.
-            sys.exit(f"error: {str(error).rpartition(f'{type(error).__name__}: ')[2].strip()}")
+            sys.exit(f"error: {_FROM_WORKER.sub('', str(error)).rstrip()}")
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package not in _OPENMMLAB:
@@ -52,7 +55,8 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
                 "reads them, is not installed: install it, or give a path on a disk"
             )
         except AssertionError as error:
-            match = _UNREADABLE_IMAGE.search(str(error))
+            # The last one: before it a worker's traceback quotes the line of code with the message's pattern.
+            match = next(reversed(list(_UNREADABLE_IMAGE.finditer(str(error)))), None)
             if match is None:
                 raise
             sys.exit(

@@ -16,7 +16,10 @@ from importlib import import_module
 from eyetoy_mm.errors import report_user_errors
 from eyetoy_mm.version import __version__
 
-VERBS = ("train", "test", "infer", "dry-run", "show-config", "attention", "flops", "convert", "split", "demo", "tool")
+VERBS = (
+    *("train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split", "demo"),
+    "tool",
+)
 
 
 @report_user_errors

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from os import scandir
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
-from mmengine import fileio
-from mmengine.logging import print_log
+import numpy as np
 
-from eyetoy_mm.datasets.outside import log_outside
-from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.datasets import coco_masks
+from eyetoy_mm.datasets.coco_boxes import (
+    BOX_FORM,
+    MOST,
+    Boxes,
+    drop_findings,
+    drop_reasons,
+    form_findings,
+    places,
+    repeated_findings,
+)
+from eyetoy_mm.datasets.coco_format import format_findings, numbers, read_json, told_of
+from eyetoy_mm.datasets.findings import Finding, tell
+from eyetoy_mm.datasets.outside import find_outside
+from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
+
+_COMPARED = 20_000  # masks that boxes are compared with, taken evenly, where only boxes are used
+_SETTING = "metainfo=dict(classes=(...)) of the dataset"
 
 
 def check_coco_file(path: str | Path, split: str, classes: Sequence[str], dataset: dict) -> None:
-    """Check that a COCO file has the classes of a dataset, and its images and masks.
-
-    mmdet drops annotations of classes that it does not know without a word, and fails without naming the file if
-    nothing is left. Annotations of other categories than the config's are logged: leaving some out is a way to use it.
+    """Check a COCO file for a dataset: log what is odd, and stop at what would make a run wrong.
 
     Args:
         path: The file, on a disk or at an address.
@@ -31,117 +43,417 @@ def check_coco_file(path: str | Path, split: str, classes: Sequence[str], datase
     Raises:
         UserError: What is wrong, and what to do.
     """
-    try:
-        content = _read_coco(path, dataset.get("backend_args"))
-        _check_categories(path, content, classes)
-        _check_images(path, content, classes, dataset)
-    except ValueError as error:
-        raise UserError(f"{path} ({split}) {error}") from error
+    tell(coco_findings(path, split, classes, dataset))
 
 
-def _read_coco(path: str | Path, backend_args: dict | None = None) -> dict[str, list[dict]]:
-    """Read a COCO file; ValueError if it is none."""
-    try:
-        content = json.loads(fileio.get(path, backend_args))
-    except (ValueError, RecursionError) as error:  # no JSON, no text, or lists in lists in lists
-        raise ValueError(f"is not JSON: {error}. Is the file complete? Download or write it again") from error
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror or error}") from error
-    except (ImportError, KeyError) as error:  # no such client installed, or none of this scheme
-        raise ValueError(f"cannot be read: mmengine has no file client for it ({error})") from error
-    fields = dict(
-        images=("id", "file_name", "width", "height"),
-        annotations=("id", "image_id", "category_id", "bbox", "area"),
-        categories=("id", "name"),
-    )
-    if isinstance(content, dict):
-        content.setdefault("annotations", [])  # lists of test images have none
-    for key, names in fields.items():
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise ValueError(f"is not in COCO's format: it has no list {key!r}, next to {first_few(fields, 3)}")
-        for index, entry in enumerate(entries):
-            lacking = [name for name in names if not isinstance(entry, dict) or name not in entry]
-            if lacking:
-                raise ValueError(f"is not in COCO's format: {key}[{index}] has no {first_few(lacking)}; add it")
-        repeated = [str(id_) for id_, count in Counter(entry["id"] for entry in entries).items() if count > 1]
-        if repeated:
-            raise ValueError(f"has several {key} of the same id ({first_few(repeated)}); give each an id of its own")
-    return content
+def coco_findings(
+    path: str | Path, split: str, classes: Sequence[str], dataset: dict, read: Callable[..., Any] = read_json
+) -> list[Finding]:
+    """What is wrong with a COCO file for a dataset: what mmdet drops in silence, mixes up, or fails at later.
+
+    Args:
+        path: The file, on a disk or at an address.
+        split: What it is for, for the messages.
+        classes: The dataset's classes.
+        dataset: The dataset's config.
+        read: What reads it, given its path and ``backend_args``: another one can keep what it read.
+
+    Returns:
+        The findings; each message begins with the file's path.
+    """
+
+    def findings() -> list[Finding]:
+        file = read(path, dataset.get("backend_args"))
+        found = format_findings(file)
+        if any(finding.fatal for finding in found):
+            return found
+        misnamed = category_findings(file, classes)
+        found += misnamed
+        # With the wrong classes there would be nothing to look at; what else is wrong is then told of all.
+        wrong = any(finding.fatal for finding in misnamed)
+        used = [category["name"] for category in file["categories"]] if wrong else classes
+        boxes = boxes_of(file, used)
+        misread = form_findings(boxes)
+        found += misread + repeated_findings(boxes)
+        found += _annotation_findings(file, boxes, dataset, compare=not misread)
+        return found + list(_image_findings(file, used, dataset))
+
+    return told_of(path, split, findings)
 
 
-def _check_categories(path: str | Path, content: dict[str, list[dict]], classes: Sequence[str]) -> None:
-    """ValueError if classes are not there or would be mixed up: mmdet numbers them as the file lists its categories."""
-    setting = "metainfo=dict(classes=(...)) of the dataset"
+def evaluator_findings(
+    path: str | Path,
+    split: str,
+    classes: Sequence[str],
+    evaluator: dict,
+    dataset_path: str | Path,
+    read: Callable[..., Any] = read_json,
+) -> list[Finding]:
+    """What is wrong with the file that mmdet's ``CocoMetric`` scores against; its first evaluation can be hours later.
+
+    Args:
+        path: The file.
+        split: Which split it is for, for the messages.
+        classes: The classes of the dataset.
+        evaluator: The metric's config.
+        dataset_path: The dataset's own file, which is told of by itself where it is the same.
+        read: As of :func:`coco_findings`.
+    """
+
+    def findings() -> list[Finding]:
+        content = read(path, evaluator.get("backend_args"))
+        same = join("", path) == join("", dataset_path)
+        found = format_findings(content)
+        if any(finding.fatal for finding in found):
+            return [] if same else found  # told for the dataset
+        if not same:
+            found += category_findings(content, classes)
+            found += _other_images(content, _image_ids(read(dataset_path)))
+        boxes = boxes_of(content, classes)
+        misread = form_findings(boxes)
+        found += [] if same else misread
+        return found + list(_unlike_pycocotools(content, boxes, classes, evaluator, compare=not misread))
+
+    return told_of(path, f"{split}, evaluator", findings)
+
+
+def category_findings(content: dict[str, list[dict]], classes: Sequence[str]) -> list[Finding]:
+    """Classes that are not there or would be mixed up: mmdet numbers them as the file lists its categories."""
     if isinstance(classes, str):
-        raise ValueError(f"has no classes: {setting} is the text {classes!r}; a single class is classes=({classes!r},)")
+        message = f"has no classes: {_SETTING} is the text {classes!r}; a single class is classes=({classes!r},)"
+        return [Finding("classes", message)]
     names = {category["id"]: category["name"] for category in content["categories"]}
-    unknown = {str(a["category_id"]) for a in content["annotations"]} - set(map(str, names))
+    counts = Counter(annotation["category_id"] for annotation in content["annotations"])
+    unknown = sorted(str(id_) for id_ in counts if id_ not in names)
     if unknown:
-        raise ValueError(
-            f"has annotations of category_id {first_few(sorted(unknown))}, which its categories do not list; "
-            "correct them"
-        )
-    counts = Counter(names[a["category_id"]] for a in content["annotations"])
-    unlisted = [f"{name!r} (annotations: {count})" for name, count in counts.items() if name not in classes]
-    absent = [repr(name) for name in classes if name not in names.values()]
+        message = f"has annotations of category_id {first_few(unknown)}, which its categories do not list; correct them"
+        return [Finding("classes", message, count=sum(n for id_, n in counts.items() if id_ not in names))]
+    of_name: Counter[str] = Counter()
+    for id_, count in counts.items():
+        of_name[names[id_]] += count
+    unlisted = [f"{name!r} (annotations: {count})" for name, count in of_name.items() if name not in classes]
+    absent = [name for name in classes if name not in names.values()]
     if absent:
-        category_names = tuple(names.values()) if len(names) <= 10 else f"its {len(names)} categories in their order"
-        raise ValueError(
-            "does not have all classes of the config, which mmdet would pass over in silence:\n"
-            f"  in classes, not in the file: {first_few(absent)}\n"
-            + (f"  in the file, not in classes: {first_few(unlisted)}\n" if unlisted else "")
-            + f"Set {setting}, in training, validation and test, to {category_names}, and num_classes={len(names)} in "
-            "the model's heads, or correct the file"
-        )
-    if unlisted:
-        left_out = f"{path}: left out, being of no class of the config: {first_few(unlisted)}"
-        print_log(left_out, "current", logging.WARNING)
+        return [_absent(content, absent, unlisted, of_name)]
     in_file_order = [name for name in names.values() if name in classes]
+    twice = sorted(name for name, count in Counter(in_file_order).items() if count > 1)
+    if twice:
+        return [_twice(names, counts, twice)]
+    findings = []
+    if unlisted:
+        message = f"has annotations left out, being of no class of the config: {first_few(unlisted)}"
+        findings.append(Finding("classes left out", message, fatal=False))
     if in_file_order != list(classes):
-        raise ValueError(
-            f"lists the categories as {first_few(map(repr, in_file_order))}, but the config's classes are "
-            f"{first_few(map(repr, classes))}: mmdet would call them by each other's names. Use the file's order, "
-            f"and each name once, in {setting}"
+        findings.append(
+            Finding(
+                "classes",
+                f"lists the categories as {first_few(map(repr, in_file_order))}, but the config's classes are "
+                f"{first_few(map(repr, classes))}: mmdet would call them by each other's names. Use the file's "
+                f"order, and each name once, in {_SETTING}",
+            )
         )
+    return findings
 
 
-def _check_images(path: str | Path, content: dict[str, list[dict]], classes: Sequence[str], dataset: dict) -> None:
-    """ValueError if images are not on disk, if none is left to train on, or if masks are asked for and not there."""
-    images, labelled = content["images"], set()
+def _absent(content: dict[str, list[dict]], absent: list[str], unlisted: list[str], of_name: Counter[str]) -> Finding:
+    parents = {category.get("supercategory") for category in content["categories"]}
+    # Roboflow lists the project itself as a category, above the others and never used.
+    names = tuple(c["name"] for c in content["categories"] if c["name"] not in parents or of_name[c["name"]])
+    alike = {_plain(name): name for name in names}
+    spelt = [f"{name!r} is there as {alike[_plain(name)]!r}" for name in absent if _plain(name) in alike]
+    shown = names if len(names) <= 10 else f"its {len(names)} categories in their order"
+    return Finding(
+        "classes",
+        "does not have all classes of the config, which mmdet would pass over in silence:\n"
+        f"  in classes, not in the file: {first_few(map(repr, absent))}\n"
+        + (f"  spelt otherwise: {first_few(spelt)}\n" if spelt else "")
+        + (f"  in the file, not in classes: {first_few(unlisted)}\n" if unlisted else "")
+        + f"Set {_SETTING}, in training, validation and test, to {shown}, and num_classes={len(names)} in "
+        "the model's heads, or correct the file",
+    )
+
+
+def _plain(name: str) -> str:
+    """A name without what people write differently: capitals, blanks, hyphens."""
+    return "".join(character for character in name.casefold() if character.isalnum()) or name
+
+
+def _twice(names: dict[Any, str], counts: Counter, twice: list[str]) -> Finding:
+    ids = [id_ for id_, name in names.items() if name == twice[0]]
+    unused = [id_ for id_ in ids if not counts[id_]]
+    remedy = f"Take category {unused[0]!r}, which no annotation uses, out" if unused else "Make them one, or rename one"
+    return Finding(
+        "classes",
+        f"has several categories named {first_few(map(repr, twice))} (ids {first_few(map(str, ids))}): mmdet gives "
+        f"each a label of its own, and all later classes another one than the config's. {remedy}",
+    )
+
+
+def boxes_of(content: dict[str, list[dict]], classes: Sequence[str]) -> Boxes:
+    """The boxes of the classes, of images that are there."""
     category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
-    with_mask = any(step.get("with_mask") for step in dataset.get("pipeline") or ())
-    for annotation in content["annotations"]:
-        if annotation["category_id"] in category_ids:
-            labelled.add(annotation["image_id"])
-            if with_mask and not annotation.get("segmentation"):
-                raise ValueError(
-                    f"has no segmentation in annotation {annotation['id']}, but the pipeline loads masks. Add it, or "
-                    "train a detector of boxes alone, such as configs/eyetoy/retinanet_eyetoy-t_fpn_1x_coco.py"
-                )
-    labelled &= {image["id"] for image in images}
-    rules = {} if dataset.get("test_mode") else dataset.get("filter_cfg") or {}
-    used = [
-        image
-        for image in images
-        if min(image["width"], image["height"]) >= rules.get("min_size", 0)
-        and (image["id"] in labelled or not rules.get("filter_empty_gt"))
-    ]
-    if not used:
-        raise ValueError(
-            f"leaves no image: it has {len(images)}, {len(labelled)} with annotations of the classes; "
-            f"filter_cfg={dict(rules)}. Check the annotations' image_id and the images' width and height"
+    label = {category["id"]: index for index, category in enumerate(content["categories"])}
+    number = {image["id"]: index for index, image in enumerate(content["images"])}
+    used = [a for a in content["annotations"] if a["category_id"] in category_ids and a["image_id"] in number]
+    images = np.array([number[annotation["image_id"]] for annotation in used], int)
+    sizes = np.stack([numbers([image[side] for image in content["images"]]) for side in ("width", "height")], 1)
+    return Boxes(
+        ids=[annotation["id"] for annotation in used],
+        xywh=numbers([annotation["bbox"] for annotation in used], 4),
+        sizes=sizes[images],
+        images=images,
+        labels=np.array([label[annotation["category_id"]] for annotation in used], int),
+        areas=numbers([annotation["area"] for annotation in used]),
+        crowd=np.array([bool(annotation.get("iscrowd")) for annotation in used], bool),
+        ignored=np.array([bool(annotation.get("ignore")) for annotation in used], bool),
+        masks=[annotation.get("segmentation") for annotation in used],
+    )
+
+
+def _annotation_findings(
+    content: dict[str, list[dict]], boxes: Boxes, dataset: dict, compare: bool
+) -> Iterator[Finding]:
+    annotations = content["annotations"]
+    ids = {image["id"] for image in content["images"]}
+    strays = [annotation for annotation in annotations if annotation["image_id"] not in ids]
+    if strays:
+        yield Finding(
+            "annotations of no image",
+            f"has {len(strays)} of {len(annotations)} annotations whose image_id no image has, such as "
+            f"{strays[0]['image_id']!r}; they would be dropped in silence. Is it the file of another split?",
+            places("annotation", (annotation["id"] for annotation in strays)),
+            len(strays),
+            fatal=len(strays) > MOST * len(annotations),
         )
-    folder = join(dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("img") or "")
+    reasons = drop_reasons(boxes)
+    reasons |= _filtered(boxes, dataset)
+    loader = next((step for step in _steps(dataset) if step.get("with_mask")), None)
+    if loader is not None:
+        kept = ~np.any(list(reasons.values()), axis=0)
+        absent = kept & coco_masks.absent(boxes.masks)
+        if absent.any():
+            yield _without_masks(boxes, absent)
+        loaded = kept & ~absent
+        found, too_few = coco_masks.mask_findings(boxes.where(loaded), not loader.get("poly2mask", True), compare)
+        yield from found
+        reasons["without a polygon of 3 points or more"] = np.zeros(len(boxes.ids), bool)
+        reasons["without a polygon of 3 points or more"][loaded] = too_few
+    elif compare:
+        # Masks that are not used tell what the boxes are, where they do not stand out by themselves.
+        present = np.flatnonzero(~coco_masks.absent(boxes.masks))
+        some = np.zeros(len(boxes.ids), bool)
+        some[present[:: max(1, len(present) // _COMPARED)]] = True
+        found, _ = coco_masks.mask_findings(boxes.where(some), polygons_alone=False)
+        yield from (finding for finding in found if finding.kind == BOX_FORM)
+    yield from drop_findings(boxes, reasons)
+
+
+def _without_masks(boxes: Boxes, absent: np.ndarray) -> Finding:
+    count = int(absent.sum())
+    return Finding(
+        "masks missing",
+        f"has no segmentation in annotation {boxes.ids[int(np.argmax(absent))]}"
+        + (f" and {count - 1} more of {len(absent)}" if count > 1 else "")
+        + ", but the pipeline loads masks. Add it, or train a detector of boxes alone, such as "
+        "configs/eyetoy/retinanet_eyetoy-t_fpn_1x_coco.py",
+        boxes.places(absent),
+        count,
+    )
+
+
+def _steps(dataset: dict) -> list[dict]:
+    return [step for step in dataset.get("pipeline") or () if isinstance(step, dict)]
+
+
+def _filtered(boxes: Boxes, dataset: dict) -> dict[str, np.ndarray]:
+    """What ``FilterAnnotations`` drops where it comes before any step that changes sizes."""
+    for step in _steps(dataset):
+        name = step.get("type") if isinstance(step.get("type"), str) else getattr(step.get("type"), "__name__", "")
+        name = str(name).rpartition(".")[2]
+        if name == "FilterAnnotations" and step.get("by_box", True):
+            least = step.get("min_gt_bbox_wh", (1, 1))
+            return {f"of at most {least[0]} x {least[1]} pixels (FilterAnnotations)": _at_most(boxes, least)}
+        if not name.startswith("Load"):
+            break
+    return {}
+
+
+def _at_most(boxes: Boxes, least: Sequence[float]) -> np.ndarray:
+    return np.any(boxes.xywh[:, 2:] <= np.asarray(least, float), axis=1)
+
+
+def _image_findings(content: dict[str, list[dict]], classes: Sequence[str], dataset: dict) -> Iterator[Finding]:
+    """Images that are listed twice, left out, or not on disk."""
+    images = content["images"]
+    yield from _listed_twice(images)
+    ids = {image["id"] for image in images}
+    category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
+    labelled = {a["image_id"] for a in content["annotations"] if a["category_id"] in category_ids} & ids
+    rules = {} if dataset.get("test_mode") else dataset.get("filter_cfg") or {}
+    large = [image for image in images if min(image["width"], image["height"]) >= rules.get("min_size", 0)]
+    used = [image for image in large if image["id"] in labelled or not rules.get("filter_empty_gt")]
+    if not used:
+        yield Finding(
+            "no image left",
+            f"leaves no image: it has {len(images)}, {len(labelled)} with annotations of the classes; "
+            f"filter_cfg={dict(rules)}. Check the annotations' image_id and the images' width and height",
+        )
+    elif len(used) < len(images):
+        small, empty = len(images) - len(large), len(large) - len(used)
+        reasons = [f"{small} smaller than min_size={rules.get('min_size')}"] if small else []
+        reasons += [f"{empty} without annotations of the classes (filter_empty_gt)"] if empty else []
+        message = f"has {len(images)} images, of which {len(used)} are used: {' and '.join(reasons)} are left out"
+        yield Finding("images left out", message, count=len(images) - len(used), fatal=False)
+    if outside := find_outside("", _folder_of(dataset), [image["file_name"] for image in used]):
+        yield outside
+    yield from images_not_on_disk(used, dataset)
+
+
+def _listed_twice(images: list[dict]) -> Iterator[Finding]:
+    twice = {name: count for name, count in Counter(image["file_name"] for image in images).items() if count > 1}
+    if twice:
+        entries = sum(twice.values())
+        yield Finding(
+            "images listed twice",
+            f"lists {len(twice)} files as several images each: the objects of one entry count as background in the "
+            "other. Give them one entry, with all annotations",
+            tuple(twice)[:5],
+            len(twice),
+            fatal=entries > MOST * len(images),
+        )
+
+
+def _folder_of(dataset: dict) -> str:
+    return join(dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("img") or "")
+
+
+def images_not_on_disk(used: list[dict], dataset: dict) -> Iterator[Finding]:
+    """Images of a dataset whose files are not in its folder."""
+    folder = _folder_of(dataset)
     if is_address(folder):
         return
-    log_outside(path, folder, (image["file_name"] for image in used))
     paths = [Path(folder, image["file_name"]) for image in used]
     # Whole folders at a time: asking for each image takes minutes on network disks.
-    present = {path for parent in {path.parent for path in paths} if parent.is_dir() for path in parent.iterdir()}
-    missing = [str(path) for path in paths if path not in present]
+    parents = {path.parent for path in paths}
+    present = {
+        Path(entry.path) for parent in parents if parent.is_dir() for entry in scandir(parent) if entry.is_file()
+    }
+    missing = [path for path in paths if path not in present]
     if missing:
-        raise ValueError(
-            f"names {len(missing)} images (of {len(paths)}) that are not on disk: {first_few(missing)}. Put them "
-            "there, or say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR"
+        name = next(image["file_name"] for image, path in zip(used, paths) if path not in present)
+        yield Finding(
+            "images missing",
+            f"names {len(missing)} images (of {len(paths)}) that are not on disk: {first_few(map(str, missing))}. "
+            f"{_why_missing(name, Path(folder), present)}"
+            "Put them there, or say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR",
+        )
+
+
+def _why_missing(name: str, folder: Path, present: set[Path]) -> str:
+    """What is wrong with a file name, if that can be told: a sentence, or nothing."""
+    if "://" in name:
+        return f"The file_name {name!r} is an address; download the images and write their names. "
+    if "\\" in name:
+        return f"The file_name {name!r} has the backslashes of Windows; write / for them. "
+    if (folder / PureWindowsPath(name).name).is_file():
+        return (
+            f"The file_name {name!r} has a folder, but {PureWindowsPath(name).name} lies in {folder} itself; shorten "
+            "file_name or data_prefix. "
+        )
+    path = folder / name
+    alike = [p.name for p in present if p.parent == path.parent and p.stem.casefold() == path.stem.casefold()]
+    if alike:
+        return f"The file_name {name!r} is {min(alike)!r} on disk; make them the same. "
+    return f"There is no folder {path.parent}. " if not path.parent.is_dir() else ""
+
+
+def _image_ids(content: Any) -> set | None:
+    """The ids of a file's images; None if it has no such thing, which is told of elsewhere."""
+    try:
+        return {image["id"] for image in content["images"]}
+    except (TypeError, KeyError):
+        return None
+
+
+def _other_images(content: dict[str, list[dict]], predicted: set | None) -> Iterator[Finding]:
+    """Images of the evaluator's file that the dataset does not have, and the other way round."""
+    scored = {image["id"] for image in content["images"]}
+    if predicted is None:
+        return
+    if predicted - scored:
+        yield Finding(
+            "evaluator's images",
+            f"lacks {len(predicted - scored)} of {len(predicted)} images of the dataset, at which the first evaluation "
+            "fails. Set ann_file of the evaluator to the dataset's",
+            places("image", sorted(map(str, predicted - scored))),
+            len(predicted - scored),
+        )
+    elif scored - predicted:
+        yield Finding(
+            "evaluator's images",
+            f"has {len(scored - predicted)} of {len(scored)} images that the dataset does not have: all their objects "
+            "would count as missed. Set ann_file of the evaluator to the dataset's",
+            places("image", sorted(map(str, scored - predicted))),
+            len(scored - predicted),
+        )
+
+
+def _unlike_pycocotools(
+    content: dict[str, list[dict]], boxes: Boxes, classes: Sequence[str], evaluator: dict, compare: bool
+) -> Iterator[Finding]:
+    """What mmdet's datasets take and pycocotools' evaluation fails at."""
+    if evaluator.get("format_only"):
+        return  # nothing is scored
+    category_ids = {category["id"] for category in content["categories"] if category["name"] in classes}
+    used = [annotation for annotation in content["annotations"] if annotation["category_id"] in category_ids]
+    if not used and not any(finding.fatal for finding in category_findings(content, classes)):
+        message = (
+            "has no annotation of the classes: every average precision would be -1. Use a file with annotations, or "
+            "CocoMetric(format_only=True, outfile_prefix=...) to write the detections alone"
+        )
+        yield Finding("nothing to score", message)
+    crowdless = [annotation["id"] for annotation in used if "iscrowd" not in annotation]
+    if crowdless:
+        yield Finding(
+            "iscrowd missing",
+            f"has no iscrowd in {len(crowdless)} of {len(used)} annotations: training does without, the first "
+            'evaluation fails. Add "iscrowd": 0 to each',
+            places("annotation", crowdless),
+            len(crowdless),
+        )
+    words = [a["id"] for a in used if isinstance(a["id"], str) and not a["id"].strip().lstrip("+-").isdecimal()]
+    if words:
+        message = f"has annotations whose id is text ({words[0]!r}), at which the first evaluation fails. Number them"
+        yield Finding("ids", message, places("annotation", words), len(words))
+    if any(annotation["id"] in (0, "0") for annotation in used):
+        message = (
+            "has an annotation of id 0, which pycocotools takes for none: its object counts as missed. Count from 1"
+        )
+        yield Finding("annotation id 0", message, ("annotation 0",), fatal=False)
+    metrics = evaluator.get("metric") or "bbox"
+    if "segm" in ([metrics] if isinstance(metrics, str) else metrics):
+        yield from _masks_for_evaluation(boxes, compare)
+
+
+def _masks_for_evaluation(boxes: Boxes, compare: bool) -> Iterator[Finding]:
+    absent = coco_masks.absent(boxes.masks)
+    if absent.any():
+        yield Finding(
+            "masks missing",
+            f"has no segmentation in {int(absent.sum())} of {len(absent)} annotations, at which the first evaluation "
+            "of 'segm' fails. Add it, or evaluate metric='bbox' alone",
+            boxes.places(absent),
+            int(absent.sum()),
+        )
+    boxes = boxes.where(~absent)
+    found, _ = coco_masks.mask_findings(boxes, polygons_alone=False, compare=compare)
+    yield from found
+    breaking = coco_masks.breaks_evaluation(boxes.masks)
+    if breaking.any() and not any(finding.kind == "masks" for finding in found):
+        yield Finding(
+            "masks",
+            f"has {int(breaking.sum())} of {len(breaking)} masks whose first polygon has fewer than 3 points, at which "
+            "the first evaluation of 'segm' fails. Correct them, or take the annotations out",
+            boxes.places(breaking),
+            int(breaking.sum()),
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from mmengine.logging import print_log
 
 from eyetoy_mm.errors import UserError, first_few
 
@@ -26,8 +29,13 @@ class Finding:
     count: int | None = None
     fatal: bool = True
 
+    @property
+    def total(self) -> int:
+        """How many have it."""
+        return len(self.where) if self.count is None else self.count
+
     def __str__(self) -> str:
-        count = len(self.where) if self.count is None else self.count
+        count = self.total
         places = first_few(self.where) if self.where else ""
         rest = count - len(self.where)
         places += f" and {rest} more" if self.where and rest > 0 and len(self.where) <= 5 else ""
@@ -43,3 +51,16 @@ def refuse_fatal(findings: Iterable[Finding]) -> None:
     fatal = [str(finding) for finding in findings if finding.fatal]
     if fatal:
         raise UserError("\n".join(fatal))
+
+
+def tell(findings: Iterable[Finding]) -> None:
+    """Log what is merely odd, a line each, and stop if a run on these data would be wrong.
+
+    Raises:
+        UserError: Every fatal finding, a line each.
+    """
+    findings = list(findings)
+    for finding in findings:
+        if not finding.fatal:
+            print_log(str(finding), "current", logging.WARNING)
+    refuse_fatal(findings)

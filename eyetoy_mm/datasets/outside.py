@@ -8,11 +8,8 @@ in the folder are taken as the user's own.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
-
-from mmengine.logging import print_log
 
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.paths import is_address
@@ -22,7 +19,7 @@ def find_outside(listed_in: str | os.PathLike[str], folder: str, names: Iterable
     """What is named outside of a folder; None if nothing is.
 
     Args:
-        listed_in: The file that names them, for the message.
+        listed_in: The file that names them, for the message; "" where the message will begin with it.
         folder: The folder that the names start from.
         names: Paths, as they are written there.
     """
@@ -36,13 +33,7 @@ def find_outside(listed_in: str | os.PathLike[str], folder: str, names: Iterable
         f"{listed_in} names files outside of {folder}, which are read from where they are. If these are not your own "
         "paths, do not use the data set"
     )
-    return Finding("outside of the data folder", message, tuple(outside[:5]), len(outside), fatal=False)
-
-
-def log_outside(listed_in: str | os.PathLike[str], folder: str, names: Iterable[str]) -> None:
-    """Warn of what :func:`find_outside` finds."""
-    if finding := find_outside(listed_in, folder, names):
-        print_log(str(finding), "current", logging.WARNING)
+    return Finding("outside of the data folder", message.lstrip(), tuple(outside[:5]), len(outside), fatal=False)
 
 
 def _may_leave(name: str) -> bool:

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.utils import get_installed_path
 
 from eyetoy_mm.engine.channels import match_channels
+from eyetoy_mm.engine.photo_rules import apply_image_orientation
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import join, package_file
 
@@ -41,11 +42,13 @@ def load_config(
         amp: Train in mixed precision.
 
     Returns:
-        The config, adapted to this machine (see :func:`adapt_to_machine`), with the channels of its neck and heads.
+        The config, adapted to this machine (see :func:`adapt_to_machine`), with the channels of its neck and heads,
+        and its rule of EXIF orientation in every pipeline (see :func:`apply_image_orientation`).
 
     Raises:
         UserError: The file is missing or does not parse, it needs a package that is not installed, or its neck and
-            heads are for other channels than the backbone has (see :func:`match_channels`).
+            heads are for other channels than the backbone has (see :func:`match_channels`), or a pipeline cannot
+            follow its ``image_orientation``.
     """
     path = find_config(path)
     config = read_config(path)
@@ -70,6 +73,7 @@ def load_config(
         _find_sample(config)
     if options:
         config.merge_from_dict(options)
+    apply_image_orientation(config)
     match_channels(config)
     adapt_to_machine(config)
     return config

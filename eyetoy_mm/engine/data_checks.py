@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
-from eyetoy_mm.datasets.coco_files import check_coco_file
-from eyetoy_mm.datasets.outside import log_outside
+from eyetoy_mm.datasets.findings import Finding, tell
+from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
+from eyetoy_mm.engine.detection_checks import detection_findings
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, join
 
 
 def check_data(config: Config, *splits: str) -> None:
-    """Check that the files and folders of the datasets exist, and that COCO files fit the classes of the config.
+    """Check that the files and folders of the datasets exist, and that detection's annotations fit the config.
 
     What lies at an address (``s3://...``) is left to mmengine's file client; COCO files there are read.
 
@@ -26,7 +26,32 @@ def check_data(config: Config, *splits: str) -> None:
 
     Raises:
         UserError: One message with everything that is missing, where it was looked for, and how to point elsewhere; or
-            what is wrong with a COCO file, and what to do.
+            what is wrong with annotation files, and what to do.
+    """
+    check_paths(config, *splits)
+    tell(data_findings(config, *splits))
+
+
+def data_findings(config: Config, *splits: str) -> list[Finding]:
+    """What is wrong with the annotations of the datasets, as far as it can be told without opening images.
+
+    Args:
+        config: The config; its files are there.
+        splits: Which of ``train``, ``val`` and ``test`` will be used.
+    """
+    findings = [finding for _, dataset in datasets_of(config, splits) for finding in _outside_findings(dataset)]
+    return findings + (detection_findings(config, *splits) if config.get("default_scope") == "mmdet" else [])
+
+
+def check_paths(config: Config, *splits: str) -> None:
+    """Check that the files and folders of the datasets exist; addresses are taken to do.
+
+    Args:
+        config: The config.
+        splits: Which of ``train``, ``val`` and ``test`` will be used.
+
+    Raises:
+        UserError: What is missing, where it was looked for, and how to point elsewhere.
     """
     missing: dict[str, list[str]] = {}
     paths = [(split, path) for split, dataset in datasets_of(config, splits) for path in _dataset_paths(dataset)]
@@ -43,30 +68,10 @@ def check_data(config: Config, *splits: str) -> None:
             f"the dataset is not there. Missing, from the current folder {Path.cwd()}:\n{lines}\n"
             f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root DIR"
         )
-    for _, dataset in datasets_of(config, splits):
-        _look_outside(dataset)
-    if config.get("default_scope") == "mmdet":
-        _check_coco_datasets(config, splits)
 
 
-def _check_coco_datasets(config: Config, splits: tuple[str, ...]) -> None:
-    """Check every dataset that mmdet reads as COCO; subclasses that read their files differently are left alone."""
-    from mmdet.datasets import CocoDataset
-    from mmdet.registry import DATASETS
-
-    for split, dataset in datasets_of(config, splits):
-        dataset_class: Any = dataset.get("type")
-        dataset_class = DATASETS.get(dataset_class) if isinstance(dataset_class, str) else dataset_class
-        reads_alike = all(
-            getattr(dataset_class, name, None) is getattr(CocoDataset, name) for name in ("load_data_list", "COCOAPI")
-        )
-        if reads_alike and dataset.get("ann_file"):
-            classes = dataset_class._load_metainfo(dataset.get("metainfo")).get("classes") or ()
-            check_coco_file(join(dataset.get("data_root") or "", dataset["ann_file"]), split, classes, dataset)
-
-
-def _look_outside(dataset: dict) -> None:
-    """Tell what a list of images names outside of their folder; COCO files are looked at where they are read."""
+def _outside_findings(dataset: dict) -> Iterator[Finding]:
+    """What a list of images names outside of their folder; COCO files are looked at where they are read."""
     path = join(dataset.get("data_root") or "", dataset.get("ann_file") or "")
     if not path.endswith(".txt") or is_address(path):
         return
@@ -75,7 +80,8 @@ def _look_outside(dataset: dict) -> None:
         prefix = prefix.get("img_path") or prefix.get("root") or ""
     with open(path, encoding="utf-8", errors="replace") as file:
         names = [line.strip().rpartition(" ")[0] or line.strip() for line in file]
-    log_outside(path, join(dataset.get("data_root") or "", prefix), names)
+    if finding := find_outside(path, join(dataset.get("data_root") or "", prefix), names):
+        yield finding
 
 
 def _dataset_paths(dataset: dict) -> Iterator[str]:

@@ -26,6 +26,8 @@ from mmengine.structures import BaseDataElement
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.inference import open_predictor, read_image
+from eyetoy_mm.engine.photo_rules import guard_images
+from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.sample_annotations import write_instances, write_panoptic
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
@@ -253,7 +255,8 @@ def stages(path: Path, own_data: bool, scratch: Path) -> Iterator[str]:
     if few_queries(config):
         model = build(config)
     yield f"{step(model, next(iter(Runner.build_dataloader(config.train_dataloader)))):.2f}"
-    runner = Runner.from_cfg(config)
+    guard_images(config)
+    runner = CheckedRunner.from_cfg(config)
     runner.train()
     loss = runner.message_hub.get_scalar("train/loss").current()
     if not math.isfinite(loss):

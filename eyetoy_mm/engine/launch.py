@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
-from mmengine.runner import Runner
 
 from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_checkpoint
@@ -18,7 +17,9 @@ from eyetoy_mm.engine.hooks import (
     SaveOnSignalHook,
     SeedIterationsHook,
 )
+from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.engine.resume import choose_start
+from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
 
@@ -44,10 +45,11 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     may_stay = names_that_may_stay(config)
     check_last_checkpoint(config, resume)
     check_data(config, "train", "val")
+    guard_images(config)
     go_on_exactly(config)
     with joined(config), occupied(config.work_dir, force):
         start = choose_start(config, resume)
-        runner = Runner.from_cfg(config)
+        runner = CheckedRunner.from_cfg(config)
         runner.logger.info(start)
         for hook in (
             SaveOnSignalHook(),
@@ -76,6 +78,7 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
     """
     check_exists(checkpoint)
     check_data(config, "test")
+    guard_images(config)
     config.load_from = checkpoint
     if show_dir:
         config.default_hooks.visualization.draw = True
@@ -85,7 +88,7 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
             raise UserError(f"{config.filename} has no test-time augmentation: tta_model and tta_pipeline are missing")
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
     with joined(config):
-        runner = Runner.from_cfg(config)
+        runner = CheckedRunner.from_cfg(config)
         if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
             runner.register_hook(PrepareTTAHook(config.tta_model))
         runner.register_hook(PrepareWeightsHook())

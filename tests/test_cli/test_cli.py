@@ -226,7 +226,7 @@ def test_corrupt_training_image_is_named(tmp_path):
     done = tool(
         "train", DEMO, "--work-dir", tmp_path / "w", "--data-root", root, "--cfg-options", *options, check=False
     )
-    assert_refused(done, str(root / "images/training"), "is not an image")
+    assert_refused(done, str(root / "images/training"), "cannot be loaded: neither OpenCV nor Pillow knows this format")
 
 
 def test_labels_out_of_range_are_named(tmp_path):

@@ -59,7 +59,7 @@ def test_lists_are_looked_at(dataset: dict, line: str, tmp_path: Path, monkeypat
     from eyetoy_mm.engine.data_checks import check_data
 
     told: list[str] = []
-    monkeypatch.setattr("eyetoy_mm.datasets.outside.print_log", lambda message, *args, **kwargs: told.append(message))
+    monkeypatch.setattr("eyetoy_mm.datasets.findings.print_log", lambda message, *args, **kwargs: told.append(message))
     (tmp_path / "in").mkdir()
     (tmp_path / "train.txt").write_text(f"a.jpg 0\n{line}\n")
     dataset = dict(dataset, data_root=str(tmp_path), ann_file="train.txt")
@@ -72,7 +72,7 @@ def test_coco_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from eyetoy_mm.datasets.coco_files import check_coco_file
 
     told: list[str] = []
-    monkeypatch.setattr("eyetoy_mm.datasets.outside.print_log", lambda message, *args, **kwargs: told.append(message))
+    monkeypatch.setattr("eyetoy_mm.datasets.findings.print_log", lambda message, *args, **kwargs: told.append(message))
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "out.jpg"), np.zeros((48, 64, 3), np.uint8))
     coco = dict(

@@ -25,7 +25,7 @@ def config_file(tmp_path):
 def test_entry_config_is_the_fields_recipe():
     config = load_config(ENTRY, launcher="pytorch")
     assert config.model.backbone.type == "eyetoy_mm.EyeToy" and config.model.decode_head.num_classes == 150
-    assert config.model.decode_head.norm_cfg.type == "SyncBN"
+    assert config.model.decode_head.norm_cfg.type == ("SyncBN" if torch.accelerator.is_available() else "MMSyncBN")
     optimizer = config.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 6e-5, 0.01)
     assert config.optim_wrapper.paramwise_cfg.custom_keys.norm.decay_mult == 0.0

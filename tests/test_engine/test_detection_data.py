@@ -149,7 +149,7 @@ def test_cocos_own_classes_are_what_a_config_without_metainfo_has(tmp_path):
 
 def test_annotations_of_other_classes_are_left_out_with_a_word(tmp_path, monkeypatch):
     said: list[str] = []
-    monkeypatch.setattr("eyetoy_mm.datasets.coco_files.print_log", lambda message, *_: said.append(message))
+    monkeypatch.setattr("eyetoy_mm.datasets.findings.print_log", lambda message, *_: said.append(message))
     write(tmp_path / "data", coco(("cat", "dog", "bird")))
     check_data(config_of(tmp_path / "data"), "train")
     assert len(said) == 1 and "left out, being of no class of the config: 'bird' (annotations: 3)" in said[0]

@@ -3,6 +3,7 @@
 from eyetoy_mm.engine.hooks.cls_labels import CheckClsLabelsHook
 from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
+from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
 from eyetoy_mm.engine.hooks.resume import CompareResumedHook
 from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
@@ -13,6 +14,7 @@ from eyetoy_mm.engine.hooks.weights import PrepareWeightsHook
 __all__ = [
     "CheckClsLabelsHook",
     "CheckDetDataHook",
+    "CheckImagesHook",
     "CheckInitialisedHook",
     "CheckSegLabelsHook",
     "CompareResumedHook",

@@ -1,0 +1,127 @@
+"""Open every image and mask of a config's datasets and tell what is wrong with them, before a run meets it.
+
+Examples::
+
+    eyetoy check configs/upernet_eyetoy_ade20k.py --data-root path/to/ADEChallengeData2016
+    eyetoy check my_config.py --jobs 16 --json findings.json --plot classes.png
+    eyetoy check my_config.py --split train --strict      # warnings too make the exit code 1
+
+Training looks at the lists and the annotation files first, and at each image as it is loaded. Here every file is read
+and decoded as in training: corrupt, cut off, empty and odd ones; sizes and EXIF orientation against the annotation;
+labels of every mask; images of training among those of evaluation, by their content. The exit code is 1 where a run
+would be wrong, else 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eyetoy_mm.cli.options import add_cfg_options, add_config, cfg_options
+from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.tables import markdown_table
+
+if TYPE_CHECKING:
+    from eyetoy_mm.engine.check_dataset import Report, Sample
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    add_config(parser)
+    parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
+    parser.add_argument(
+        "--split", nargs="+", choices=["train", "val", "test"], default=["train", "val", "test"], help="default: all"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes that open files (default: one per core)"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit code 1 for warnings too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how often classes are and how large boxes are")
+    add_cfg_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Look; print a table, and write what is asked for."""
+    from eyetoy_mm.engine.check_dataset import check_dataset
+    from eyetoy_mm.engine.config import load_config
+
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs} should be 1 or more")
+    config = load_config(args.config, options=cfg_options(args), data_root=args.data_root)
+    report = check_dataset(config, args.split, args.jobs, _track)
+    if report.findings:
+        print(findings_table(report))
+    print(summary(report))
+    if args.json:
+        args.json.write_text(json.dumps(as_json(report, args.config), indent=1) + "\n")
+    if args.plot:
+        from eyetoy_mm.engine.dataset_picture import picture_dataset
+
+        picture_dataset(report).savefig(args.plot)
+    if report.fatal() or (args.strict and report.findings):
+        raise UserError(f"{report.fatal()} findings with which a run would be wrong, {len(report.findings)} in all")
+
+
+def findings_table(report: Report) -> str:
+    """The findings as a markdown table, those that stop a run first."""
+    rows = [
+        (split, "error" if finding.fatal else "warning", str(finding.total or ""), finding.kind, finding.message,
+         first_few(finding.where, 3))
+        for split, finding in sorted(report.findings, key=lambda pair: not pair[1].fatal)
+    ]  # fmt: skip
+    header = ("split", "", "count", "finding", "what", "where")
+    return markdown_table(header, [[_cell(cell) for cell in row] for row in rows])
+
+
+def summary(report: Report) -> str:
+    """A line of what was opened and found."""
+    speed = report.images / report.seconds
+    unopened = f"; {report.not_opened} samples have no file of their own" if report.not_opened else ""
+    return (
+        f"{report.images} images opened in {report.seconds:.1f} s ({speed:.0f} a second){unopened}: "
+        f"{report.fatal()} errors, {len(report.findings) - report.fatal()} warnings"
+    )
+
+
+def as_json(report: Report, config: str) -> dict[str, Any]:
+    """Everything that was found, for other programs."""
+    findings = [
+        dict(
+            split=split,
+            kind=finding.kind,
+            fatal=finding.fatal,
+            count=finding.total,
+            message=finding.message,
+            where=list(finding.where),
+        )
+        for split, finding in report.findings
+    ]
+    return dict(
+        config=config,
+        images=report.images,
+        not_opened=report.not_opened,
+        seconds=round(report.seconds, 2),
+        findings=findings,
+        unit=report.unit,
+        classes=report.counts,
+        boxes={split: boxes.round(1).tolist() for split, boxes in report.boxes.items()},
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")
+
+
+def _track(samples: Iterator[Sample], total: int) -> Iterable[Sample]:
+    """A bar of progress on a terminal; nothing where the output is kept."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(samples, "opening images", total=total, console=console, disable=not sys.stderr.isatty())

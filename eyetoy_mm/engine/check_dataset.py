@@ -1,0 +1,454 @@
+"""The data of a config opened and looked at, every file: what a run would meet in days, in minutes."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.transforms import LoadAnnotations
+from mmengine import fileio
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.guarded_loading import annotated_size, image_loader, rule_of, steps_of
+from eyetoy_mm.datasets.image_files import Fault, ImageReport, examine, orientation_fault
+from eyetoy_mm.engine.config import datasets_of
+from eyetoy_mm.engine.data_checks import check_paths, data_findings
+from eyetoy_mm.errors import UserError, first_few
+
+SPLITS = ("train", "val", "test")
+_MISSING = ImageReport("", None, None, (Fault("missing file", "there are no such files, or they cannot be read"),))
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How a dataset loads its files.
+
+    Args:
+        color_type: How images are decoded.
+        backend: By what.
+        backend_args: Of mmengine's file client.
+        settings: What the step that loads masks of labels needs to know of the dataset.
+        mask: This step in words.
+        classes: How many classes the dataset names.
+        ignored: The label that the loss ignores.
+        step: The step itself; None where there are no such masks.
+    """
+
+    color_type: str = "color"
+    backend: str = "cv2"
+    backend_args: dict | None = None
+    settings: dict = field(default_factory=dict)
+    mask: str = ""
+    classes: int = 0
+    ignored: int = 255
+    step: Any = field(default=None, compare=False)  # steps that do the same are not equal
+
+    def labels(self, path: str) -> np.ndarray:
+        """The labels of a mask ``(H, W)``, as they are in training."""
+        return self.step(dict(self.settings, seg_map_path=path, seg_fields=[]))["gt_seg_map"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Files of one sample, and the number of their loader; equal ones are opened once."""
+
+    image: str
+    mask: str | None
+    loader: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was found in the files of a task.
+
+    Args:
+        image: Of the image.
+        mask: Of its mask, if it has one.
+        mask_size: Its width and height.
+        labels: Pixels of each label from 0 on; None without a mask of labels.
+    """
+
+    image: ImageReport
+    mask: ImageReport | None = None
+    mask_size: tuple[int, int] | None = None
+    labels: tuple[int, ...] | None = None
+
+
+@dataclass
+class Report:
+    """What was found in the data of a config.
+
+    Args:
+        findings: With the split they are of; without one where a message says it.
+        images: How many images there are, each counted once.
+        not_opened: Samples without a file of their own, as those of CIFAR and videos.
+        unit: What ``counts`` counts: ``images``, ``boxes`` or ``pixels``.
+        counts: Of each split: how many there are of each class, by name or, where it has none, by number.
+        boxes: Of each split: width and height in pixels of every box ``(N, 2)``.
+        seconds: How long it took.
+    """
+
+    findings: list[tuple[str, Finding]] = field(default_factory=list)
+    images: int = 0
+    not_opened: int = 0
+    unit: str = "images"
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    boxes: dict[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def fatal(self) -> int:
+        """How many findings there are with which a run would be wrong."""
+        return sum(finding.fatal for _, finding in self.findings)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the list of a dataset says of a sample.
+
+    Args:
+        name: Its path, or its number.
+        task: Its files; None if it has none of its own.
+        size: Width and height by the annotation of its boxes.
+        labels: Of the image in classification, of each box in detection.
+        boxes: Width and height of each.
+    """
+
+    name: str
+    task: Task | None
+    size: tuple[int, int] | None
+    labels: tuple[int, ...]
+    boxes: tuple[tuple[float, float], ...]
+
+
+@dataclass
+class _Part:
+    """A dataset of a split, its samples in their order, and what was found in the files of each."""
+
+    split: str
+    dataset: Any
+    entries: list[_Entry]
+    samples: list[Sample | None] = field(default_factory=list)
+
+    def opened(self) -> Iterator[tuple[_Entry, Task, Sample]]:
+        """Each sample with files."""
+        for entry, sample in zip(self.entries, self.samples):
+            if entry.task is not None and sample is not None:
+                yield entry, entry.task, sample
+
+
+def check_dataset(
+    config: Config,
+    splits: Iterable[str] = SPLITS,
+    jobs: int = 1,
+    track: Callable[[Iterator[Sample], int], Iterable[Sample]] = lambda samples, total: samples,
+) -> Report:
+    """Look at everything that the datasets of a config consist of.
+
+    Args:
+        config: As :func:`~eyetoy_mm.engine.config.load_config` gives it.
+        splits: Which of ``train``, ``val`` and ``test``; those that the config does not have are left out.
+        jobs: Processes that open files.
+        track: Passes the samples on and shows how far it is; their number is the second argument.
+
+    Returns:
+        What was found.
+
+    Raises:
+        UserError: A process was killed, as by a lack of memory.
+    """
+    began = time.monotonic()
+    report, loaders = Report(), list[Loader]()
+    report.unit = {"mmdet": "boxes", "mmseg": "pixels"}.get(config.get("default_scope", ""), "images")
+    splits = [split for split in splits if _is_there(config, split, report)]
+    report.findings += [("", finding) for finding in data_findings(config, *splits)]
+    parts = [part for split in splits for part in _open_split(config, split, loaders, report)]
+    tasks = list(dict.fromkeys(entry.task for part in parts for entry in part.entries if entry.task is not None))
+    found = dict(zip(tasks, track(_look_at_all(tasks, loaders, jobs), len(tasks))))
+    report.images = len(tasks)
+    for part in parts:
+        part.samples = [None if entry.task is None else found[entry.task] for entry in part.entries]
+        report.not_opened += part.samples.count(None)
+        report.findings += [(part.split, finding) for finding in _findings_of_files(part, config)]
+        _count_classes(part, report)
+    report.findings += _findings_across(parts, config)
+    report.findings += _unseen_classes(report.counts)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _is_there(config: Config, split: str, report: Report) -> bool:
+    """Whether a config has a split, and its files are there; what is missing goes into the report."""
+    try:
+        check_paths(config, split)
+    except UserError as error:
+        report.findings.append((split, Finding("missing data", str(error))))
+        return False
+    return bool(config.get(f"{split}_dataloader"))
+
+
+def _open_split(config: Config, split: str, loaders: list[Loader], report: Report) -> Iterator[_Part]:
+    """The datasets of a split, built; those that cannot be go into the report, loaders that are new into theirs."""
+    for _, settings in datasets_of(config, (split,)):
+        try:
+            dataset = _build(config, settings)
+            loader = _loader_of(config, dataset)
+            if loader not in loaders:
+                loaders.append(loader)
+            number = loaders.index(loader)
+            entries = [_entry(dataset.get_data_info(index), index, number) for index in range(len(dataset))]
+        except Exception as error:  # whatever the toolboxes raise of data that they do not expect
+            if not report.fatal():  # else it is what was found, most likely
+                reason = f"{settings.get('type')} cannot read its list: {type(error).__name__}: {error}"
+                report.findings.append((split, Finding("unreadable dataset", reason)))
+            continue
+        yield _Part(split, dataset, entries)
+
+
+def _build(config: Config, settings: dict) -> Any:
+    # What pycocotools prints would be among the findings.
+    with DefaultScope.overwrite_default_scope(config.get("default_scope")), contextlib.redirect_stdout(sys.stderr):
+        return DATASETS.build(dict(settings, lazy_init=False))
+
+
+def _loader_of(config: Config, dataset: Any) -> Loader:
+    image = image_loader(dataset.pipeline)
+    decoding = {} if image is None else dict(color_type=image.color_type, backend=image.imdecode_backend)
+    mask = next((step for step in steps_of(dataset.pipeline) if isinstance(step, LoadAnnotations)), None)
+    if config.get("default_scope") == "mmseg" and mask is not None:
+        settings = {key: getattr(dataset, key, None) for key in ("label_map", "reduce_zero_label")}
+        decoding.update(settings=settings, mask=repr(mask), step=mask)
+        decoding.update(classes=len(dataset.metainfo.get("classes") or ()), ignored=dataset.ignore_index)
+    return Loader(**decoding, backend_args=getattr(dataset, "backend_args", None))
+
+
+def _entry(data: dict, index: int, loader: int) -> _Entry:
+    path, instances = data.get("img_path"), data.get("instances", ())
+    labels = [instance["bbox_label"] for instance in instances] + np.atleast_1d(data.get("gt_label", [])).tolist()
+    corners = [instance["bbox"] for instance in instances]
+    return _Entry(
+        name=path if isinstance(path, str) else str(index),
+        task=Task(path, data.get("seg_map_path"), loader) if isinstance(path, str) else None,
+        size=annotated_size(data),
+        labels=tuple(map(int, labels)),
+        boxes=tuple((x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners),
+    )
+
+
+_loaders: list[Loader] = []  # of a process that opens files
+
+
+def _look_at_all(tasks: list[Task], loaders: list[Loader], jobs: int) -> Iterator[Sample]:
+    if jobs <= 1 or len(tasks) < 2:
+        yield from (_look_at(task, loaders[task.loader]) for task in tasks)
+        return
+    # Forked, as the workers of data loaders are: what loads masks need not be pickled, nothing is imported again.
+    context = multiprocessing.get_context("fork")
+    chunk = max(1, min(32, len(tasks) // (4 * jobs)))
+    with ProcessPoolExecutor(jobs, context, _start, (loaders,)) as pool:
+        try:
+            yield from pool.map(_look_at_in_process, tasks, chunksize=chunk)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that opened images was killed, as it happens when the memory is full: try fewer, --jobs 1"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after ctrl-c
+
+
+def _start(loaders: list[Loader]) -> None:
+    cv2.setNumThreads(1)  # the processes are enough
+    _loaders[:] = loaders
+
+
+def _look_at_in_process(task: Task) -> Sample:
+    return _look_at(task, _loaders[task.loader])
+
+
+def _look_at(task: Task, loader: Loader) -> Sample:
+    """Open the files of a task."""
+    image, _ = _examine(task.image, loader, loader.color_type, loader.backend)
+    if task.mask is None:
+        return Sample(image)
+    backend = "cv2" if loader.step is None else loader.step.imdecode_backend
+    mask, pixels = _examine(task.mask, loader, "unchanged", backend)
+    if pixels is None:
+        return Sample(image, mask)
+    size = (pixels.shape[1], pixels.shape[0])
+    if loader.step is None:
+        return Sample(image, mask, size)
+    faults, labels = _look_at_labels(task.mask, pixels, loader)
+    return Sample(image, replace(mask, faults=(*mask.faults, *faults)), size, labels)
+
+
+def _examine(path: str, loader: Loader, color_type: str, backend: str) -> tuple[ImageReport, np.ndarray | None]:
+    """What is wrong with a file, and its pixels."""
+    loaded: list[np.ndarray | None] = [None]
+
+    def load(content: bytes) -> np.ndarray | None:
+        loaded[0] = mmcv.imfrombytes(content, flag=color_type, backend=backend)
+        return loaded[0]
+
+    try:
+        content = fileio.get(path, loader.backend_args)
+    except OSError:
+        return _MISSING, None
+    return examine(content, load), loaded[0]
+
+
+def _look_at_labels(path: str, pixels: np.ndarray, loader: Loader) -> tuple[list[Fault], tuple[int, ...] | None]:
+    """What is wrong with the labels of a mask, and how many pixels each has."""
+    if pixels.ndim > 2 and pixels.shape[2] > 1:
+        message = "a mask has one number for each pixel, these have several channels; write the number of the class"
+        return [Fault("mask in colour", message, detail=f"{pixels.shape[2]} channels")], None
+    if pixels.max() > 255:
+        message = "8 bits are loaded: 256 becomes 0, 257 becomes 1; number the classes below 255, in 8-bit masks"
+        return [Fault("label beyond 255", message, detail=f"up to {pixels.max()}")], None
+    try:
+        labels = loader.labels(path)
+    except Exception as error:  # whatever a step raises of a mask that it does not expect
+        detail = f"{type(error).__name__}: {error}"
+        return [Fault("unreadable mask", "the pipeline cannot load these masks", detail=detail)], None
+    counts = np.bincount(labels.ravel())
+    faults = []
+    wrong = [str(label) for label in np.flatnonzero(counts) if label >= loader.classes and label != loader.ignored]
+    if loader.classes and wrong:
+        message = (
+            f"the dataset has {loader.classes} classes, labels 0 to {loader.classes - 1} after loading, and "
+            f"{loader.ignored} to ignore. Check the masks, the classes, and reduce_zero_label, which takes 1 from each"
+        )
+        faults.append(Fault("label out of range", message, detail=f"labels {first_few(wrong)}"))
+    if counts[: loader.ignored].sum() == 0:
+        message = f"every pixel is {loader.ignored}, to be ignored: nothing is learned from these"
+        faults.append(Fault("mask without labels", message, fatal=False))
+    return faults, tuple(counts.tolist())
+
+
+def _findings_of_files(part: _Part, config: Config) -> Iterator[Finding]:
+    """What is wrong with files of a dataset, those of the same fault together."""
+    rule = rule_of(part.dataset.pipeline, config.get("image_orientation"))
+    faults: dict[Fault, list[str]] = defaultdict(list)
+    for entry, task, sample in part.opened():
+        for fault in sample.image.faults:
+            faults[fault].append(fault.of(task.image))
+        for fault in sample.mask.faults if sample.mask else ():
+            if fault.kind != "16-bit image":  # which says something of photos
+                faults[fault].append(fault.of(str(task.mask)))
+        fault_of_pair = _compare(entry, sample, rule)
+        if fault_of_pair is not None:
+            faults[fault_of_pair].append(fault_of_pair.of(task.image))
+    for fault, paths in faults.items():
+        yield Finding(fault.kind, fault.message, tuple(paths), fatal=fault.fatal)
+    yield from _mixed_channels(part)
+
+
+def _mixed_channels(part: _Part) -> Iterator[Finding]:
+    """Images of other channels than most: they do not stack to a batch. Only ``color_type="unchanged"`` gives such."""
+    channels: dict[int, list[str]] = defaultdict(list)
+    for _, task, sample in part.opened():
+        if sample.image.shape is not None:
+            channels[sample.image.shape[2] if len(sample.image.shape) > 2 else 1].append(task.image)
+    if len(channels) > 1:
+        most = max(channels, key=lambda count: len(channels[count]))
+        others = tuple(f"{path} ({count})" for count, paths in channels.items() if count != most for path in paths)
+        message = f"these are loaded with other channels than the {most} of most; color_type='color' gives 3 to all"
+        yield Finding("number of channels", message, others)
+
+
+def _compare(entry: _Entry, sample: Sample, rule: str | None) -> Fault | None:
+    """Compare the image with the annotation of boxes, or with its mask."""
+    annotated = entry.size or sample.mask_size
+    header, shape = sample.image.header, sample.image.shape
+    if header is None or shape is None or annotated is None:
+        return None
+    return orientation_fault(header, annotated, (shape[1], shape[0]), rule)
+
+
+def _count_classes(part: _Part, report: Report) -> None:
+    """Add the classes of a dataset to those of its split, and its boxes."""
+    counts = Counter(label for entry in part.entries for label in entry.labels)
+    for sample in part.samples:
+        if sample is not None and sample.labels is not None:
+            counts.update(dict(enumerate(sample.labels)))
+    names = tuple(part.dataset.metainfo.get("classes") or ())
+    ignored = getattr(part.dataset, "ignore_index", None) if report.unit == "pixels" else None
+    into = report.counts.setdefault(part.split, dict.fromkeys(names, 0))
+    for label, count in sorted(counts.items()):
+        if label != ignored and count:
+            name = names[label] if 0 <= label < len(names) else str(label)
+            into[name] = into.get(name, 0) + count
+    boxes = [box for entry in part.entries for box in entry.boxes]
+    if boxes:
+        known = report.boxes.get(part.split, np.empty((0, 2)))
+        report.boxes[part.split] = np.concatenate([known, np.array(boxes, dtype=float)])
+
+
+def _findings_across(parts: list[_Part], config: Config) -> Iterator[tuple[str, Finding]]:
+    """What only several files show: images of training in evaluation, one image of several labels, wrong labels."""
+    seen: dict[str, tuple[str, tuple[int, ...]]] = {}
+    labels: list[str] = []
+    leaks: dict[str, list[str]] = defaultdict(list)
+    for part in parts:
+        for entry, task, sample in part.opened():
+            if not sample.image.digest:
+                continue
+            if part.split != "train":
+                if sample.image.digest in seen:
+                    leaks[part.split].append(_pair(seen[sample.image.digest][0], task.image))
+                continue
+            first, known = seen.setdefault(sample.image.digest, (task.image, entry.labels))
+            if known != entry.labels and config.get("default_scope") == "mmpretrain":
+                labels.append(_pair(first, task.image))
+    if labels:
+        message = "the same image is there with several labels, of which a model can learn one at most; keep one"
+        yield "train", Finding("contradictory labels", message, tuple(labels), fatal=False)
+    for split, pairs in leaks.items():
+        message = (
+            "these images are trained on too, byte for byte: figures on them say how well the model remembers. Take "
+            "them off one of the two, unless this is meant"
+        )
+        yield split, Finding("images of training", message, tuple(pairs), fatal=False)
+    yield from _labels_out_of_range(parts, config)
+
+
+def _pair(first: str, second: str) -> str:
+    return second if first == second else f"{second} = {first}"
+
+
+def _labels_out_of_range(parts: list[_Part], config: Config) -> Iterator[tuple[str, Finding]]:
+    """Labels of classification for which the head has no output."""
+    number = ((config.get("model") or {}).get("head") or {}).get("num_classes")
+    if config.get("default_scope") != "mmpretrain" or number is None:
+        return
+    for part in parts:
+        wrong = [
+            f"{entry.name} (label {label})"
+            for entry in part.entries
+            for label in entry.labels
+            if not 0 <= label < number
+        ]
+        if wrong:
+            message = f"model.head has num_classes={number}, labels 0 to {number - 1}; correct the labels or the head"
+            yield part.split, Finding("label out of range", message, tuple(wrong))
+
+
+def _unseen_classes(counts: dict[str, dict[str, int]]) -> Iterator[tuple[str, Finding]]:
+    """Classes of evaluation that training has no example of."""
+    trained = counts.get("train")
+    for split in ("val", "test"):
+        unseen = [name for name, count in counts.get(split, {}).items() if trained and count and not trained.get(name)]
+        if unseen:
+            message = "no training image has these classes, and a model does not find what it has never seen"
+            yield split, Finding("class without training", message, tuple(unseen), fatal=False)

@@ -1,0 +1,145 @@
+"""The annotation files of detection configs checked, each read once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from eyetoy_mm.datasets.coco_files import coco_findings, evaluator_findings
+from eyetoy_mm.datasets.coco_format import read_json
+from eyetoy_mm.datasets.coco_panoptic import panoptic_findings
+from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.voc_files import voc_findings
+from eyetoy_mm.engine.config import datasets_of, evaluators_of
+from eyetoy_mm.paths import join
+
+
+class _Use(NamedTuple):
+    """A dataset that one of our checks knows how to read."""
+
+    split: str
+    check: Callable[..., list[Finding]]
+    path: str
+    classes: Sequence[str]
+    dataset: dict
+
+
+def detection_findings(config: Config, *splits: str) -> list[Finding]:
+    """What is wrong with the annotation files of mmdet's datasets and evaluators, and with their classes.
+
+    Args:
+        config: The config.
+        splits: Which of ``train``, ``val`` and ``test`` will be used.
+    """
+    uses = list(_uses(config, ("train", "val", "test")))
+    findings = list(_class_findings(uses))
+    uses = [use for use in uses if use.split in splits]
+    read = _ReadOnce()
+    for use, split in _alike(uses):
+        reader = {} if use.check is voc_findings else dict(read=read)
+        findings += use.check(use.path, split, use.classes, use.dataset, **reader)
+    return _merged(findings + _evaluator_findings(config, uses, splits, read))
+
+
+class _ReadOnce:
+    """Reads JSON files, and keeps them for whoever asks next: datasets and evaluators share files of gigabytes."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, Any] = {}
+
+    def __call__(self, path: str, backend_args: dict | None = None) -> Any:
+        if path not in self._files:
+            self._files[path] = read_json(path, backend_args)
+        return self._files[path]
+
+
+def _uses(config: Config, splits: tuple[str, ...]) -> Iterator[_Use]:
+    """Datasets that read their files as mmdet's own of COCO, panoptic COCO and VOC do; others are left alone."""
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset, XMLDataset
+    from mmdet.registry import DATASETS
+
+    for split, dataset in datasets_of(config, splits):
+        kind: Any = dataset.get("type")
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        check: Callable[..., list[Finding]] | None = None
+        for base, candidate, methods in (
+            (CocoPanopticDataset, panoptic_findings, ("load_data_list", "parse_data_info", "COCOAPI")),
+            (CocoDataset, coco_findings, ("load_data_list", "COCOAPI")),
+            (XMLDataset, voc_findings, ("load_data_list", "parse_data_info")),
+        ):
+            if check is None and all(getattr(kind, name, None) is getattr(base, name) for name in methods):
+                check = candidate
+        if check and dataset.get("ann_file"):
+            classes = kind._load_metainfo(dataset.get("metainfo")).get("classes") or ()
+            yield _Use(split, check, join(dataset.get("data_root") or "", dataset["ann_file"]), classes, dataset)
+
+
+def _alike(uses: list[_Use]) -> list[tuple[_Use, str]]:
+    """Each use once, and its splits: the same file is often used in the same way in validation and test."""
+    groups: dict[str, list[_Use]] = {}
+    for use in uses:
+        groups.setdefault(repr((use.path, tuple(use.classes), use.dataset)), []).append(use)
+    return [(group[0], ", ".join(dict.fromkeys(use.split for use in group))) for group in groups.values()]
+
+
+def _class_findings(uses: list[_Use]) -> Iterator[Finding]:
+    """Labels of other names in training than in validation or test: what is learnt is scored as something else."""
+    train = next((use.classes for use in uses if use.split == "train"), None)
+    for split, path, classes in dict.fromkeys((use.split, use.path, tuple(use.classes)) for use in uses):
+        if train is None or list(classes) == list(train):
+            continue
+        unlike = [i for i, (first, second) in enumerate(zip(train, classes)) if first != second]
+        differ = (
+            f"label {unlike[0]} is {train[unlike[0]]!r} in training and {classes[unlike[0]]!r} in {split}"
+            if unlike
+            else f"{len(train)} in training, {len(classes)} in {split}"
+        )
+        yield Finding(
+            "classes",
+            f"{path} ({split}) has other classes than training: {differ}. Give all datasets the same "
+            "metainfo=dict(classes=(...))",
+        )
+
+
+def _evaluator_findings(
+    config: Config, uses: list[_Use], splits: tuple[str, ...], read: Callable[..., Any]
+) -> list[Finding]:
+    """What ``CocoMetric`` scores against, told of once where validation and test score alike."""
+    found: dict[str, tuple[dict, _Use, list[str]]] = {}
+    for split, evaluator in evaluators_of(config, splits):
+        use = next((use for use in uses if use.split == split and use.check is coco_findings), None)
+        if use and evaluator.get("ann_file") and _is_coco_metric(evaluator.get("type")):
+            key = repr((evaluator, use.path, tuple(use.classes)))
+            found.setdefault(key, (evaluator, use, []))[2].append(split)
+    return [
+        finding
+        for evaluator, use, of in found.values()
+        for finding in evaluator_findings(evaluator["ann_file"], ", ".join(of), use.classes, evaluator, use.path, read)
+    ]
+
+
+# How the messages of the checks begin, after the file: "(val, test) ", "(val, evaluator) ".
+_SPLITS = re.compile(r" \(((?:train|val|test|evaluator|, )+)\) ")
+
+
+def _merged(findings: list[Finding]) -> list[Finding]:
+    """What is wrong in the same way for several splits and evaluators, told of once."""
+    groups: dict[tuple[str, str, bool], list[Finding]] = {}
+    for finding in findings:
+        key = finding.kind, _SPLITS.sub(" () ", finding.message, count=1), finding.fatal
+        groups.setdefault(key, []).append(finding)
+    merged = []
+    for (_, message, _), group in groups.items():
+        splits = [found[1] for finding in group if (found := _SPLITS.search(finding.message))]
+        names = ", ".join(dict.fromkeys(", ".join(splits).split(", ")))
+        merged.append(replace(group[0], message=message.replace(" () ", f" ({names}) ", 1)))
+    return merged
+
+
+def _is_coco_metric(kind: Any) -> bool:
+    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+    return name.rpartition(".")[2] == "CocoMetric"
