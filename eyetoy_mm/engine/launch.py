@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
+from eyetoy_mm.engine.hooks import PaintPredictionsHook
 from eyetoy_mm.errors import UserError
 
 
@@ -34,7 +35,9 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     Runner.from_cfg(config).train()
 
 
-def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None) -> None:
+def evaluate(
+    config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None, show_interval: int = 1
+) -> None:
     """Evaluate a checkpoint on the test set.
 
     Args:
@@ -42,17 +45,17 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
         checkpoint: The weights.
         tta: Augment at test time, as ``tta_model`` and ``tta_pipeline`` of the config say.
         show_dir: Folder for pictures of ground truth and prediction.
+        show_interval: Every so many images one is painted.
 
     Raises:
         UserError: What is missing or does not fit.
         CheckpointError: The checkpoint cannot be loaded safely.
     """
+    if show_interval < 1:
+        raise UserError(f"--show-interval must be at least 1, got {show_interval}")
     check_exists(checkpoint)
     check_data(config, "test")
     config.load_from = checkpoint
-    if show_dir:
-        config.default_hooks.visualization.draw = True
-        config.visualizer.save_dir = show_dir
     if tta:
         if "tta_model" not in config or "tta_pipeline" not in config:
             raise UserError(f"{config.filename} has no test-time augmentation: tta_model and tta_pipeline are missing")
@@ -60,5 +63,8 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
     runner = Runner.from_cfg(config)
     if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
         runner.register_hook(PrepareTTAHook(config.tta_model))
+    if show_dir:
+        score_thr = (config.default_hooks.get("visualization") or {}).get("score_thr", 0.3)
+        runner.register_hook(PaintPredictionsHook(show_dir, show_interval, score_thr))
     check_fits(runner.model, checkpoint)
     runner.test()

@@ -10,7 +10,8 @@ import eyetoy_mm  # noqa: F401 - before mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.backbones.eyetoy import ARCHS
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.dry_run import build
-from eyetoy_mm.engine.inference import open_predictor, read_image
+from eyetoy_mm.engine.inference import open_predictor
+from eyetoy_mm.engine.preprocessing import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
 

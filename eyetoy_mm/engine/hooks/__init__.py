@@ -3,6 +3,13 @@
 from eyetoy_mm.engine.hooks.cls_labels import CheckClsLabelsHook
 from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
+from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
 from eyetoy_mm.engine.hooks.seg_labels import CheckSegLabelsHook
 
-__all__ = ["CheckClsLabelsHook", "CheckDetDataHook", "CheckSegLabelsHook", "EvaluateUntrainedHook"]
+__all__ = [
+    "CheckClsLabelsHook",
+    "CheckDetDataHook",
+    "CheckSegLabelsHook",
+    "EvaluateUntrainedHook",
+    "PaintPredictionsHook",
+]
