@@ -8,6 +8,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
+* `inference_functions`: the toolboxes' inference functions prepare images by other places of a config than the Runner;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
 * `numpy_names`: files of mmcv, mmdet and mmpretrain use names and conversions that NumPy 2 no longer has;
@@ -23,6 +24,7 @@ from eyetoy_mm.compat import (
     checkpoint_loading,
     downstream_configs,
     flop_handles,
+    inference_functions,
     mmcv_ops,
     mmseg_text_packages,
     mmseg_tools,
@@ -43,6 +45,7 @@ _TRAPS = (
     flop_handles,
     downstream_configs,
     model_zoo,
+    inference_functions,
     norm_without_eps,
     numpy_names,
     pkg_resources_shim,

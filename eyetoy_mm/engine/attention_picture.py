@@ -52,9 +52,8 @@ def picture_attention(
     position_seen = _position_seen(predictor, image, position)
     groups = record.neighborhoods(*position_seen)
     layers = record.tokens() if tokens else ()
-    return draw_attention(
-        predictor.preprocessing.picture(seen[0]), position_seen, groups, layers[-1] if layers else None, tokens
-    )
+    image_seen = predictor.preprocessing.picture(seen[0])
+    return draw_attention(image_seen, position_seen, groups, layers[-1] if layers else None, tokens)
 
 
 def draw_attention(

@@ -64,7 +64,7 @@ def evaluate(
     if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
         runner.register_hook(PrepareTTAHook(config.tta_model))
     if show_dir:
-        score_thr = (config.default_hooks.get("visualization") or {}).get("score_thr", 0.3)
+        score_thr = ((config.get("default_hooks") or {}).get("visualization") or {}).get("score_thr", 0.3)
         runner.register_hook(PaintPredictionsHook(show_dir, show_interval, score_thr))
     check_fits(runner.model, checkpoint)
     runner.test()
