@@ -113,12 +113,13 @@ def paint_files(predictor: Predictor, images: Sequence[str | Path], folder: Path
         target = folder / f"{Path(path).stem}.png"
         while target in used_paths:  # images of one name from several folders
             target = target.with_stem(target.stem + "_")
+        image = None
         try:
             image = predictor.read(path)
             painted = predictor.paint(image, predictor.predict(image))
             mmcv.imwrite(mmcv.rgb2bgr(painted), str(target))
         except Exception as error:  # whatever a transform, a model or a visualizer raises for an odd image
-            refused.append(_reason(path, error))
+            refused.append(_reason(path, image, error))
             last_error = error
             continue
         used_paths.add(target)
@@ -129,8 +130,9 @@ def paint_files(predictor: Predictor, images: Sequence[str | Path], folder: Path
         ) from last_error
 
 
-def _reason(path: str | Path, error: Exception) -> str:
-    if isinstance(error, UserError):
+def _reason(path: str | Path, image: np.ndarray | None, error: Exception) -> str:
+    if image is None and isinstance(error, UserError):
         return str(error)
+    size = "" if image is None else f", {image.shape[1]} x {image.shape[0]} pixels,"
     lines = str(error).strip().splitlines()
-    return f"{path} could not be predicted or painted: {type(error).__name__}: {lines[0] if lines else ''}"
+    return f"{path}{size} cannot be predicted or painted: {type(error).__name__}: {lines[0] if lines else ''}"

@@ -25,6 +25,7 @@ from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of red, green, blue
+_CHANNELS = {"color": 3, "color_ignore_orientation": 3, "grayscale": 1}  # by color_type
 # Datasets that hold images themselves, where others hold paths: what their images are.
 _HELD_IMAGES = {"CIFAR10": ("color", "rgb"), "MNIST": ("grayscale", "bgr")}
 
@@ -66,9 +67,9 @@ class Preprocessing:
             for step in self._loading:
                 results = step(results) if results is not None else None
         except (AssertionError, cv2.error, OSError, ValueError) as error:
-            raise UserError(f"{path} is not an image that can be read ({_first_line(error)})") from error
+            raise UserError(_unreadable(path)) from error
         if results is None or results.get("img") is None:
-            raise UserError(f"{path} is not an image that can be read")
+            raise UserError(_unreadable(path))
         return results["img"]
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def read_image(path: str | Path, color_type: str = "color", channel_order: str =
     except cv2.error:  # of an empty file
         image = None
     if image is None:
-        raise UserError(f"{path} is not an image that OpenCV can read")
+        raise UserError(_unreadable(path))
     return image
 
 
@@ -178,7 +179,8 @@ def unify_preprocessing(config: Config) -> None:
     ``test_pipeline`` follows the test data loader, ``model.data_preprocessor`` is what the Runner takes.
 
     Raises:
-        UserError: Training and evaluation load or normalise images differently.
+        UserError: Training and evaluation load or normalise images differently, or the backbone takes other channels
+            than are loaded.
     """
     for remark in _follow(config):
         print_log(remark, "current", logging.WARNING)
@@ -187,6 +189,9 @@ def unify_preprocessing(config: Config) -> None:
         raise UserError(
             f"{'; '.join(mistakes)}. There the model sees other numbers than it learned from: make them alike"
         )
+    channels = list(_other_channels(config))
+    if channels:
+        raise UserError("\n".join(channels))
 
 
 def _follow(config: Config) -> Iterator[str]:
@@ -241,6 +246,28 @@ def _differences_between_splits(config: Config) -> Iterator[str]:
                 yield f"{key} is {first!r} in the training pipeline and {second!r} in the {split} pipeline"
 
 
+def _other_channels(config: Config) -> Iterator[str]:
+    """Where the channels that are loaded are not those that the backbone takes."""
+    model = config.get("model") or {}
+    wanted = (model.get("backbone") or {}).get("in_channels")
+    preprocessor = model.get("data_preprocessor") or config.get("data_preprocessor") or {}
+    mean = preprocessor.get("mean") or ()
+    for split, dataset in datasets_of(config, ("train", "val", "test")):
+        steps = list(_steps(dataset.get("pipeline") or ()))
+        loading = next((step for step in steps if type_name(step) == "LoadImageFromFile"), None)
+        if loading is None or wanted is None or any("Gray" in type_name(step) for step in steps):
+            continue
+        color_type = loading.get("color_type", "color")
+        channels = _CHANNELS.get(color_type, wanted)
+        if channels == 1 and len(mean) > 1:
+            channels = len(mean)  # one channel less each mean
+        if channels != wanted:
+            yield (
+                f"model.backbone.in_channels={wanted}, but LoadImageFromFile of the {split} pipeline gives {channels} "
+                f"with color_type={color_type!r}; 'grayscale' gives 1, 'color' 3, 'unchanged' those of the files"
+            )
+
+
 def _color_treatment(pipeline: list[dict]) -> dict[str, Any]:
     steps = list(_steps(pipeline))
     loading = next((step for step in steps if type_name(step) == "LoadImageFromFile"), {})
@@ -284,5 +311,6 @@ def _is_annotation_loader(step: dict) -> bool:
     return type_name(step).startswith("Load") and "Annotation" in type_name(step)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _unreadable(path: str | Path) -> str:
+    is_empty = not is_address(path) and Path(path).stat().st_size == 0
+    return f"{path} is {'empty' if is_empty else 'not an image that can be read; it may be damaged or cut short'}"

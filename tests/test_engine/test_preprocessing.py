@@ -4,16 +4,21 @@ import pickle
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 
+from eyetoy_mm.engine.attention_picture import picture_attention
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.inference import open_predictor
 from eyetoy_mm.engine.launch import evaluate
+from eyetoy_mm.engine.preprocessing import Preprocessing, unify_preprocessing
 from eyetoy_mm.errors import UserError
-from tests.toolbox_runs import PHOTOS, SAMPLE, TOOLBOXES, own_mmengine, write_checkpoint, write_config
+from tests.toolbox_runs import PHOTOS, TOOLBOXES, own_mmengine, write_checkpoint, write_config
 
 PHOTO = str(PHOTOS[0])
 SMALL = dict(type="Resize", scale=(64, 48))
@@ -72,7 +77,9 @@ def inferred(toolbox: str, config: str, checkpoint: str) -> dict[str, torch.Tens
     elif toolbox == "mmdet":
         from mmdet.apis import DetInferencer, inference_detector, init_detector
 
-        found["inference_detector"] = numbers(inference_detector(init_detector(config, checkpoint, device="cpu"), PHOTO))
+        found["inference_detector"] = numbers(
+            inference_detector(init_detector(config, checkpoint, device="cpu"), PHOTO)
+        )
         inferencer = DetInferencer(config, checkpoint, device="cpu", show_progress=False)
         found["DetInferencer"] = numbers(inferencer(PHOTO, return_datasamples=True)["predictions"][0])
     else:
@@ -102,3 +109,114 @@ def test_what_is_measured_is_what_is_inferred(toolbox, tmp_path):
                 torch.testing.assert_close(result, expected, msg=lambda text: f"{name}, {change.__name__}: {text}")
         results.append(expected)
     assert results[0].shape != results[1].shape or not torch.allclose(*results, atol=1e-4)
+
+
+@pytest.mark.parametrize("toolbox", TOOLBOXES)
+@pytest.mark.parametrize(("channels", "color_type"), [(1, "grayscale"), (4, "unchanged")])
+def test_models_of_other_channels_infer_and_show_their_attention(toolbox, channels, color_type, tmp_path):
+    pytest.importorskip(toolbox)
+    kind = dict(mmseg="SegDataPreProcessor", mmdet="DetDataPreprocessor", mmpretrain="ClsDataPreprocessor")[toolbox]
+    size = dict(size=(64, 96)) if toolbox == "mmseg" else {}
+    extra = f"""
+load["color_type"] = "{color_type}"
+model.setdefault("backbone", dict(arch="demo"))["in_channels"] = {channels}
+model["data_preprocessor"] = dict(_delete_=True, type="{kind}", **{size})
+data_preprocessor = None
+"""
+    extra = extra if toolbox == "mmdet" else extra.replace("_delete_=True, ", "")
+    config = write_config(tmp_path, toolbox, extra)
+    photo = tmp_path / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, channels), dtype=np.uint8)
+    cv2.imwrite(str(photo), pixels)
+    with own_mmengine():
+        predictor = open_predictor(load_config(config), str(write_checkpoint(config)), "cpu")
+        image = predictor.read(photo)
+        np.testing.assert_array_equal(image.reshape(pixels.shape), pixels)
+        painted = predictor.paint(image, predictor.predict(image))
+        figure = picture_attention(predictor, image, (30, 20))
+    assert painted.shape == (40, 60, 3) and (painted[..., ::-1] != np.broadcast_to(pixels[..., :3], (40, 60, 3))).any()
+    assert len(figure.axes) == 8
+
+
+def remarks(config: dict, caplog) -> str:
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        unify_preprocessing(Config(config))
+    finally:
+        logger.removeHandler(caplog.handler)
+    return caplog.text
+
+
+LOAD, PACK = dict(type="LoadImageFromFile"), dict(type="PackSegInputs")
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+NORMALIZE = dict(type="Normalize", **IMAGENET, to_rgb=True)
+
+
+def loaders(train: list[dict], test: list[dict]) -> dict:
+    return {
+        f"{split}_dataloader": dict(dataset=dict(type="X", pipeline=p))
+        for split, p in dict(train=train, test=test).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "remark"),
+    [
+        (dict(test_pipeline=[LOAD, SMALL, PACK]), "test_pipeline of the config is not the pipeline of its test data"),
+        (dict(test_pipeline=[LOAD, PACK]), ""),
+        (
+            dict(data_preprocessor=dict(mean=[1.0]), model=dict(data_preprocessor=dict(mean=[2.0], size=(8, 8)))),
+            "the model takes mean=[2.0] and not [1.0]",
+        ),
+        (dict(data_preprocessor=dict(mean=[1.0]), model=dict(data_preprocessor=dict(mean=[1.0], size=8))), ""),
+        (dict(data_preprocessor=dict(mean=[1.0]), model=dict()), ""),
+        (dict(data_preprocessor=IMAGENET), "in the order red, green, blue, but images arrive there in the other order"),
+        (dict(data_preprocessor=dict(IMAGENET, bgr_to_rgb=True)), ""),
+        (dict(data_preprocessor=dict(IMAGENET, to_rgb=True)), ""),
+        (
+            dict(model=dict(data_preprocessor=dict(mean=IMAGENET["mean"][::-1], bgr_to_rgb=True))),
+            "in the order blue, green, red, but images arrive there in the other order: do not swap channels",
+        ),
+        (dict(model=dict(data_preprocessor=dict(mean=IMAGENET["mean"][::-1]))), ""),
+    ],
+)
+def test_places_that_say_otherwise_are_told(config, remark, caplog):
+    text = remarks(loaders([LOAD, PACK], [LOAD, PACK]) | config, caplog)
+    assert remark in text if remark else not text
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            loaders([LOAD, NORMALIZE], [LOAD]),
+            r"Normalize is {'mean': .*} in the training pipeline and None in the test",
+        ),
+        (
+            loaders([dict(LOAD, color_type="grayscale")], [LOAD]),
+            "color_type of LoadImageFromFile is 'grayscale' in the training pipeline and 'color' in the test pipeline",
+        ),
+        (
+            loaders([LOAD], [LOAD]) | dict(model=dict(backbone=dict(in_channels=1))),
+            "in_channels=1, but LoadImageFromFile of the train pipeline gives 3 with color_type='color'",
+        ),
+    ],
+)
+def test_splits_that_a_model_sees_differently_are_refused(config, message):
+    with pytest.raises(UserError, match=message):
+        unify_preprocessing(Config(config))
+
+
+def test_images_are_read_as_the_data_set_holds_them():
+    """CIFAR's are red, green, blue; files come as blue, green, red from OpenCV."""
+    pytest.importorskip("mmpretrain")
+    steps = [dict(type="PackInputs")]
+    with own_mmengine():
+        init_default_scope("mmpretrain")
+        held = Preprocessing(Config(dict(test_dataloader=dict(dataset=dict(type="CIFAR100", pipeline=steps)))))
+        read = Preprocessing(Config(dict(test_dataloader=dict(dataset=dict(type="CustomDataset", pipeline=steps)))))
+    image = held.read(PHOTO)
+    np.testing.assert_array_equal(image, cv2.imread(PHOTO)[..., ::-1])
+    np.testing.assert_array_equal(read.read(PHOTO), cv2.imread(PHOTO))
+    np.testing.assert_array_equal(held.picture(image), cv2.imread(PHOTO))
