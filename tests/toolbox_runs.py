@@ -26,10 +26,12 @@ load = dict(type="LoadImageFromFile")
 resize = dict(type="Resize", scale=(96, 64))
 test_pipeline = [load, resize, annotations, pack]
 loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-train_dataloader = dict(**loader, dataset=dict(
-    **train_data, indices=2, pipeline=[load, annotations, resize, pack]), sampler=dict(type="DefaultSampler", shuffle=True))
+train_dataloader = dict(
+    **loader, sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(**train_data, indices=2, pipeline=[load, annotations, resize, pack]))
 val_dataloader = dict(
-    **loader, dataset=dict(**val_data, indices=2, pipeline=test_pipeline), sampler=dict(type="DefaultSampler", shuffle=False))
+    **loader, sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(**val_data, indices=2, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 tta_pipeline = [load, dict(type="TestTimeAug", transforms=[

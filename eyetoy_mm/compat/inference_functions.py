@@ -6,8 +6,8 @@ What breaks, without a word, where a config says it in one place alone:
   test data loader: a config that changes one of them is measured in one way, and infers in another;
 * `init_model` of mmseg, `init_detector` of mmdet and both inferencers build `model` alone: a `data_preprocessor` at the
   top of the config, which the Runner hands on, is not used. Images come unnormalised, their channels not swapped;
-* the inferencers of mmpretrain read files in colour, whatever `LoadImageFromFile` of the pipeline says, and in the order
-  blue, green, red for models that learned from CIFAR's images, which are red, green, blue.
+* the inferencers of mmpretrain read files in colour, whatever `LoadImageFromFile` of the pipeline says, and in the
+  order blue, green, red for models that learned from CIFAR's images, which are red, green, blue.
 
 What we do: `test_pipeline` becomes that of the test data loader, with a warning if it was another; a model without a
 data preprocessor of its own gets the config's; files are read as the pipeline does, or as the data set holds them.

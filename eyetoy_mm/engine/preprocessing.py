@@ -253,7 +253,7 @@ def _other_channels(config: Config) -> Iterator[str]:
     preprocessor = model.get("data_preprocessor") or config.get("data_preprocessor") or {}
     mean = preprocessor.get("mean") or ()
     for split, dataset in datasets_of(config, ("train", "val", "test")):
-        steps = list(_steps(dataset.get("pipeline") or ()))
+        steps = list(_steps(dataset.get("pipeline") or []))
         loading = next((step for step in steps if type_name(step) == "LoadImageFromFile"), None)
         if loading is None or wanted is None or any("Gray" in type_name(step) for step in steps):
             continue

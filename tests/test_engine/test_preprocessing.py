@@ -77,9 +77,8 @@ def inferred(toolbox: str, config: str, checkpoint: str) -> dict[str, torch.Tens
     elif toolbox == "mmdet":
         from mmdet.apis import DetInferencer, inference_detector, init_detector
 
-        found["inference_detector"] = numbers(
-            inference_detector(init_detector(config, checkpoint, device="cpu"), PHOTO)
-        )
+        model = init_detector(config, checkpoint, device="cpu")
+        found["inference_detector"] = numbers(inference_detector(model, PHOTO))
         inferencer = DetInferencer(config, checkpoint, device="cpu", show_progress=False)
         found["DetInferencer"] = numbers(inferencer(PHOTO, return_datasamples=True)["predictions"][0])
     else:
@@ -106,7 +105,7 @@ def test_what_is_measured_is_what_is_inferred(toolbox, tmp_path):
             warnings.simplefilter("ignore")
             expected = measured(changed, checkpoint)
             for name, result in inferred(toolbox, str(changed), str(checkpoint)).items():
-                torch.testing.assert_close(result, expected, msg=lambda text: f"{name}, {change.__name__}: {text}")
+                torch.testing.assert_close(result, expected, msg=f"{name} after {change.__name__}")
         results.append(expected)
     assert results[0].shape != results[1].shape or not torch.allclose(*results, atol=1e-4)
 
@@ -129,7 +128,7 @@ data_preprocessor = None
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, channels), dtype=np.uint8)
     cv2.imwrite(str(photo), pixels)
     with own_mmengine():
-        predictor = open_predictor(load_config(config), str(write_checkpoint(config)), "cpu")
+        predictor = open_predictor(load_config(config), str(write_checkpoint(config)), "cpu", score_threshold=0)
         image = predictor.read(photo)
         np.testing.assert_array_equal(image.reshape(pixels.shape), pixels)
         painted = predictor.paint(image, predictor.predict(image))
@@ -154,10 +153,8 @@ NORMALIZE = dict(type="Normalize", **IMAGENET, to_rgb=True)
 
 
 def loaders(train: list[dict], test: list[dict]) -> dict:
-    return {
-        f"{split}_dataloader": dict(dataset=dict(type="X", pipeline=p))
-        for split, p in dict(train=train, test=test).items()
-    }
+    splits = dict(train=train, test=test)
+    return {f"{split}_dataloader": dict(dataset=dict(type="X", pipeline=steps)) for split, steps in splits.items()}
 
 
 @pytest.mark.parametrize(
