@@ -74,7 +74,11 @@ class DetPainter(Painter):
         from mmdet.visualization import DetLocalVisualizer
 
         visualizer = DetLocalVisualizer()
-        visualizer.dataset_meta = {**self.dataset_meta, "palette": self.dataset_meta.get("palette") or "random"}
+        palette = self.dataset_meta.get("palette") or "random"
+        palette = (
+            palette if isinstance(palette, str) else [tuple(color) for color in palette]
+        )  # lists it takes for many
+        visualizer.dataset_meta = {**self.dataset_meta, "palette": palette}
         return visualizer
 
     @override
