@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from mmengine import registry as registries
+from mmengine.config import config as config_module
+from mmengine.registry import Registry, init_default_scope
 from mmengine.utils import ManagerMixin
 
 import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
@@ -52,8 +58,8 @@ model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(type="SegDataPreProcessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
                            bgr_to_rgb=True, pad_val=0, seg_pad_val=255, size=(64, 96)),
-    backbone=dict(type="eyetoy_mm.EyeToy", arch="demo"),
-    decode_head=dict(type="FCNHead", in_channels=192, in_index=3, channels=16, num_convs=1, num_classes=num_classes,
+    backbone=dict(type="eyetoy_mm.EyeToy", arch="demo", out_indices=(3,)),
+    decode_head=dict(type="FCNHead", in_channels=192, in_index=0, channels=16, num_convs=1, num_classes=num_classes,
                      norm_cfg=dict(type="SyncBN")),
     test_cfg=dict(mode="whole"),
 )
@@ -123,6 +129,57 @@ def write_checkpoint(config: Path) -> Path:
     return checkpoint
 
 
+def write_pure_python(config: Path) -> Path:
+    """Write a config again as mmengine's pure Python ones: classes for names, and a base that is imported."""
+    loaded = load_config(config)
+    with own_mmengine():
+        init_default_scope(loaded.default_scope)
+        classes: set[type] = set()
+        skipped = ("custom_imports", "launcher", "work_dir")  # not allowed there, or given by the command line
+        lines = [f"{key} = {_as_python(loaded[key], classes)}" for key in loaded if key not in skipped]
+    imports = [f"from {cls.__module__} import {cls.__name__}" for cls in classes]
+    (config.parent / "pure_base.py").write_text("\n".join([*sorted(imports), *lines]) + "\n")
+    pure = config.with_name("pure.py")
+    pure.write_text(
+        "from mmengine.config import read_base\nwith read_base():\n    from .pure_base import *\n"
+        "train_dataloader.update(batch_size=1)\n"
+    )
+    return pure
+
+
+def _as_python(node: Any, classes: set[type]) -> str:
+    if isinstance(node, dict):
+        items = ", ".join(
+            f"{key!r}: {_class_name(value, classes) if key == 'type' else _as_python(value, classes)}"
+            for key, value in node.items()
+            if key != "_scope_"
+        )
+        return f"{{{items}}}"
+    if isinstance(node, list | tuple):
+        items = "".join(f"{_as_python(value, classes)}, " for value in node)
+        return f"[{items}]" if isinstance(node, list) else f"({items})"
+    return repr(node)
+
+
+def _class_name(name: str, classes: set[type]) -> str:
+    """The name of a class that is then imported; a text where no registry has the class."""
+    kinds = []
+    for root in vars(registries).values():
+        if isinstance(root, Registry):
+            with root.switch_scope_and_registry(None) as registry:
+                kinds.append(registry.get(name))
+    cls = next((kind for kind in kinds if isinstance(kind, type)), None)
+    if cls is None:
+        return repr(name)
+    classes.add(cls)
+    return cls.__name__
+
+
+def _unformatted(text: str, **style: object) -> tuple[str, bool]:
+    ast.parse(text)
+    return text, False
+
+
 @contextlib.contextmanager
 def own_mmengine() -> Iterator[None]:
     """What mmengine keeps for a process (scopes, loggers, message hubs, visualizers) is as before afterwards."""
@@ -134,7 +191,9 @@ def own_mmengine() -> Iterator[None]:
     before = {kind: dict(kind._instance_dict) for kind in kinds}
     rank = os.environ.get("LOCAL_RANK")
     try:
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(config_module, "FormatCode", _unformatted)  # yapf takes seconds to lay a config out
+            yield
     finally:
         for kind in kinds:
             kind._instance_dict.clear()

@@ -5,6 +5,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `mmcv_ops`: mmcv-lite has no compiled ops, and without them mmdet.models and mmseg.models do not import;
 * `sync_bn_alone`: mmcv's synchronised batch norm does not build in a process of its own;
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
+* `classes_by_path`: mmengine cannot read some of the configs that it writes;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
@@ -22,6 +23,7 @@ hooks, in the moment in which a package that has one is imported.
 
 from eyetoy_mm.compat import (
     checkpoint_loading,
+    classes_by_path,
     downstream_configs,
     flop_handles,
     inference_functions,
@@ -42,6 +44,7 @@ _TRAPS = (
     mmcv_ops,
     sync_bn_alone,
     checkpoint_loading,
+    classes_by_path,
     flop_handles,
     downstream_configs,
     model_zoo,

@@ -90,7 +90,9 @@ def _scale_sizes(node: Any, factor: float, key: str | None = None) -> Any:
     """Multiply every size below ``node``, in place where it is a dict or a list; 32 pixels is the smallest."""
     if isinstance(node, dict):
         for name, value in node.items():
-            node[name] = _scale_sizes(value, factor, name)
+            scaled = _scale_sizes(value, factor, name)
+            if scaled is not value:  # a class of a pure Python config, written back, could not be dumped
+                node[name] = scaled
     elif isinstance(node, list | tuple):
         node = type(node)(_scale_sizes(value, factor, key) for value in node)
     elif key in SIZES and isinstance(node, int) and node > 32:
@@ -144,8 +146,9 @@ def use_sample(config: Config, scratch: Path) -> None:
             if split != "train":
                 _evaluate_on(config, split, instances, panoptic)
         else:
-            lines = scratch / f"{short}.txt"
-            lines.write_text("".join(f"{name} {label}\n" for name, label in photos_by_largest_object(folder)))
+            lines, num_classes = scratch / f"{short}.txt", config.model.head.num_classes
+            labels = [(name, label % num_classes) for name, label in photos_by_largest_object(folder)]
+            lines.write_text("".join(f"{name} {label}\n" for name, label in labels))
             pipeline = dataset.pipeline
             if type_name(pipeline[0]) != "LoadImageFromFile":
                 pipeline = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=(32, 32)), *pipeline]
@@ -154,7 +157,7 @@ def use_sample(config: Config, scratch: Path) -> None:
                 data_root=str(SAMPLE),
                 data_prefix=f"images/{folder}",
                 ann_file=str(lines),
-                classes=[str(label) for label in range(config.model.head.num_classes)],
+                classes=[str(label) for label in range(num_classes)],
                 indices=2,
                 pipeline=pipeline,
             )

@@ -1,11 +1,13 @@
 """The command line as users call it: a real training, killed and resumed; evaluation, inference, errors."""
 
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from eyetoy_mm.cli import VERBS, main
+from tests.toolbox_runs import own_mmengine
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = "configs/sample/upernet_eyetoy-demo_sample.py"
@@ -30,8 +33,18 @@ TINY = [
 
 
 def tool(name: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess:
-    command = [sys.executable, f"tools/{name}.py", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    """Call a verb as ``tools/NAME.py`` does, in this process: another one takes seconds to import everything."""
+    out, err = io.StringIO(), io.StringIO()
+    code: object = None
+    with own_mmengine(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(ROOT)
+        try:
+            main([name, *map(str, arguments)])
+        except SystemExit as end:
+            code = end.code
+    if isinstance(code, str):  # as Python does at its end
+        print(code, file=err)
+    done = subprocess.CompletedProcess([], 1 if code else 0, out.getvalue(), err.getvalue())
     assert not check or done.returncode == 0, done.stderr
     return done
 
