@@ -189,9 +189,8 @@ def unify_preprocessing(config: Config) -> None:
         raise UserError(
             f"{'; '.join(mistakes)}. There the model sees other numbers than it learned from: make them alike"
         )
-    channels = list(_other_channels(config))
-    if channels:
-        raise UserError("\n".join(channels))
+    for mistake in _other_channels(config):
+        raise UserError(mistake)
 
 
 def _follow(config: Config) -> Iterator[str]:
@@ -221,7 +220,7 @@ def _mixed_up_channels(config: Config, preprocessor: dict) -> Iterator[str]:
     if mean not in (_IMAGENET_MEAN, _IMAGENET_MEAN[::-1]) or test_dataset(config) is None:
         return
     swaps = any(preprocessor.get(key) for key in ("bgr_to_rgb", "rgb_to_bgr", "to_rgb"))
-    rgb = _held_images(config)[1] == "rgb" and not any(map(_is_image_loader, test_pipeline(config)))
+    rgb = not any(map(_is_image_loader, test_pipeline(config))) and _held_images(config)[1] == "rgb"
     if (mean == _IMAGENET_MEAN) != (rgb != swaps):
         order = "red, green, blue" if mean == _IMAGENET_MEAN else "blue, green, red"
         yield (
@@ -237,13 +236,13 @@ def _differences_between_splits(config: Config) -> Iterator[str]:
     for split, dataset in datasets_of(config, ("train", "val", "test")):
         if dataset.get("pipeline"):
             seen.setdefault(split, _color_treatment(dataset["pipeline"]))
-    for split in ("val", "test"):
-        if "train" not in seen or split not in seen:
-            continue
-        for key in seen["train"]:
-            first, second = seen["train"][key], seen[split][key]
-            if first != second:
-                yield f"{key} is {first!r} in the training pipeline and {second!r} in the {split} pipeline"
+    for key, learned in seen.pop("train", {}).items():
+        others = [split for split in seen if seen[split][key] != learned]
+        if others:
+            yield (
+                f"{key} is {learned!r} in the training pipeline and {seen[others[0]][key]!r} in that of "
+                f"{' and '.join(others)}"
+            )
 
 
 def _other_channels(config: Config) -> Iterator[str]:

@@ -192,7 +192,7 @@ def test_places_that_say_otherwise_are_told(config, remark, caplog):
         ),
         (
             loaders([dict(LOAD, color_type="grayscale")], [LOAD]),
-            "color_type of LoadImageFromFile is 'grayscale' in the training pipeline and 'color' in the test pipeline",
+            "color_type of LoadImageFromFile is 'grayscale' in the training pipeline and 'color' in that of test",
         ),
         (
             loaders([LOAD], [LOAD]) | dict(model=dict(backbone=dict(in_channels=1))),
