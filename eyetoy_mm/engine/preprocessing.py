@@ -151,9 +151,6 @@ def test_dataset(config: Config) -> dict | None:
     return dataset
 
 
-test_dataset.__test__ = False  # type: ignore[attr-defined]  # a name like that of a test
-
-
 def test_pipeline(config: Config) -> list[dict]:
     """The pipeline that images are tested with, and inferred with.
 
@@ -168,9 +165,6 @@ def test_pipeline(config: Config) -> list[dict]:
             "test_pipeline"
         )
     return pipeline
-
-
-test_pipeline.__test__ = False  # type: ignore[attr-defined]
 
 
 def unify_preprocessing(config: Config) -> None:

@@ -188,7 +188,7 @@ def test_places_that_say_otherwise_are_told(config, remark, caplog):
     [
         (
             loaders([LOAD, NORMALIZE], [LOAD]),
-            r"Normalize is {'mean': .*} in the training pipeline and None in the test",
+            r"Normalize is {'mean': .*} in the training pipeline and None in that of test",
         ),
         (
             loaders([dict(LOAD, color_type="grayscale")], [LOAD]),
