@@ -10,6 +10,7 @@ _base_ = [
 train_dataloader = dict(batch_size=4, num_workers=1, dataset={{_base_.sample_train}})
 val_dataloader = dict(num_workers=1, dataset={{_base_.sample_val}})
 test_dataloader = val_dataloader
+test_pipeline = {{_base_.sample_val.pipeline}}
 val_evaluator = dict(ann_file="data/sample/annotations/instances_val.json")
 test_evaluator = val_evaluator
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=5.0))

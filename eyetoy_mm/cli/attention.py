@@ -38,15 +38,16 @@ def run(args: argparse.Namespace) -> None:
 
     from eyetoy_mm.engine.attention_picture import picture_attention
     from eyetoy_mm.engine.config import load_config
-    from eyetoy_mm.engine.inference import open_predictor, read_image
+    from eyetoy_mm.engine.inference import open_predictor
+    from eyetoy_mm.engine.preprocessing import check_image_exists
 
     formats = Figure().canvas.get_supported_filetypes()
     if args.out.suffix.removeprefix(".") not in formats:
         raise UserError(f"--out {args.out} must end in one of {', '.join(f'.{name}' for name in sorted(formats))}")
     position = pixel(args.position)
-    image = read_image(args.image)
+    check_image_exists(args.image)
     predictor = open_predictor(load_config(args.config, options=cfg_options(args)), args.checkpoint, args.device)
-    figure = picture_attention(predictor, image, position, args.block, args.tokens)
+    figure = picture_attention(predictor, predictor.read(args.image), position, args.block, args.tokens)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=100)
     print(f"{args.image} -> {args.out}")

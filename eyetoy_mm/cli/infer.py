@@ -3,6 +3,9 @@
 Example::
 
     eyetoy infer CONFIG CHECKPOINT photo.jpg folder/*.jpg --out painted
+
+Images are prepared as `eyetoy test` does, by the pipeline of the config's test data loader. One that cannot be read or
+predicted does not end the run: the others are painted, it is listed at the end with the reason, and the exit code is 1.
 """
 
 from __future__ import annotations

@@ -8,11 +8,13 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `partial_loading`: mmengine loads what fits of a checkpoint, nothing of it too, and goes on;
 * `data_files`: mmengine and the toolboxes run what YAML, pickles and the configs in checkpoints say;
 * `whole_checkpoints`: a run that is killed while it saves leaves half a file, or none;
+* `classes_by_path`: mmengine cannot read some of the configs that it writes;
 * `flop_handles`: mmengine's FLOP counter passes over attention as PyTorch has it since 2.0;
 * `image_sizes`: images of any size are decoded, whatever memory that takes;
 * `downstream_configs`: mmengine finds `_base_ = 'mmdet::...'`, but not `'eyetoy_mm::...'`;
 * `inference_scopes`: each toolbox's inference looks for transforms in the scope of the model that was opened last;
 * `model_zoo`: each toolbox lists and builds the models of its own zoo, by name, but not ours;
+* `inference_functions`: the toolboxes' inference functions prepare images by other places of a config than the Runner;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
 * `ssd_head`: SSD of mmdet 3.3.0 does not predict;
@@ -27,10 +29,12 @@ hooks, in the moment in which a package that has one is imported.
 
 from eyetoy_mm.compat import (
     checkpoint_loading,
+    classes_by_path,
     data_files,
     downstream_configs,
     flop_handles,
     image_sizes,
+    inference_functions,
     inference_scopes,
     mmcv_ops,
     mmseg_text_packages,
@@ -60,6 +64,8 @@ _TRAPS = (
     downstream_configs,
     model_zoo,
     inference_scopes,
+    classes_by_path,
+    inference_functions,
     norm_without_eps,
     numpy_names,
     pkg_resources_shim,

@@ -159,8 +159,8 @@ def _in_its_scope(hub: ModuleType, original: Callable[..., Any]) -> Callable[...
         config = hub.get_config(cfg_path, pretrained)
         if "default_scope" not in config or "model" not in config:
             raise ValueError(f"{cfg_path} is a part of configs, not the config of a model")
-        if "data_preprocessor" in config:
-            config.model.data_preprocessor = config.data_preprocessor
+        if "data_preprocessor" in config:  # as the Runner: the model's own goes first
+            config.model.setdefault("data_preprocessor", config.data_preprocessor)
         with hub.DefaultScope.overwrite_default_scope(config.default_scope):
             importlib.import_module(f"{config.default_scope}.utils").register_all_modules(init_default_scope=False)
             model = hub.MODELS.build(config.model, default_args=kwargs)

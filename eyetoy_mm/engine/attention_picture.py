@@ -28,7 +28,7 @@ def picture_attention(
 
     Args:
         predictor: The model.
-        image: BGR ``(H, W, 3)`` of 8 bits.
+        image: As the predictor reads it.
         position: Column and row of a pixel of the image.
         block: The block whose head groups are drawn, one panel each.
         tokens: How many of the tokens of the last global layer are drawn, the context token first; 0 for none, which
@@ -52,7 +52,8 @@ def picture_attention(
     position_seen = _position_seen(predictor, image, position)
     groups = record.neighborhoods(*position_seen)
     layers = record.tokens() if tokens else ()
-    return draw_attention(seen[0], position_seen, groups, layers[-1] if layers else None, tokens)
+    image_seen = predictor.preprocessing.picture(seen[0])
+    return draw_attention(image_seen, position_seen, groups, layers[-1] if layers else None, tokens)
 
 
 def draw_attention(
@@ -118,7 +119,7 @@ def _percent(share: Tensor) -> str:
 
 @contextmanager
 def _seen(model: nn.Module) -> Iterator[list[np.ndarray]]:
-    """Collect the images as the test pipeline hands them to the model: BGR of 8 bits, resized, not padded yet."""
+    """Collect the images ``(H, W, C)`` as the test pipeline hands them to the model: resized, not padded yet."""
     images: list[np.ndarray] = []
 
     def keep(module: nn.Module, args: tuple) -> None:
@@ -131,16 +132,15 @@ def _seen(model: nn.Module) -> Iterator[list[np.ndarray]]:
 def _position_seen(predictor: Predictor, image: np.ndarray, position: tuple[int, int]) -> tuple[int, int]:
     """Where a pixel comes to lie in what the model sees, however the test pipeline resizes and crops.
 
-    Coordinates go through the pipeline as if they were a photo: columns as a ramp in blue, rows as one in green.
+    Coordinates go through the pipeline as if they were a photo: columns as a ramp from black to white, then rows.
     """
-    height, width = image.shape[:2]
-    ramps = np.zeros_like(image)
-    ramps[..., 0] = np.linspace(0, 255, width).round()
-    ramps[..., 1] = np.linspace(0, 255, height).round()[:, None]
-    with _seen(predictor.model) as seen:
-        predictor.predict(ramps)
-    columns, rows = seen[0][..., 0].mean(axis=0), seen[0][..., 1].mean(axis=1)
-    x, y = _at(position[0] / (width - 1) * 255, columns), _at(position[1] / (height - 1) * 255, rows)
+    found = []
+    for axis, size in ((1, image.shape[1]), (0, image.shape[0])):
+        ramp = np.expand_dims(np.linspace(0, 255, size).round().astype(np.uint8), tuple({*range(image.ndim)} - {axis}))
+        with _seen(predictor.model) as seen:
+            predictor.predict(np.ascontiguousarray(np.broadcast_to(ramp, image.shape)))
+        found.append(_at(position[1 - axis] / max(size - 1, 1) * 255, seen[0][..., 0].mean(axis=1 - axis)))
+    x, y = found
     if x is None or y is None:
         raise UserError(f"position {position[0]},{position[1]} is cropped away by the test pipeline of the config")
     return x, y

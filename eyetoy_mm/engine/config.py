@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,10 +12,13 @@ from mmengine.logging import print_log
 from mmengine.utils import get_installed_path
 
 from eyetoy_mm.engine.channels import match_channels
+from eyetoy_mm.engine.config_parts import datasets_of, evaluators_of, type_name
 from eyetoy_mm.engine.photo_rules import apply_image_orientation
+from eyetoy_mm.engine.preprocessing import unify_preprocessing
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import join, package_file
 
+_SYNC_NORMS = ("SyncBN", "SyncBatchNorm")
 _INSTALL = "pip install 'eyetoy-mm[lite]' (README.md says how with mmcv's compiled operators)"
 
 
@@ -46,9 +48,10 @@ def load_config(
         and its rule of EXIF orientation in every pipeline (see :func:`apply_image_orientation`).
 
     Raises:
-        UserError: The file is missing or does not parse, it needs a package that is not installed, or its neck and
-            heads are for other channels than the backbone has (see :func:`match_channels`), or a pipeline cannot
-            follow its ``image_orientation``.
+        UserError: The file is missing or does not parse, it needs a package that is not installed, its neck and heads
+            are for other channels than the backbone has (see :func:`match_channels`), a pipeline cannot follow its
+            ``image_orientation``, or it prepares images in one way for training and in another for evaluation (see
+            :func:`unify_preprocessing`).
     """
     path = find_config(path)
     config = read_config(path)
@@ -75,6 +78,7 @@ def load_config(
         config.merge_from_dict(options)
     apply_image_orientation(config)
     match_channels(config)
+    unify_preprocessing(config)
     adapt_to_machine(config)
     return config
 
@@ -126,10 +130,10 @@ def adapt_to_machine(config: Config) -> None:
     mixed precision.
     """
     if config.get("launcher", "none") == "none":
-        if _replace_types(config.get("model"), {"SyncBN": "BN"}):
+        if _replace_types(config.get("model"), _SYNC_NORMS, "BN"):
             print_log("One process: SyncBN is replaced by BN, which computes the same there.", "current", logging.INFO)
     elif not torch.accelerator.is_available():
-        if _replace_types(config.get("model"), {"SyncBN": "MMSyncBN"}):
+        if _replace_types(config.get("model"), _SYNC_NORMS, "MMSyncBN"):
             print_log("CPUs: SyncBN is mmcv's, PyTorch's needs a GPU.", "current", logging.INFO)
         if config.get("sync_bn") == "torch":
             config.sync_bn = "mmcv"
@@ -138,25 +142,11 @@ def adapt_to_machine(config: Config) -> None:
         settings = dict(type="MMDistributedDataParallel", broadcast_buffers=False, find_unused_parameters=unused)
         config.model_wrapper_cfg = dict(device_ids=None) | dict(config.get("model_wrapper_cfg") or settings)
     wrapper = config.get("optim_wrapper")
-    if wrapper is not None and wrapper.get("type") == "AmpOptimWrapper" and not torch.accelerator.is_available():
+    if wrapper is not None and type_name(wrapper) == "AmpOptimWrapper" and not torch.accelerator.is_available():
         wrapper.type = "OptimWrapper"
         for key in ("loss_scale", "dtype", "use_fsdp"):
             wrapper.pop(key, None)
         print_log("No accelerator: training in float32 instead of mixed precision.", "current", logging.WARNING)
-
-
-def datasets_of(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
-    """Each plain dataset of each split, taken out of wrappers (RepeatDataset, ConcatDataset, ...)."""
-    for split in splits:
-        loader = config.get(f"{split}_dataloader")
-        pending = [loader["dataset"]] if loader else []
-        while pending:
-            dataset = pending.pop(0)
-            inner = dataset.get("dataset", dataset.get("datasets"))
-            if inner is None:
-                yield split, dataset
-            else:
-                pending.extend(inner if isinstance(inner, list | tuple) else [inner])
 
 
 def _repoint(dataset: dict, data_root: str) -> None:
@@ -186,22 +176,14 @@ def _repoint_annotations(config: Config, data_root: str) -> None:
             evaluator["ann_file"] = join(data_root, loader.dataset.ann_file)
 
 
-def evaluators_of(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
-    """Each metric of each split."""
-    for split in splits:
-        evaluators = config.get(f"{split}_evaluator") or []
-        for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
-            yield split, evaluator
-
-
-def _replace_types(node: object, names: dict[str, str]) -> int:
-    """Rename ``type`` values anywhere below ``node``; return how many."""
+def _replace_types(node: object, names: tuple[str, ...], new: str) -> int:
+    """Put ``new`` for ``type`` values anywhere below ``node``, where they have one of the names; return how many."""
     count = 0
     if isinstance(node, dict):
-        if node.get("type") in names:
-            node["type"] = names[node["type"]]
+        if type_name(node) in names:
+            node["type"] = new
             count += 1
-        count += sum(_replace_types(value, names) for value in node.values())
+        count += sum(_replace_types(value, names, new) for value in node.values())
     elif isinstance(node, list | tuple):
-        count += sum(_replace_types(value, names) for value in node)
+        count += sum(_replace_types(value, names, new) for value in node)
     return count

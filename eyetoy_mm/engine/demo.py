@@ -16,7 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.inference import Predictor, open_predictor, read_image
+from eyetoy_mm.engine.inference import Predictor, open_predictor
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
 
@@ -87,7 +87,7 @@ def paint(predictor: Predictor, target: Path) -> None:
     """One row per photo: the photo, the ground truth over it, the prediction over it."""
     rows = []
     for name in SHOWN:
-        image = read_image(SAMPLE / f"images/validation/{name}.jpg")
+        image = predictor.read(SAMPLE / f"images/validation/{name}.jpg")
         labels = mmcv.imread(str(SAMPLE / f"annotations/validation/{name}.png"), flag="unchanged")
         truth = torch.from_numpy(labels.astype(np.int64) - 1)[None]  # label 0 is ignored, 1 is the first class
         truth[truth < 0] = 255

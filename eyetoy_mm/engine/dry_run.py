@@ -24,8 +24,9 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.config_parts import type_name
 from eyetoy_mm.engine.data_checks import check_data
-from eyetoy_mm.engine.inference import open_predictor, read_image
+from eyetoy_mm.engine.inference import open_predictor
 from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.sample_annotations import write_instances, write_panoptic
@@ -49,7 +50,8 @@ def all_configs() -> list[Path]:
 def shrink(config: Config) -> None:
     """Change a config in place to two iterations with two small images; the model stays as it is."""
     factor = SHRINK[config.default_scope]
-    if config.default_scope == "mmpretrain" and config.train_dataloader.dataset.pipeline[0].type != "LoadImageFromFile":
+    first = config.train_dataloader.dataset.pipeline[0]
+    if config.default_scope == "mmpretrain" and type_name(first) != "LoadImageFromFile":
         factor = 1.0  # small images already
     for key in ("data_preprocessor", "test_cfg"):
         _scale_sizes(config.model.get(key), factor)
@@ -65,7 +67,6 @@ def shrink(config: Config) -> None:
         loader.dataset.indices = 2
         _scale_sizes(loader.dataset.pipeline, factor)
     config.val_dataloader.batch_size = config.test_dataloader.batch_size = 1  # sizes differ
-    config.test_pipeline = config.test_dataloader.dataset.pipeline  # what mmseg's inference takes
     few_proposals(config)
     config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=2, val_interval=2)
     config.param_scheduler = None
@@ -92,7 +93,9 @@ def _scale_sizes(node: Any, factor: float, key: str | None = None) -> Any:
     """Multiply every size below ``node``, in place where it is a dict or a list; 32 pixels is the smallest."""
     if isinstance(node, dict):
         for name, value in node.items():
-            node[name] = _scale_sizes(value, factor, name)
+            scaled = _scale_sizes(value, factor, name)
+            if scaled is not value:  # a class of a pure Python config, written back, could not be dumped
+                node[name] = scaled
     elif isinstance(node, list | tuple):
         node = type(node)(_scale_sizes(value, factor, key) for value in node)
     elif key in SIZES and isinstance(node, int) and node > 32:
@@ -146,17 +149,18 @@ def use_sample(config: Config, scratch: Path) -> None:
             if split != "train":
                 _evaluate_on(config, split, instances, panoptic)
         else:
-            lines = scratch / f"{short}.txt"
-            lines.write_text("".join(f"{name} {label}\n" for name, label in photos_by_largest_object(folder)))
+            lines, num_classes = scratch / f"{short}.txt", config.model.head.num_classes
+            labels = [(name, label % num_classes) for name, label in photos_by_largest_object(folder)]
+            lines.write_text("".join(f"{name} {label}\n" for name, label in labels))
             pipeline = dataset.pipeline
-            if pipeline[0]["type"] != "LoadImageFromFile":
+            if type_name(pipeline[0]) != "LoadImageFromFile":
                 pipeline = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=(32, 32)), *pipeline]
             config[f"{split}_dataloader"].dataset = dict(
                 type="CustomDataset",
                 data_root=str(SAMPLE),
                 data_prefix=f"images/{folder}",
                 ann_file=str(lines),
-                classes=[str(label) for label in range(config.model.head.num_classes)],
+                classes=[str(label) for label in range(num_classes)],
                 indices=2,
                 pipeline=pipeline,
             )
@@ -166,7 +170,9 @@ def _annotations(dataset: dict, short: str, scratch: Path) -> tuple[Path, Path |
     """The sample's instances under the classes of a dataset of mmdet, and panoptic annotations if it takes them."""
     from mmdet.registry import DATASETS
 
-    meta = DATASETS.get(dataset["type"]).METAINFO | (dataset.get("metainfo") or {})
+    kind = dataset["type"]
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    meta = kind.METAINFO | (dataset.get("metainfo") or {})
     things = meta.get("thing_classes", meta["classes"])
     instances = write_instances(SAMPLE / f"annotations/instances_{short}.json", things, scratch / f"{short}.json")
     if "stuff_classes" not in meta:
@@ -265,7 +271,7 @@ def stages(path: Path, own_data: bool, scratch: Path) -> Iterator[str]:
     name, value = next(iter(runner.val_loop.run().items()))
     yield f"{name.rsplit('/', 1)[-1]} {value:.3g}"
     predictor = open_predictor(config, str(Path(config.work_dir) / "iter_2.pth"), device="cpu")
-    yield describe(predictor.predict(read_image(next((SAMPLE / "images" / "validation").glob("*.jpg")))))
+    yield describe(predictor.predict(predictor.read(next((SAMPLE / "images" / "validation").glob("*.jpg")))))
 
 
 def dry_run(path: Path, own_data: bool = False) -> tuple[list[str], str]:

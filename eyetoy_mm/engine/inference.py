@@ -3,124 +3,73 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
 from mmengine.structures import BaseDataElement
-from typing_extensions import override
 
 from eyetoy_mm.compat.image_sizes import ImageTooLargeError
 from eyetoy_mm.engine.checkpoint import check_fits
+from eyetoy_mm.engine.painting import check_scope, make_painter
+from eyetoy_mm.engine.preprocessing import Preprocessing, test_dataset
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import is_address
 
 
 class Predictor:
-    """A trained model that predicts images and paints what it predicts.
+    """A trained model that predicts images as its config's test data loader feeds it, and paints what it predicts.
 
-    Images are BGR arrays ``(H, W, 3)`` of 8 bits, as :func:`read_image` gives them; paintings are RGB.
+    Args:
+        config: A config of mmseg, mmdet or mmpretrain; it stays as it is.
+        checkpoint: Its weights.
+        device: A torch device.
+        score_threshold: Detections with a lower score are not painted.
     """
 
-    def __init__(self, config: Config, checkpoint: str, device: str, score_threshold: float) -> None:
-        self.config = copy.deepcopy(config)  # DETRs write into theirs, and refuse it the next time
-        self.score_threshold = score_threshold
+    def __init__(self, config: Config, checkpoint: str, device: str, score_threshold: float = 0.3) -> None:
         init_default_scope(config.default_scope)
-        # before the toolboxes load what fits and ignore the rest
-        check_fits(MODELS.build(copy.deepcopy(config.model)), checkpoint)
-        self.model = self._open(checkpoint, device)
+        model = copy.deepcopy(config.model)  # DETRs write into theirs, and refuse it the next time
+        model.setdefault("data_preprocessor", copy.deepcopy(config.get("data_preprocessor")))  # as the Runner does
+        self.model: Any = MODELS.build(model)
+        check_fits(self.model, checkpoint)
+        meta = load_checkpoint(self.model, checkpoint, map_location="cpu").get("meta") or {}
+        self.model.to(device).eval()
+        self.preprocessing = Preprocessing(config)
+        self.painter = make_painter(config.default_scope, _dataset_meta(meta, config, self.model), score_threshold)
 
-    def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
-        raise NotImplementedError
+    def read(self, path: str | Path) -> np.ndarray:
+        """An image as the model was tested with it: see :meth:`~eyetoy_mm.engine.preprocessing.Preprocessing.read`."""
+        return self.preprocessing.read(path)
 
     def predict(self, image: np.ndarray) -> BaseDataElement:
-        """The toolbox' data sample for one image."""
-        raise NotImplementedError
+        """The toolbox' data sample for one image, as :meth:`read` gives it."""
+        with torch.no_grad():
+            return self.model.test_step(pseudo_collate([self.preprocessing.prepare(image)]))[0]
 
     def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        """The prediction in ``sample``, painted over the image."""
-        raise NotImplementedError
+        """The prediction in ``sample``, painted over the image; RGB of 8 bits."""
+        return self.painter.paint(self.preprocessing.picture(image), sample)
 
 
-class SegPredictor(Predictor):
-    """A segmentor of mmseg."""
-
-    @override
-    def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
-        from mmseg.apis import init_model
-        from mmseg.visualization import SegLocalVisualizer
-
-        model = init_model(self.config, checkpoint, device=device)
-        self.visualizer = SegLocalVisualizer(alpha=0.6)
-        self.visualizer.dataset_meta = model.dataset_meta
-        return model
-
-    @override
-    def predict(self, image: np.ndarray) -> BaseDataElement:
-        from mmseg.apis import inference_model
-
-        return inference_model(self.model, image)
-
-    @override
-    def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        self.visualizer.add_datasample("image", mmcv.bgr2rgb(image), sample, draw_gt=False, with_labels=False)
-        return self.visualizer.get_image()
-
-
-class DetPredictor(Predictor):
-    """A detector of mmdet; boxes and masks from the score threshold on are painted."""
-
-    @override
-    def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
-        from mmdet.apis import init_detector
-        from mmdet.visualization import DetLocalVisualizer
-
-        model = init_detector(self.config, checkpoint, device=device)
-        self.visualizer = DetLocalVisualizer()
-        self.visualizer.dataset_meta = model.dataset_meta
-        return model
-
-    @override
-    def predict(self, image: np.ndarray) -> BaseDataElement:
-        from mmdet.apis import inference_detector
-
-        return inference_detector(self.model, image)
-
-    @override
-    def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        self.visualizer.add_datasample(
-            "image", mmcv.bgr2rgb(image), sample, draw_gt=False, pred_score_thr=self.score_threshold
-        )
-        return self.visualizer.get_image()
-
-
-class ClsPredictor(Predictor):
-    """A classifier of mmpretrain; the best class and its score are written on the image."""
-
-    @override
-    def _open(self, checkpoint: str, device: str) -> torch.nn.Module:
-        from mmpretrain import ImageClassificationInferencer
-        from mmpretrain.visualization import UniversalVisualizer
-
-        self.inferencer = ImageClassificationInferencer(self.config, pretrained=checkpoint, device=device)
-        self.visualizer = UniversalVisualizer()
-        return self.inferencer.model
-
-    @override
-    def predict(self, image: np.ndarray) -> BaseDataElement:
-        return self.inferencer(image, return_datasamples=True)[0]
-
-    @override
-    def paint(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        self.visualizer.visualize_cls(mmcv.bgr2rgb(image), sample, classes=self.inferencer.classes, draw_gt=False)
-        return self.visualizer.get_image()
-
-
-_PREDICTORS: dict[str, type[Predictor]] = {"mmseg": SegPredictor, "mmdet": DetPredictor, "mmpretrain": ClsPredictor}
+def _dataset_meta(meta: dict, config: Config, model: Any) -> dict[str, Any]:
+    """Names and colours of the classes: the checkpoint's, else those of the test set, else numbers."""
+    found = meta.get("dataset_meta") or {"classes": meta.get("CLASSES"), "palette": meta.get("PALETTE")}
+    dataset = test_dataset(config)
+    if not found.get("classes") and dataset is not None:
+        kind = dataset["type"]
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        found = {**getattr(kind, "METAINFO", {}), **(dataset.get("metainfo") or {})}
+    if not found.get("classes"):
+        heads = (module for module in model.modules() if isinstance(getattr(module, "num_classes", None), int))
+        found = {"classes": [str(label) for label in range(next(heads).num_classes)]}
+    return {**found, "classes": tuple(found["classes"])}
 
 
 def open_predictor(
@@ -137,17 +86,15 @@ def open_predictor(
     Raises:
         UserError: The config is for another toolbox, or the checkpoint does not fit it.
     """
-    scope = config.get("default_scope")
-    if scope not in _PREDICTORS:
-        raise UserError(f"default_scope of the config is {scope!r}; it must be one of {', '.join(_PREDICTORS)}")
+    check_scope(config.get("default_scope"))
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
-    return _PREDICTORS[scope](config, checkpoint, device, score_threshold)
+    return Predictor(config, checkpoint, device, score_threshold)
 
 
-def paint_files(predictor: Predictor, images: Iterable[str | Path], folder: Path) -> Iterator[tuple[str | Path, Path]]:
-    """Predict and paint one image after the other.
+def paint_files(predictor: Predictor, images: Sequence[str | Path], folder: Path) -> Iterator[tuple[str | Path, Path]]:
+    """Predict and paint one image after the other; what goes wrong with one does not end the others.
 
     Args:
         predictor: The model.
@@ -158,39 +105,35 @@ def paint_files(predictor: Predictor, images: Iterable[str | Path], folder: Path
         Each image, and its picture.
 
     Raises:
-        UserError: Some are missing or no images; told at the end: one bad image should not stop a long run.
+        UserError: Some were not painted; told at the end, each with the reason.
     """
     used_paths: set[Path] = set()
-    refused: list[UserError] = []
+    refused: list[str] = []
+    last_error: Exception | None = None
     for path in images:
-        try:
-            image = read_image(path)
-        except UserError as error:
-            refused.append(error)
-            continue
         target = folder / f"{Path(path).stem}.png"
         while target in used_paths:  # images of one name from several folders
             target = target.with_stem(target.stem + "_")
+        image = None
+        try:
+            image = predictor.read(path)
+            painted = predictor.paint(image, predictor.predict(image))
+            mmcv.imwrite(mmcv.rgb2bgr(painted), str(target))
+        except Exception as error:  # whatever a transform, a model or a visualizer raises for an odd image
+            refused.append(_reason(path, image, error))
+            last_error = error
+            continue
         used_paths.add(target)
-        painted = predictor.paint(image, predictor.predict(image))
-        mmcv.imwrite(mmcv.rgb2bgr(painted), str(target))
         yield path, target
     if refused:
-        raise UserError("; ".join(map(str, refused)))
+        raise UserError(
+            f"{len(refused)} of {len(images)} images were not painted:\n  " + "\n  ".join(refused)
+        ) from last_error
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as BGR ``(H, W, 3)``, from a disk or from an address.
-
-    Raises:
-        UserError: The file is missing, too large, or no image.
-    """
-    if not is_address(path) and not Path(path).is_file():
-        raise UserError(f"there is no image {path}")
-    try:
-        image = mmcv.imread(str(path))
-    except ImageTooLargeError as error:
-        raise UserError(str(error)) from error
-    if image is None:
-        raise UserError(f"{path} is not an image that OpenCV can read")
-    return image
+def _reason(path: str | Path, image: np.ndarray | None, error: Exception) -> str:
+    if image is None and isinstance(error, UserError | ImageTooLargeError):
+        return str(error)
+    size = "" if image is None else f", {image.shape[1]} x {image.shape[0]} pixels,"
+    lines = str(error).strip().splitlines()
+    return f"{path}{size} cannot be predicted or painted: {type(error).__name__}: {lines[0] if lines else ''}"

@@ -13,6 +13,7 @@ from eyetoy_mm.engine.exact_resume import go_on_exactly
 from eyetoy_mm.engine.hooks import (
     CheckInitialisedHook,
     CompareResumedHook,
+    PaintPredictionsHook,
     PrepareWeightsHook,
     SaveOnSignalHook,
     SeedIterationsHook,
@@ -63,7 +64,9 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
             runner.train()
 
 
-def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None) -> None:
+def evaluate(
+    config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None, show_interval: int = 1
+) -> None:
     """Evaluate a checkpoint on the test set.
 
     Args:
@@ -71,18 +74,18 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
         checkpoint: The weights.
         tta: Augment at test time, as ``tta_model`` and ``tta_pipeline`` of the config say.
         show_dir: Folder for pictures of ground truth and prediction.
+        show_interval: Every so many images one is painted.
 
     Raises:
         UserError: What is missing or does not fit.
         CheckpointError: The checkpoint cannot be loaded safely.
     """
+    if show_interval < 1:
+        raise UserError(f"--show-interval must be at least 1, got {show_interval}")
     check_exists(checkpoint)
     check_data(config, "test")
     guard_images(config)
     config.load_from = checkpoint
-    if show_dir:
-        config.default_hooks.visualization.draw = True
-        config.visualizer.save_dir = show_dir
     if tta:
         if "tta_model" not in config or "tta_pipeline" not in config:
             raise UserError(f"{config.filename} has no test-time augmentation: tta_model and tta_pipeline are missing")
@@ -92,6 +95,9 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
         if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
             runner.register_hook(PrepareTTAHook(config.tta_model))
         runner.register_hook(PrepareWeightsHook())
+        if show_dir:
+            score_thr = ((config.get("default_hooks") or {}).get("visualization") or {}).get("score_thr", 0.3)
+            runner.register_hook(PaintPredictionsHook(show_dir, show_interval, score_thr))
         check_fits(runner.model, checkpoint)
         runner.test()
 

@@ -124,7 +124,8 @@ def measure(model: nn.Module, sizes: Iterable[int]) -> dict[str, Figures]:
 class Dense(nn.Module):
     """What a detector or segmentor computes for an image, as the field counts it.
 
-    A detector has 1,000 boxes, of which 100 get a mask; a segmentor is without its auxiliary head.
+    A detector has 1,000 boxes, of which 100 get a mask where it has a head for those; a segmentor is without its
+    auxiliary head.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -143,8 +144,9 @@ class Dense(nn.Module):
         stages: list[tuple[int, ...]] = [(i,) for i in range(getattr(head, "num_stages", 0))]
         for stage in stages or [()]:  # a cascade, or a single head
             results = head._bbox_forward(*stage, maps, boxes)
-            masks = head._mask_forward(*stage, maps, boxes[:100])
-            outputs_of_heads += [results["cls_score"], results["bbox_pred"], masks["mask_preds"]]
+            outputs_of_heads += [results["cls_score"], results["bbox_pred"]]
+            if head.with_mask:
+                outputs_of_heads.append(head._mask_forward(*stage, maps, boxes[:100])["mask_preds"])
         return tuple(outputs_of_heads)
 
 

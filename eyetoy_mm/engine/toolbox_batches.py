@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate, pseudo_collate
 from mmengine.structures import InstanceData, PixelData
 
+from eyetoy_mm.engine.config_parts import type_name
+
 Sample = dict[str, Any]
 BATCH = 2
 
@@ -48,23 +50,18 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
 def _detection_batch(config: Config, training: bool) -> dict[str, Any]:
     model, generator = config.model, np.random.default_rng(0)
     count, size = BATCH if training else 1, _detection_size(model)
-    if model.type == "BaseReID":
+    if type_name(model) == "BaseReID":
         return _reid_batch(generator, training)
     if _takes_videos(model, training):
         return pseudo_collate([_video(generator, size, frames=2) for _ in range(count)])
     samples = [_detection_sample(model, generator, size) for _ in range(count)]
-    if _type_of(model, "data_preprocessor") == "MultiBranchDataPreprocessor" and training:
+    if type_name(model.get("data_preprocessor")) == "MultiBranchDataPreprocessor" and training:
         return _branches(samples)
     return pseudo_collate(samples)
 
 
-def _type_of(model: dict, part: str) -> str:
-    part_config = model.get(part)
-    return part_config.get("type", "") if isinstance(part_config, dict) else ""
-
-
 def _detection_size(model: dict) -> tuple[int, int]:
-    if model["type"] == "CornerNet":
+    if type_name(model) == "CornerNet":
         return 128, 128
     side = ((model.get("bbox_head") or {}).get("anchor_generator") or {}).get("input_size")  # SSD's
     return (side, side) if isinstance(side, int) else (128, 160)
@@ -76,12 +73,12 @@ def _detection_sample(model: dict, generator: np.random.Generator, size: tuple[i
     sample = DetDataSample(metainfo=_image_facts(size))
     sample.gt_instances = _instances(generator, size, count=4)
     sample.ignored_instances = InstanceData(bboxes=_boxes(generator, size, 1))
-    stride = 8 if model["type"] in ("HybridTaskCascade", "SCNet") else 1
+    stride = 8 if type_name(model) in ("HybridTaskCascade", "SCNet") else 1
     rows, columns = size[0] // stride, size[1] // stride
     sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(generator.integers(0, 2, (1, rows, columns))))
-    if model["type"] == "FastRCNN":
+    if type_name(model) == "FastRCNN":
         sample.proposals = InstanceData(bboxes=_boxes(generator, size, 20).tensor, scores=torch.rand(20))
-    if model["type"] in ("GLIP", "GroundingDINO"):
+    if type_name(model) in ("GLIP", "GroundingDINO"):
         sample.text, sample.custom_entities, sample.tokens_positive = "a cat . a dog", False, -1
     return dict(inputs=_tensor(_image(generator, *size)), data_samples=sample)
 
@@ -123,7 +120,7 @@ def _instances(generator: np.random.Generator, size: tuple[int, int], count: int
 
 def _takes_videos(model: dict, training: bool) -> bool:
     still = training and model["data_preprocessor"].get("use_det_processor")  # the detector alone is trained
-    return _type_of(model, "data_preprocessor") == "TrackDataPreprocessor" and not still
+    return type_name(model.get("data_preprocessor")) == "TrackDataPreprocessor" and not still
 
 
 def _video(generator: np.random.Generator, size: tuple[int, int], frames: int) -> Sample:
@@ -179,7 +176,7 @@ def _segmentation_batch(config: Config, training: bool) -> dict[str, Any]:
 
 def segmentation_size(config: Config) -> tuple[int, int]:
     """Height and width of the images of :func:`make_batch` for a model of mmseg."""
-    if _type_of(config.model, "decode_head") == "LRASPPHead":  # pools windows of 49 pixels at stride 8
+    if type_name(config.model.get("decode_head")) == "LRASPPHead":  # pools windows of 49 pixels at stride 8
         return 512, 512
     backbone = config.model.get("backbone") or config.model.get("image_encoder") or {}
     size = backbone.get("img_size")
@@ -198,13 +195,13 @@ def _pretraining_batch(config: Config, training: bool) -> dict[str, Any]:
     while "dataset" in dataset:
         dataset = dataset["dataset"]
     steps = dataset.get("pipeline") or config.get(f"{split}_pipeline") or _own_size(config)
-    pipeline = Compose([step for step in copy.deepcopy(steps) if not step["type"].startswith("Load")])
+    pipeline = Compose([step for step in copy.deepcopy(steps) if not type_name(step).startswith("Load")])
     generator = np.random.default_rng(0)
     image = _image(generator, 240, 260)
-    if dataset.get("type") == "MNIST":
+    if type_name(dataset) == "MNIST":
         image = image[:28, :28, 0]
     samples = [pipeline(_classified(image)) for _ in range(BATCH)]
-    collate = default_collate if (loader.get("collate_fn") or {}).get("type") == "default_collate" else pseudo_collate
+    collate = default_collate if type_name(loader.get("collate_fn")) == "default_collate" else pseudo_collate
     return collate(samples)
 
 

@@ -14,7 +14,8 @@ from mmengine.registry import MODELS, init_default_scope
 from eyetoy_mm.cli import main
 from eyetoy_mm.engine.attention_picture import picture_attention
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.inference import open_predictor, read_image
+from eyetoy_mm.engine.inference import open_predictor
+from eyetoy_mm.engine.preprocessing import read_image
 from eyetoy_mm.errors import UserError
 from tests.test_cli.test_cli import CLASSIFIER, DETECTOR
 
@@ -27,7 +28,8 @@ CROPPED = CLASSIFIER.replace(
 )
 SEGMENTOR = f"""
 _base_ = "{ROOT}/configs/sample/upernet_eyetoy-demo_sample.py"
-test_pipeline = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=(160, 107)), dict(type="PackSegInputs")]
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type="LoadImageFromFile"), dict(type="Resize", scale=(160, 107)), dict(type="PackSegInputs")]))
 """
 SMALL_DETECTOR = (
     DETECTOR

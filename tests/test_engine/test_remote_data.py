@@ -16,7 +16,7 @@ from eyetoy_mm.cli import main
 from eyetoy_mm.engine.checkpoint import check_exists
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import check_data
-from eyetoy_mm.engine.inference import read_image
+from eyetoy_mm.engine.preprocessing import read_image
 from eyetoy_mm.errors import UserError, report_user_errors
 from eyetoy_mm.paths import is_address, join, package_file
 

@@ -5,6 +5,7 @@ from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
+from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
 from eyetoy_mm.engine.hooks.resume import CompareResumedHook
 from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
 from eyetoy_mm.engine.hooks.seed_iterations import SeedIterationsHook
@@ -19,6 +20,7 @@ __all__ = [
     "CheckSegLabelsHook",
     "CompareResumedHook",
     "EvaluateUntrainedHook",
+    "PaintPredictionsHook",
     "PrepareWeightsHook",
     "SaveOnSignalHook",
     "SeedIterationsHook",

@@ -1,0 +1,129 @@
+"""Trap: the toolboxes' inference functions prepare images by other places of a config than the Runner does.
+
+What breaks, without a word, where a config says it in one place alone:
+
+* `mmseg.apis.inference_model` goes by `test_pipeline`, and the Runner, MMSegInferencer and mmdet by the pipeline of the
+  test data loader: a config that changes one of them is measured in one way, and infers in another;
+* `init_model` of mmseg, `init_detector` of mmdet and both inferencers build `model` alone: a `data_preprocessor` at the
+  top of the config, which the Runner hands on, is not used. Images come unnormalised, their channels not swapped;
+* the inferencers of mmpretrain read files in colour, whatever `LoadImageFromFile` of the pipeline says, and in the
+  order blue, green, red for models that learned from CIFAR's images, which are red, green, blue.
+
+What we do: `test_pipeline` becomes that of the test data loader, with a warning if it was another; a model without a
+data preprocessor of its own gets the config's; files are read as the pipeline does, or as the data set holds them.
+
+Delete this file when the supported toolboxes prepare images in one way.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from eyetoy_mm.compat._import_hooks import after_import, replace_function
+
+_INFERENCERS = {"mmdet.apis.det_inferencer": "DetInferencer", "mmseg.apis.mmseg_inferencer": "MMSegInferencer"}
+_READERS = {
+    "mmpretrain.apis.image_classification": "ImageClassificationInferencer",
+    "mmpretrain.apis.feature_extractor": "FeatureExtractor",
+}
+
+
+def needed() -> bool:
+    """Whether mmengine is installed."""
+    return find_spec("mmengine") is not None
+
+
+def apply() -> None:
+    """Mends each when it is imported."""
+    if not needed():
+        return
+    after_import("mmseg.apis.inference", lambda module: replace_function(module, "init_model", _as_the_runner))
+    after_import("mmdet.apis.inference", lambda module: replace_function(module, "init_detector", _as_the_runner))
+    for name, cls in _INFERENCERS.items():
+        after_import(name, functools.partial(_replace_method, cls, "_init_model", _as_the_runner))
+    for name, cls in _READERS.items():
+        after_import(name, functools.partial(_replace_method, cls, "preprocess", _reading_as_the_pipeline))
+
+
+def _replace_method(cls: str, name: str, wrapper: Callable[..., Any], module: ModuleType) -> None:
+    original = getattr(vars(module)[cls], name)
+    if not hasattr(original, "__wrapped__"):
+        setattr(vars(module)[cls], name, functools.wraps(original)(wrapper(original)))
+
+
+# --- Models of mmdet and mmseg --------------------------------------------------------------------------------------
+
+
+def _as_the_runner(original: Callable[..., Any]) -> Callable[..., Any]:
+    def init(*args: Any, **kwargs: Any) -> Any:
+        model = original(*args, **kwargs)
+        _give_data_preprocessor(model)
+        _follow_test_loader(model.cfg)
+        return model
+
+    return init
+
+
+def _give_data_preprocessor(model: Any) -> None:
+    from mmengine.registry import MODELS
+
+    config = model.cfg.get("data_preprocessor")
+    if config and "data_preprocessor" not in model.cfg.model:
+        model.data_preprocessor = MODELS.build(copy.deepcopy(config)).to(model.data_preprocessor.device)
+
+
+def _follow_test_loader(config: Any) -> None:
+    from mmengine.logging import print_log
+
+    dataset = _test_dataset(config)
+    if not dataset or config.get("test_pipeline", dataset["pipeline"]) == dataset["pipeline"]:
+        return
+    config["test_pipeline"] = copy.deepcopy(dataset["pipeline"])
+    print_log(
+        "test_pipeline of the config is not the pipeline of its test data loader, which is what is measured. Images "
+        "are prepared by the loader's",
+        "current",
+        logging.WARNING,
+    )
+
+
+def _test_dataset(config: Any) -> Any:
+    dataset = (config.get("test_dataloader") or {}).get("dataset")
+    while dataset and "pipeline" not in dataset:  # out of wrappers
+        inner = dataset.get("dataset") or dataset.get("datasets")
+        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
+    return dataset
+
+
+# --- Files that mmpretrain reads ------------------------------------------------------------------------------------
+
+
+def _reading_as_the_pipeline(original: Callable[..., Any]) -> Callable[..., Any]:
+    def preprocess(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        read = _reader(_test_dataset(self.config) or {})
+        return original(self, (read(item) if isinstance(item, str) else item for item in inputs), *args, **kwargs)
+
+    return preprocess
+
+
+def _reader(dataset: Any) -> Callable[[str], Any]:
+    """What reads a file as a data set gives its images."""
+    import mmcv
+    from mmpretrain.registry import DATASETS, TRANSFORMS
+
+    for step in dataset.get("pipeline") or ():
+        kind = step.get("type") if isinstance(step, dict) else None
+        if (kind if isinstance(kind, str) else getattr(kind, "__name__", "")).endswith("LoadImageFromFile"):
+            load = TRANSFORMS.build(step)
+            return lambda path: load({"img_path": path})["img"]
+    kind = dataset.get("type")
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    names = {cls.__name__ for cls in getattr(kind, "__mro__", ())}
+    flag, order = "grayscale" if "MNIST" in names else "color", "rgb" if "CIFAR10" in names else "bgr"
+    return functools.partial(mmcv.imread, flag=flag, channel_order=order)

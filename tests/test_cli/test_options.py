@@ -1,0 +1,151 @@
+"""Every option of every verb is run, in each toolbox that the verb is for, on mmengine's pure Python configs.
+
+Those have classes where others have names, and bases that are imported. Half of the verbs take the config that the
+Runner leaves beside the checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from eyetoy_mm.cli import VERBS, main
+from eyetoy_mm.engine import dry_run
+from eyetoy_mm.tables import markdown_table
+from tests.toolbox_runs import PHOTOS, ROOT, SAMPLE, TOOLBOXES, own_mmengine, write_config, write_pure_python
+
+RUN = "--work-dir {out} --data-root {sample} --amp --launcher none --local-rank 0 --cfg-options randomness.seed=3"
+# Arguments by verb, then the files that are written, with how many of them there are.
+TRAIN = f"{{config}} --auto-scale-lr {RUN}", {"epoch_1.pth": 1, "epoch_2.pth": 0}
+ANY_TOOLBOX = {
+    "train": [
+        (f"{{config}} --resume {{checkpoint}} {RUN} train_cfg.max_epochs=2", {"epoch_1.pth": 0, "epoch_2.pth": 1})
+    ],
+    "test": [
+        (f"{{config}} {{checkpoint}} --tta --show-dir {{out}}/shown --show-interval 2 {RUN}", {"shown/**/*.png": 1}),
+        (f"{{config}} {{checkpoint}} --show-dir {{out}}/shown {RUN}", {"shown/**/*.png": 2}),
+    ],
+    "infer": [
+        (
+            "{dumped} {checkpoint} {photo} --out {out} --score-thr 0 --device cpu --cfg-options randomness.seed=3",
+            {"{stem}.png": 1},
+        )
+    ],
+    "attention": [
+        (
+            "{dumped} {checkpoint} {photo} --position 9,9 --block 1 --tokens 2 --out {out}/a.png --device cpu"
+            " --cfg-options randomness.seed=3",
+            {"a.png": 1},
+        )
+    ],
+    "dry-run": [("{config} --own-data --into {page}", {"page.md": 1})],
+}
+ONCE = {
+    "mmseg": {"flops": [("--configs {dumped} --into {page}", {"page.md": 1})]},
+    "mmdet": {"flops": [("--configs {dumped} --into {page}", {"page.md": 1})]},
+    "mmpretrain": {"flops": [("--models demo --sizes 32 64 --into {page}", {"page.md": 1})]},
+}
+WITHOUT_TOOLBOX = {
+    "split": [
+        (
+            "{folders} --train 2 --val 1 --exclude c --seed 1 --out {out}/meta",
+            {"meta/classes.txt": 1, "meta/train.txt": 1, "meta/val.txt": 1},
+        )
+    ],
+}
+# What a page has before a table is written into it: a place, for rows with the columns that they go below.
+PLACES = {
+    "dry-run": ("tools/dry_run.py", markdown_table(["config", *dry_run.STAGES], [])),
+    "flops": ("tools/model_table.py", ""),
+}
+# Options that another file runs, which has them as they are.
+ELSEWHERE = {
+    "convert": "tests/test_cli/test_convert.py",
+    "demo": "tests/test_cli/test_demo.py",
+}
+
+
+def runs(toolbox: str) -> dict[str, list]:
+    return ANY_TOOLBOX | ONCE[toolbox]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Config and checkpoint of a toolbox, trained for one epoch of a batch or two."""
+    made: dict[str, tuple[Path, Path]] = {}
+
+    def train(toolbox: str) -> tuple[Path, Path]:
+        pytest.importorskip(toolbox)
+        if toolbox not in made:
+            folder = tmp_path_factory.mktemp(toolbox)
+            config, out = write_pure_python(write_config(folder, toolbox)), folder / "run"
+            out.mkdir()
+            call("train", *TRAIN, config=config, out=out)
+            made[toolbox] = config, out / "epoch_1.pth"
+        return made[toolbox]
+
+    return train
+
+
+def call(verb: str, arguments: str, files: dict[str, int], out: Path, **values: object) -> None:
+    page, photo = out / "page.md", PHOTOS[0]
+    if verb in PLACES:
+        page.write_text("<!-- {0}: begin -->\n\n{1}\n\n<!-- {0}: end -->\n".format(*PLACES[verb]))
+    values |= dict(out=out, page=page, photo=photo, sample=SAMPLE)
+    with own_mmengine():
+        main([verb, *(part.format_map(values) for part in arguments.split())])
+    for pattern, count in files.items():
+        assert len(list(out.glob(pattern.format(stem=photo.stem)))) == count, (pattern, sorted(out.rglob("*")))
+    if verb in PLACES:
+        assert page.read_text().count("\n| ") > PLACES[verb][1].count("\n| "), page.read_text()
+
+
+@pytest.mark.parametrize("verb", [*ANY_TOOLBOX, "flops"])
+@pytest.mark.parametrize("toolbox", TOOLBOXES)
+def test_verbs_with_all_their_options(toolbox, verb, trained, tmp_path, monkeypatch):
+    config, checkpoint = trained(toolbox)
+    monkeypatch.setattr(dry_run, "dry_run_apart", dry_run.dry_run)  # in this process
+    for index, (arguments, files) in enumerate(runs(toolbox)[verb]):
+        (out := tmp_path / str(index)).mkdir()
+        call(verb, arguments, files, out, config=config, checkpoint=checkpoint, dumped=checkpoint.with_name("pure.py"))
+
+
+@pytest.mark.parametrize("verb", WITHOUT_TOOLBOX)
+def test_verbs_without_a_model(verb, tmp_path):
+    for name in "abc":
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "folders" / name / f"{number}.jpg").touch()
+    for arguments, files in WITHOUT_TOOLBOX[verb]:
+        call(verb, arguments, files, tmp_path, folders=tmp_path / "folders")
+
+
+class _Recorder(argparse.ArgumentParser):
+    """Keeps the names of options that are added."""
+
+    def __init__(self) -> None:
+        self.options: list[tuple[str, ...]] = []
+        super().__init__(add_help=False)
+
+    def add_argument(self, *names, **kwargs):
+        if names[0].startswith("-"):
+            self.options.append(names)
+        return super().add_argument(*names, **kwargs)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_option_is_left_out(verb):
+    recorder = _Recorder()
+    import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").add_arguments(recorder)
+    if verb in ELSEWHERE:
+        texts = [(ROOT / ELSEWHERE[verb]).read_text()]
+    elif verb in ANY_TOOLBOX:
+        texts = [f"{TRAIN[0] if verb == 'train' else ''} {ANY_TOOLBOX[verb]}"]
+    else:
+        texts = [str([ONCE[toolbox].get(verb) for toolbox in TOOLBOXES] + WITHOUT_TOOLBOX.get(verb, []))]
+    for text in texts:
+        left_out = [names for names in recorder.options if not any(name in text for name in names)]
+        assert not left_out, f"no run of {verb} has {left_out}"
