@@ -4,9 +4,10 @@
     python benchmarks/soak.py --plot work_dirs/soak    # the picture and the figures of a run that is there already
 
 Trains ``configs/sample/upernet_eyetoy-demo_sample.py`` as ``eyetoy train`` does, with its evaluations and checkpoints
-every 200 steps. Every few steps the memory of the process and of its data workers, their open files and threads and the processor time of a step are written to ``soak.jsonl`` in the work dir; the picture is drawn from that
-file. Processor time, because it says the same on a machine that does other things as well. Exit code 1 where something
-grew: what the second half has more than the first, after what is made once.
+every 200 steps. Every few steps the memory of the process and of its data workers, their open files and threads, and
+the processor time of a step are written to ``soak.jsonl`` in the work dir; the picture is drawn from that file.
+Processor time, because it says the same on a machine that does other things as well. Exit code 1 where something grew:
+where the last quarter of the steps has more than the second.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from eyetoy_mm.registry import HOOKS
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "sample" / "upernet_eyetoy-demo_sample.py"
 SAMPLE = ROOT / "data" / "sample"
-WARM_UP = 0.25  # of the steps: caches fill, workers of both loaders start, the first evaluation has been
 # What the mean of the last quarter may have more than that of the second, and how a value is written.
 LIMITS = {
     "memory": (0.03, "memory of the process, MB"),
@@ -97,7 +97,7 @@ def status(process: str, key: str) -> int:
 
 
 def held(process: str) -> float:
-    """MB that a process has of its own, or its share of what a fork left it: not files, which the system drops at will."""
+    """MB of a process, of what a fork left it its share; without files, which the system drops as it likes."""
     lines = Path("/proc", process, "smaps_rollup").read_text().splitlines()
     kinds = ("Pss_Anon:", "Pss_Shmem:")
     return sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) / 1024
@@ -120,7 +120,12 @@ def draw(records: list[dict], path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = [("memory", "workers"), ("files", "threads"), ("step",), ("loss",)]
-    titles = ["memory, MB", "open files and threads, those of data workers included", "processor time of a step, s", "loss"]
+    titles = [
+        "memory, MB",
+        "open files and threads, those of data workers included",
+        "processor time of a step, s",
+        "loss",
+    ]
     figure = Figure(figsize=(10, 6), layout="constrained")
     steps = [record["iteration"] for record in records]
     for axes, keys, title in zip(figure.subplots(2, 2).flat, panels, titles, strict=True):

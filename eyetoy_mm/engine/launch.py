@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from mmengine.config import Config
-from mmengine.hooks import PrepareTTAHook
+from mmengine.hooks import Hook, PrepareTTAHook
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.errors import UserError
+
+DATA_HOOKS = {
+    "mmseg": ("CheckSegLabelsHook",),
+    "mmdet": ("CheckDetDataHook",),
+    "mmpretrain": ("CheckClsLabelsHook",),
+}
 
 
 def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False) -> None:
@@ -31,7 +37,25 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         config.load_from = None if resume == "auto" else resume
     check_exists(config.get("load_from"))
     check_data(config, "train", "val")
+    add_guards(config)
     Runner.from_cfg(config).train()
+
+
+def add_guards(config: Config) -> None:
+    """Add the hooks that every run needs, where a config has none of their type: users' own configs have none.
+
+    One looks at losses, gradients and weights, one at the data of the toolbox.
+    """
+    present = {_name(hook) for hook in config.get("custom_hooks") or ()}
+    wanted = [*DATA_HOOKS.get(config.get("default_scope"), ()), "StopOnNonFiniteHook"]
+    missing = [dict(type=f"eyetoy_mm.{name}") for name in wanted if name not in present]
+    config.custom_hooks = [*(config.get("custom_hooks") or ()), *missing]
+
+
+def _name(hook: Hook | dict) -> str:
+    """Name of the class of a hook, or of a config of one."""
+    kind = hook["type"] if isinstance(hook, dict) else type(hook)
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
 
 
 def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None) -> None:
@@ -49,6 +73,7 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
     """
     check_exists(checkpoint)
     check_data(config, "test")
+    add_guards(config)
     config.load_from = checkpoint
     if show_dir:
         config.default_hooks.visualization.draw = True
