@@ -24,7 +24,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,14 +250,14 @@ def runs(name: str, case: Case) -> bool:
     return True
 
 
-def differences(case: Case) -> dict[str, tuple[float, str]]:
-    """For each form the worst difference, in units of eps, and what differs so."""
+def differences(case: Case, names: Sequence[str] | None = None) -> dict[str, tuple[float, str]]:
+    """For each form, of these names or of all, the worst difference in units of eps and what differs so."""
     before = torch.get_num_threads()
     torch.set_num_threads(case.threads)
     try:
         expected = results(case, functools.partial(brute_force, case), torch.float64)
         found = {}
-        for name in forms():
+        for name in names or forms():
             if runs(name, case):
                 with form(name) as backend:
                     found[name] = worst(case, call(case, backend, not name.startswith("flex")), expected)

@@ -6,13 +6,14 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import Tensor
 
 from eyetoy_mm.engine.hooks.common import image_paths, unwrapped
@@ -126,7 +127,7 @@ class StopOnNonFiniteHook(Hook):
         """What to say of a loss far above those before, or nothing."""
         if self.spike_factor is None or "loss" not in outputs:
             return ""
-        loss = float(outputs["loss"])
+        loss = _number(outputs["loss"])
         usual = statistics.median(self.losses) if len(self.losses) >= _HISTORY // 2 else math.inf
         self.losses.append(loss)
         if not 0 < usual * self.spike_factor < loss or step < self.quiet_until:
@@ -138,8 +139,10 @@ class StopOnNonFiniteHook(Hook):
         if not self.stop:
             runner.logger.warning(message)
             return
-        latest = find_latest_checkpoint(runner.work_dir)
-        again = f"Go on from the last checkpoint: --resume {latest}" if latest else "No checkpoint has been saved yet"
+        latest = Path(runner.work_dir, "last_checkpoint")
+        again = "No checkpoint has been saved yet"
+        if latest.is_file():
+            again = f"Go on from the last checkpoint: --resume {latest.read_text().strip()}"
         raise UserError(
             f"{message}. {again}, after a look at these images and their annotations, at the learning rate, and at "
             "gradient clipping (optim_wrapper.clip_grad). To go on all the same: "
@@ -200,9 +203,9 @@ class _Gradients:
 
 def not_finite_losses(outputs: Mapping[str, Any]) -> list[str]:
     """Which terms are not finite. Mostly the sum alone is read, which has been waited for (see the hook's priority)."""
-    if "loss" in outputs and math.isfinite(outputs["loss"]):
+    if "loss" in outputs and math.isfinite(_number(outputs["loss"])):
         return []
-    losses = {name: float(value) for name, value in outputs.items() if "loss" in name}
+    losses = {name: _number(value) for name, value in outputs.items() if "loss" in name}
     wrong = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
     fine = [f"{name} {value:.4g}" for name, value in losses.items() if math.isfinite(value)]
     return [", ".join(wrong) + (f" (beside {', '.join(fine)})" if fine else "")] if wrong else []
@@ -252,6 +255,10 @@ def agreed(state: int) -> int:
     states = torch.tensor(state, device=dist.get_comm_device())
     dist.all_reduce(states, "max")
     return int(states)
+
+
+def _number(x: Tensor | float) -> float:
+    return x.item() if isinstance(x, Tensor) else x
 
 
 def _local(x: Tensor) -> Tensor:
