@@ -18,9 +18,9 @@ from mmengine.hooks import Hook  # noqa: E402
 from mmengine.model import BaseModel  # noqa: E402
 from mmengine.optim import AmpOptimWrapper, OptimWrapper  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
-from mmengine.structures import BaseDataElement  # noqa: E402
+from mmengine.structures import BaseDataElement, InstanceData  # noqa: E402
 
-from eyetoy_mm.engine.hooks import StopOnNonFiniteHook  # noqa: E402
+from eyetoy_mm.engine.hooks import CheckDetDataHook, StopOnNonFiniteHook  # noqa: E402
 from eyetoy_mm.engine.hooks.common import image_paths  # noqa: E402
 from eyetoy_mm.engine.launch import add_guards  # noqa: E402
 from eyetoy_mm.errors import UserError  # noqa: E402
@@ -271,3 +271,35 @@ def test_all_processes_stop_together(tmp_path):
     output = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120).stdout
     for rank in range(2):
         assert f"process {rank}: step 2 is not finite: loss is nan [images: 1-1.jpg]" in output
+
+
+@pytest.mark.parametrize(
+    ("boxes", "shown"),
+    [
+        ([[0, 0, 5, 5], [128, 0, 128, 0]], "1 of 2 boxes .* the first is 128, 0, 128, 0 "),
+        ([[9, 2, 3, 8]], "1 of 1 boxes .* 9, 2, 3, 8 "),
+        ([[0, 0, math.nan, 8]], "0, 0, nan, 8 "),
+        ([[0, 0, math.inf, 8]], "0, 0, inf, 8 "),
+    ],
+)
+def test_boxes_that_are_none_are_refused_with_their_image(boxes, shown):
+    def check(boxes):
+        sample = BaseDataElement(metainfo=dict(img_path="crowd.png"), gt_instances=InstanceData(bboxes=boxes))
+        CheckDetDataHook().before_train_iter(SimpleNamespace(), 0, dict(data_samples=[sample]))
+
+    check(torch.zeros(0, 4))
+    check(torch.tensor([[0.0, 0, 0.5, 3]]))
+    check(torch.tensor([[0.0, 0, 0, 0, 0]]))  # rotated: other rules
+    for form in (torch.tensor(boxes).float(), SimpleBoxes(torch.tensor(boxes).float())):
+        with pytest.raises(UserError, match=f"crowd.png: .*{shown}.*FilterAnnotations"):
+            check(form)
+
+
+class SimpleBoxes:
+    """As mmdet's HorizontalBoxes keep them."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __len__(self):
+        return len(self.tensor)

@@ -144,8 +144,8 @@ class StopOnNonFiniteHook(Hook):
         if latest.is_file():
             again = f"Go on from the last checkpoint: --resume {latest.read_text().strip()}"
         raise UserError(
-            f"{message}. {again}, after a look at these images and their annotations, at the learning rate, and at "
-            "gradient clipping (optim_wrapper.clip_grad). To go on all the same: "
+            f"{message}. {again}. Look at these images and their annotations first, at the learning rate, and at "
+            "gradient clipping (optim_wrapper.clip_grad). To train through it all the same: "
             'custom_hooks=[dict(type="eyetoy_mm.StopOnNonFiniteHook", stop=False)]'
         )
 
