@@ -122,7 +122,7 @@ def draw(records: list[dict], path: Path) -> None:
     panels = [("memory", "workers"), ("files", "threads"), ("step",), ("loss",)]
     titles = [
         "memory, MB",
-        "open files and threads, those of data workers included",
+        "open files and threads, with those of workers",
         "processor time of a step, s",
         "loss",
     ]

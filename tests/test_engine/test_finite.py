@@ -178,6 +178,16 @@ class Scaled(AmpOptimWrapper):
         self._scale_update_param = None
 
 
+def test_gradients_whose_squares_overflow_are_finite():
+    weight = nn.Parameter(torch.ones(3))
+    runner = SimpleNamespace(model=nn.ParameterList([weight]), iter=0, hooks=[], work_dir="nowhere")
+    runner.optim_wrapper = OptimWrapper(torch.optim.SGD([weight], lr=1e-30))
+    hook = StopOnNonFiniteHook()
+    hook.before_train(runner)
+    runner.optim_wrapper.update_params((weight * 1e30).sum())
+    hook.after_train_iter(runner, 0, None, dict(loss=1.0))
+
+
 def test_skipped_steps_of_mixed_precision_are_fine_but_not_for_ever():
     weight = nn.Parameter(torch.ones(3))
     model = nn.Module()

@@ -34,7 +34,7 @@ class StopOnNonFiniteHook(Hook):
     precision with a loss scale, infinite gradients are part of the game and their steps are skipped; too many in a row
     are not. Loss spikes are logged with the images that had them.
 
-    What it costs: the largest gradient, one pass over all of them, read back when the loss has been anyway; the median
+    What it costs: the norm of the gradients, one pass over all of them, read back when the loss has been anyway; the median
     of some losses; with several processes the exchange of one number.
 
     Args:
@@ -162,7 +162,7 @@ class _Gradients:
         self.wrapper, self.names = wrapper, names
         self.scaled = isinstance(wrapper, AmpOptimWrapper) and wrapper.loss_scaler.is_enabled()
         self.gradients: list[tuple[str, Tensor]] = []
-        self.largest: Tensor | None = None
+        self.norm: Tensor | None = None
         self.skipped = 0
         self.wrong: list[str] = []
         self.step: Callable[..., None] = wrapper.step
@@ -177,7 +177,7 @@ class _Gradients:
         parameters = [x for group in groups for x in group["params"] if x.grad is not None]
         self.gradients = [(self.names.get(id(x), "a parameter"), _local(x.grad)) for x in parameters]
         dense = [x for _, x in self.gradients if x.layout == torch.strided]
-        self.largest = torch.nn.utils.get_total_norm(dense, math.inf) if dense else None
+        self.norm = torch.nn.utils.get_total_norm(dense) if dense else None
         if self.wrapper.clip_grad_kwargs and not self.scaled:
             self._tell()  # clipping waits for the device too, and makes all gradients NaN where one is
         self.step(**kwargs)
@@ -189,16 +189,16 @@ class _Gradients:
         return wrong
 
     def _tell(self) -> None:
-        if self.largest is None:
+        if self.norm is None:
             return
-        finite = math.isfinite(self.largest)
-        self.skipped = 0 if finite else self.skipped + 1
-        if not finite and not (self.scaled and self.skipped < _MAX_SKIPPED):
-            names = [name for name, x in self.gradients if not x.isfinite().all()]
+        suspect = not math.isfinite(self.norm)  # the squares of large gradients are infinite as well
+        names = [name for name, x in self.gradients if suspect and not x.isfinite().all()]
+        self.skipped = self.skipped + 1 if names else 0
+        if names and not (self.scaled and self.skipped < _MAX_SKIPPED):
             self.wrong.append(f"the gradient of {len(names)} of {len(self.gradients)} parameters: {first_few(names)}")
             if self.scaled:
                 self.wrong[-1] += f", in {self.skipped} steps in a row, which were skipped (loss scale)"
-        self.gradients, self.largest = [], None
+        self.gradients, self.norm = [], None
 
 
 def not_finite_losses(outputs: Mapping[str, Any]) -> list[str]:
