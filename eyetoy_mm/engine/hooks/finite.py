@@ -34,8 +34,8 @@ class StopOnNonFiniteHook(Hook):
     precision with a loss scale, infinite gradients are part of the game and their steps are skipped; too many in a row
     are not. Loss spikes are logged with the images that had them.
 
-    What it costs: the norm of the gradients, one pass over all of them, read back when the loss has been anyway; the median
-    of some losses; with several processes the exchange of one number.
+    What it costs: the norm of the gradients, one pass over all of them, read back when the loss has been anyway; the
+    median of some losses; with several processes the exchange of one number.
 
     Args:
         stop: False: warn, and go on.
