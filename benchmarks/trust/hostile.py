@@ -24,8 +24,8 @@ import torch
 
 import eyetoy_mm  # noqa: F401 - before mmengine and mmcv: their loaders
 from eyetoy_mm.engine.checkpoint import check_last_checkpoint
-from eyetoy_mm.engine.inference import read_image
 from eyetoy_mm.engine.plain_config import read_plain
+from eyetoy_mm.engine.preprocessing import read_image
 
 
 def has_run(folder: Path) -> bool:

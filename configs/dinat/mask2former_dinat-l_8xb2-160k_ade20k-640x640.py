@@ -14,4 +14,4 @@ model = dict(
 )
 optim_wrapper = _base_.pop("backbone_tenth")
 custom_imports = dict(imports=["eyetoy_mm"])  # before mmdet and mmseg: it supplies what mmcv-lite lacks
-custom_hooks = [dict(type="eyetoy_mm.CheckSegLabelsHook")]
+custom_hooks = [dict(type="eyetoy_mm.CheckSegLabelsHook"), dict(type="eyetoy_mm.StopOnNonFiniteHook")]

@@ -19,6 +19,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type="eyetoy_mm.CheckSegLabelsHook"),
+    dict(type="eyetoy_mm.StopOnNonFiniteHook"),
     dict(type="EMAHook", momentum=1e-3, update_buffers=True),
 ]
 randomness = dict(seed=0)

@@ -18,4 +18,4 @@ optim_wrapper.paramwise_cfg.custom_keys.update(  # where it looks is learned at 
     sampling_offsets=dict(lr_mult=0.1), reference_points=dict(lr_mult=0.1)
 )
 custom_imports = dict(imports=["eyetoy_mm"])  # before mmdet: it supplies what mmcv-lite lacks
-custom_hooks = [dict(type="eyetoy_mm.CheckDetDataHook")]
+custom_hooks = [dict(type="eyetoy_mm.CheckDetDataHook"), dict(type="eyetoy_mm.StopOnNonFiniteHook")]

@@ -15,4 +15,4 @@ model = dict(
 )
 optim_wrapper = _base_.pop("backbone_tenth")
 custom_imports = dict(imports=["eyetoy_mm"])  # before mmdet: it supplies what mmcv-lite lacks
-custom_hooks = [dict(type="eyetoy_mm.CheckDetDataHook")]
+custom_hooks = [dict(type="eyetoy_mm.CheckDetDataHook"), dict(type="eyetoy_mm.StopOnNonFiniteHook")]

@@ -15,7 +15,7 @@ model = dict(
 )
 optim_wrapper = _base_.pop("backbone_tenth")
 custom_imports = dict(imports=["eyetoy_mm"])  # before mmdet: it supplies what mmcv-lite lacks
-custom_hooks = [dict(type="eyetoy_mm.CheckDetDataHook")]
+custom_hooks = [dict(type="eyetoy_mm.CheckDetDataHook"), dict(type="eyetoy_mm.StopOnNonFiniteHook")]
 train_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img="train2017/")))  # panoptic maps are not needed
 val_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img="val2017/")))
 test_dataloader = val_dataloader

@@ -11,4 +11,4 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", eta_min=5e-6, by_epoch=True, begin=20, end=300, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=310)
-custom_hooks = [dict(type="eyetoy_mm.CheckClsLabelsHook")]  # no EMA
+custom_hooks = [dict(type="eyetoy_mm.CheckClsLabelsHook"), dict(type="eyetoy_mm.StopOnNonFiniteHook")]  # no EMA

@@ -20,5 +20,5 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=50, val_interval=25)
 default_hooks = dict(logger=dict(interval=12), checkpoint=dict(interval=25, max_keep_ckpts=1))
-custom_hooks = [dict(type="eyetoy_mm.CheckDetDataHook"), dict(type="eyetoy_mm.EvaluateUntrainedHook")]
+custom_hooks = [*_base_.custom_hooks, dict(type="eyetoy_mm.EvaluateUntrainedHook")]
 randomness = dict(seed=0)

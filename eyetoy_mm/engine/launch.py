@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmengine.config import Config
-from mmengine.hooks import PrepareTTAHook
+from mmengine.hooks import Hook, PrepareTTAHook
 
 from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_checkpoint
@@ -23,6 +23,12 @@ from eyetoy_mm.engine.resume import choose_start
 from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
+
+DATA_HOOKS = {
+    "mmseg": ("CheckSegLabelsHook",),
+    "mmdet": ("CheckDetDataHook",),
+    "mmpretrain": ("CheckClsLabelsHook",),
+}
 
 
 def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False, force: bool = False) -> None:
@@ -47,6 +53,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     check_last_checkpoint(config, resume)
     check_data(config, "train", "val")
     guard_images(config)
+    add_guards(config)
     go_on_exactly(config)
     with joined(config), occupied(config.work_dir, force):
         start = choose_start(config, resume)
@@ -62,6 +69,23 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
             runner.register_hook(hook)
         with explained_disk_errors(config.work_dir), allow_missing(may_stay):
             runner.train()
+
+
+def add_guards(config: Config) -> None:
+    """Add the hooks that every run needs, where a config has none of their type: users' own configs have none.
+
+    One looks at losses, gradients and weights, one at the data of the toolbox.
+    """
+    present = {_name(hook) for hook in config.get("custom_hooks") or ()}
+    wanted = [*DATA_HOOKS.get(config.get("default_scope"), ()), "StopOnNonFiniteHook"]
+    missing = [dict(type=f"eyetoy_mm.{name}") for name in wanted if name not in present]
+    config.custom_hooks = [*(config.get("custom_hooks") or ()), *missing]
+
+
+def _name(hook: Hook | dict) -> str:
+    """Name of the class of a hook, or of a config of one."""
+    kind = hook["type"] if isinstance(hook, dict) else type(hook)
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
 
 
 def evaluate(
@@ -85,6 +109,7 @@ def evaluate(
     check_exists(checkpoint)
     check_data(config, "test")
     guard_images(config)
+    add_guards(config)
     config.load_from = checkpoint
     if tta:
         if "tta_model" not in config or "tta_pipeline" not in config:

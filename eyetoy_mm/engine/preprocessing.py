@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import TRANSFORMS
 
+from eyetoy_mm.compat.image_sizes import ImageTooLargeError
 from eyetoy_mm.engine.config_parts import datasets_of, type_name
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address
@@ -116,13 +117,15 @@ def read_image(path: str | Path, color_type: str = "color", channel_order: str =
         The image ``(H, W, 3)``, or ``(H, W)``.
 
     Raises:
-        UserError: The file is missing, or no image.
+        UserError: The file is missing, too large, or no image.
     """
     check_image_exists(path)
     try:
         image = mmcv.imread(str(path), flag=color_type, channel_order=channel_order)
     except cv2.error:  # of an empty file
         image = None
+    except ImageTooLargeError as error:
+        raise UserError(str(error)) from error
     if image is None:
         raise UserError(_unreadable(path))
     return image

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import ctypes
 import math
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,6 +145,16 @@ def threads_of_torch() -> int | None:
 # When imported, and not at the first call, which may be one that torch.compile looks into.
 KERNELS = load(instruction_sets())
 PARALLEL = threads_of_torch()
+
+
+def _leave_threads_of_torch() -> None:
+    """In a forked process, which has none of OpenMP's threads: its library would wait for them for ever."""
+    global PARALLEL
+    PARALLEL = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_threads_of_torch)
 
 
 def _float(x: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ def attend(
     query: Tensor, key: Tensor, value: Tensor, neighborhood: Neighborhood, bias: Tensor | None, scale: float
 ) -> Tensor:
     """Call ``flex_attention`` on the flattened map."""
-    q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in (query, key, value))  # (B, heads, N, dim)
+    # (B, heads, N, dim); flex_attention has no rule for tensors that are to be negated when read
+    q, k, v = (x.flatten(1, -3).transpose(1, 2).resolve_neg() for x in (query, key, value))
     mask = _block_mask(neighborhood, query.device)
     output = _compiled(neighborhood, bias is not None)(q, k, v, bias, mask, scale)
     return output.transpose(1, 2).unflatten(1, neighborhood.spatial)

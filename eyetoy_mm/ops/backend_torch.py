@@ -188,6 +188,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor) -> Iterator[tuple[Plan, list[Tensor]]]:
     """Undilated maps, some of one size at a time: a plan and views ``(batch, maps..., heads, *spatial, dim)``."""
     kernel_size, dilation = tuple(kernel_size), tuple(dilation)
+    tensors = tuple(x.resolve_neg() for x in tensors)  # PyTorch's copy from float16 to float32 may lose the sign
     if len(kernel_size) == 1:  # a sequence is a map of one row
         kernel_size, dilation, tensors = (1, *kernel_size), (1, *dilation), tuple(x.unsqueeze(1) for x in tensors)
     batch, *spatial, heads, _ = tensors[0].shape

@@ -22,11 +22,14 @@ RUN = "--work-dir {out} --data-root {sample} --amp --launcher none --local-rank 
 TRAIN = f"{{config}} --auto-scale-lr {RUN}", {"epoch_1.pth": 1, "epoch_2.pth": 0}
 ANY_TOOLBOX = {
     "train": [
-        (f"{{config}} --resume {{checkpoint}} {RUN} train_cfg.max_epochs=2", {"epoch_1.pth": 0, "epoch_2.pth": 1})
+        (
+            f"{{config}} --resume {{checkpoint}} --force --dist-timeout 60 {RUN} train_cfg.max_epochs=2",
+            {"epoch_1.pth": 0, "epoch_2.pth": 1},
+        )
     ],
     "test": [
         (f"{{config}} {{checkpoint}} --tta --show-dir {{out}}/shown --show-interval 2 {RUN}", {"shown/**/*.png": 1}),
-        (f"{{config}} {{checkpoint}} --show-dir {{out}}/shown {RUN}", {"shown/**/*.png": 2}),
+        (f"{{config}} {{checkpoint}} --show-dir {{out}}/shown --dist-timeout 60 {RUN}", {"shown/**/*.png": 2}),
     ],
     "infer": [
         (
@@ -41,6 +44,14 @@ ANY_TOOLBOX = {
             {"a.png": 1},
         )
     ],
+    "check": [
+        (
+            "{config} --split val --jobs 1 --strict --json {out}/found.json --plot {out}/classes.png"
+            " --data-root {sample} --cfg-options randomness.seed=3",
+            {"found.json": 1, "classes.png": 1},
+        )
+    ],
+    "show-config": [("{config} --run --cfg-options randomness.seed=3", {})],
     "dry-run": [("{config} --own-data --into {page}", {"page.md": 1})],
 }
 ONCE = {

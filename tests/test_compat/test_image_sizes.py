@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.trust.hostile import png_of_zeros
 from eyetoy_mm.compat.image_sizes import LIMIT, VARIABLE, ImageTooLargeError
-from eyetoy_mm.engine.inference import read_image
+from eyetoy_mm.engine.preprocessing import read_image
 from eyetoy_mm.errors import UserError, report_user_errors
 
 

@@ -263,7 +263,7 @@ def test_detectors_of_every_kind_are_checked(name, heads):
     from mmengine.registry import init_default_scope
 
     config = load_config(ROOT / f"configs/eyetoy/{name}.py")
-    assert config.custom_hooks == [dict(type="eyetoy_mm.CheckDetDataHook")]
+    assert config.custom_hooks[0] == dict(type="eyetoy_mm.CheckDetDataHook")
     init_default_scope("mmdet")
     config.model.backbone.update(arch="demo", init_cfg=None)
     runner = runner_of(CocoDataset.METAINFO["classes"])

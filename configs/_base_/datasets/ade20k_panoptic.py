@@ -17,6 +17,7 @@ train_dataloader = dict(
             dict(type="LoadImageFromFile"),
             dict(type="LoadPanopticAnnotations"),
             *__crops,
+            dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True, keep_empty=False),
             dict(type="PackDetInputs"),
         ],
     ),

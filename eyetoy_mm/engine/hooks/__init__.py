@@ -1,8 +1,9 @@
-"""Hooks for mmengine's Runner, a file each; every config of ours has those that check."""
+"""Hooks for mmengine's Runner, a file each; every config of ours and every run of ``eyetoy`` has those that check."""
 
 from eyetoy_mm.engine.hooks.cls_labels import CheckClsLabelsHook
 from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
+from eyetoy_mm.engine.hooks.finite import StopOnNonFiniteHook
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
 from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
@@ -24,4 +25,5 @@ __all__ = [
     "PrepareWeightsHook",
     "SaveOnSignalHook",
     "SeedIterationsHook",
+    "StopOnNonFiniteHook",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.model import is_model_wrapper
@@ -24,3 +24,20 @@ def check_same(train: Sequence[str], val: Sequence[str], advice: str) -> None:
                 f"label {label} is {first!r} in training and {second!r} in validation: both need the same classes in "
                 f"the same order. {advice}"
             )
+
+
+def samples_of(data_batch: Any) -> Iterator[Any]:
+    """Every data sample of a batch, wherever semi-supervised and other loaders put it."""
+    if hasattr(data_batch, "metainfo"):
+        yield data_batch
+    elif isinstance(data_batch, Mapping):
+        for key in data_batch:
+            yield from samples_of(data_batch[key]) if key != "inputs" else ()
+    elif isinstance(data_batch, list | tuple):
+        for part in data_batch:
+            yield from samples_of(part)
+
+
+def image_paths(data_batch: Any) -> list[str]:
+    """Paths of the images of a batch, in its order; none where its samples do not say."""
+    return [str(sample.metainfo["img_path"]) for sample in samples_of(data_batch) if sample.metainfo.get("img_path")]
