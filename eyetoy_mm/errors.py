@@ -22,7 +22,9 @@ class UserError(Exception):
 _UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
 # A data loader's worker puts its traceback into the message of what it raises.
 _FROM_WORKER = re.compile(
-    r"^Caught \w+ in DataLoader worker process.*\n(?:[\w.]+\.)?(?:UserError|CheckpointError|DataFileError): ", re.DOTALL
+    r"^Caught \w+ in DataLoader worker process.*\n(?:[\w.]+\.)?"
+    r"(?:UserError|CheckpointError|DataFileError|ImageTooLargeError): ",
+    re.DOTALL,
 )
 # mmengine's, of a client of other storage: petrel_client for s3://, lmdb, memcached.
 _NO_CLIENT = re.compile(r"Please (install (?P<package>\w+)|run \"pip install (?P<command>\w+)\") to enable \w+Backend")

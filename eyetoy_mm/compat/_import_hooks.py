@@ -114,7 +114,7 @@ def after_import(fullname: str, callback: Callable[[ModuleType], None]) -> None:
 
 
 def replace_function(module: ModuleType, name: str, wrapper: Callable[[Function], Function]) -> None:
-    """Puts `wrapper(function)` in a function's place; a second call changes nothing.
+    """Puts `wrapper(function)` in a function's place; a second call with the same wrapper changes nothing.
 
     Where its module was imported before this package, others have the function by name: they get the new one, too.
 
@@ -124,9 +124,12 @@ def replace_function(module: ModuleType, name: str, wrapper: Callable[[Function]
         wrapper: Takes the function, and returns the one that replaces it.
     """
     original = vars(module)[name]
-    if hasattr(original, "__wrapped__"):
+    named = wrapper.func if isinstance(wrapper, functools.partial) else wrapper
+    owner, owners = f"{named.__module__}.{named.__qualname__}", getattr(original, "_replaced_by", ())
+    if owner in owners:
         return
     replacement = functools.wraps(original)(wrapper(original))
+    replacement._replaced_by = (*owners, owner)  # type: ignore[attr-defined]
     for other in list(sys.modules.values()):
         if getattr(other, "__dict__", {}).get(name) is original:
             vars(other)[name] = replacement

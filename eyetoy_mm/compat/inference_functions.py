@@ -53,7 +53,7 @@ def apply() -> None:
 
 def _replace_method(cls: str, name: str, wrapper: Callable[..., Any], module: ModuleType) -> None:
     original = getattr(vars(module)[cls], name)
-    if not hasattr(original, "__wrapped__"):
+    if not hasattr(vars(vars(module)[cls]).get(name), "__wrapped__"):  # of its own: other traps are in its bases
         setattr(vars(module)[cls], name, functools.wraps(original)(wrapper(original)))
 
 

@@ -39,7 +39,7 @@ def demo(work_dir: Path, short: bool = False) -> None:
     print(f"Training {CONFIG} on {SAMPLE}; the whole log is in {work_dir}", flush=True)
     train(work_dir, ["train_cfg.max_iters=60", "train_cfg.val_interval=60"] if short else [])
     before, after = evaluations(work_dir)
-    checkpoint = Path((work_dir / "last_checkpoint").read_text().strip())
+    checkpoint = work_dir / (work_dir / "last_checkpoint").read_text().strip()
     predictor = open_predictor(load_config(package_file(CONFIG)), str(checkpoint))
     picture = work_dir / "overlay.png"
     paint(predictor, picture)

@@ -104,7 +104,7 @@ def test_a_loss_that_is_nan_stops_with_term_images_and_checkpoint(tmp_path):
     assert "[images: 10.jpg, 11.jpg]" in message
     assert f"--resume {tmp_path / 'iter_4.pth'}" in message
     assert saved(tmp_path) == [2, 4]
-    assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "iter_4.pth")
+    assert (tmp_path / "last_checkpoint").read_text() == "iter_4.pth"
 
 
 @pytest.mark.parametrize("clip_grad", [None, dict(max_norm=1.0), dict(type="value", clip_value=1.0)])

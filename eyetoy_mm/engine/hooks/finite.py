@@ -142,7 +142,7 @@ class StopOnNonFiniteHook(Hook):
         latest = Path(runner.work_dir, "last_checkpoint")
         again = "No checkpoint has been saved yet"
         if latest.is_file():
-            again = f"Go on from the last checkpoint: --resume {latest.read_text().strip()}"
+            again = f"Go on from the last checkpoint: --resume {latest.parent / latest.read_text().strip()}"
         raise UserError(
             f"{message}. {again}. Look at these images and their annotations first, at the learning rate, and at "
             "gradient clipping (optim_wrapper.clip_grad). To train through it all the same: "
