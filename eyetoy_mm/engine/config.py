@@ -12,7 +12,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.utils import get_installed_path
 
+from eyetoy_mm.datasets.findings import refuse_fatal
 from eyetoy_mm.engine.channels import match_channels
+from eyetoy_mm.engine.config_options import merge_options
+from eyetoy_mm.engine.config_structure import structure_findings
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import join, package_file
 
@@ -44,8 +47,9 @@ def load_config(
         The config, adapted to this machine (see :func:`adapt_to_machine`), with the channels of its neck and heads.
 
     Raises:
-        UserError: The file is missing or does not parse, it needs a package that is not installed, or its neck and
-            heads are for other channels than the backbone has (see :func:`match_channels`).
+        UserError: The file is missing or does not parse, it needs a package that is not installed, an option or a
+            section is nothing that can be read, or its neck and heads are for other channels than the backbone has (see
+            :func:`match_channels`). :func:`~eyetoy_mm.engine.config_checks.check_config` looks at all of it.
     """
     path = find_config(path)
     try:
@@ -54,6 +58,7 @@ def load_config(
         raise UserError(f"{path} needs a package that is missing: {error}; {_INSTALL}") from error
     except Exception as error:  # whatever a Python file can raise
         raise UserError(f"cannot read the config {path}: {type(error).__name__}: {error}") from error
+    refuse_fatal(structure_findings(config))
     scope = config.get("default_scope", "mmengine")
     if find_spec(scope) is None:
         raise UserError(f"{path} is for {scope}, which is not installed; {_INSTALL}")
@@ -74,7 +79,8 @@ def load_config(
     else:
         _find_sample(config)
     if options:
-        config.merge_from_dict(options)
+        merge_options(config, options)
+        refuse_fatal(structure_findings(config))
     match_channels(config)
     adapt_to_machine(config)
     return config

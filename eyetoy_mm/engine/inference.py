@@ -15,6 +15,7 @@ from mmengine.structures import BaseDataElement
 from typing_extensions import override
 
 from eyetoy_mm.engine.checkpoint import check_fits
+from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address
 
@@ -28,6 +29,7 @@ class Predictor:
     def __init__(self, config: Config, checkpoint: str, device: str, score_threshold: float) -> None:
         self.config = copy.deepcopy(config)  # DETRs write into theirs, and refuse it the next time
         self.score_threshold = score_threshold
+        check_config(config)
         init_default_scope(config.default_scope)
         # before the toolboxes load what fits and ignore the rest
         check_fits(MODELS.build(copy.deepcopy(config.model)), checkpoint)

@@ -7,6 +7,7 @@ from mmengine.hooks import PrepareTTAHook
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits
+from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined
 from eyetoy_mm.engine.hooks import SaveOnSignalHook
@@ -33,6 +34,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     if resume is not None:
         config.resume = True
         config.load_from = None if resume == "auto" else resume
+    check_config(config, "train", "val")
     check_exists(config.get("load_from"))
     check_data(config, "train", "val")
     with joined(config), occupied(config.work_dir, force):
@@ -55,6 +57,7 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
         UserError: What is missing or does not fit.
         CheckpointError: The checkpoint cannot be loaded safely.
     """
+    check_config(config, "test")
     check_exists(checkpoint)
     check_data(config, "test")
     config.load_from = checkpoint
