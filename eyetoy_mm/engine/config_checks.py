@@ -13,7 +13,7 @@ import io
 import logging
 import os
 import re
-import traceback
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +25,14 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS, TRANSFORMS, DefaultScope, Registry
 
 from eyetoy_mm.datasets.findings import Finding, refuse_fatal
-from eyetoy_mm.engine.config_places import argument_findings, class_of, dicts_in, explain, unknown_type
+from eyetoy_mm.engine.config_places import (
+    argument_findings,
+    class_of,
+    dicts_in,
+    explain,
+    failing_module,
+    unknown_type,
+)
 from eyetoy_mm.engine.config_rules import rule_findings
 from eyetoy_mm.engine.config_structure import datasets_in, missing_findings, structure_findings
 from eyetoy_mm.engine.skeletons import Observed, build_on_meta, run_parts
@@ -55,14 +62,15 @@ def check_config(config: Config, *splits: str) -> None:
 
 def config_findings(config: Config, *splits: str) -> list[Finding]:
     """What is wrong with a config, or odd; see :func:`check_config`."""
-    findings = [*structure_findings(config), *missing_findings(config)]
+    findings = [*structure_findings(config), *missing_findings(config, splits)]
     if any(finding.fatal for finding in findings):
         return findings  # nothing below holds
     with DefaultScope.overwrite_default_scope(config.get("default_scope")), _quiet():
         findings += _model_findings(config, "train" in splits)
         for split in splits:
             findings += _dataset_findings(config, split)
-        findings += rule_findings(config, splits)
+        if splits:
+            findings += rule_findings(config, splits)
     return list(dict.fromkeys(findings))
 
 
@@ -73,7 +81,8 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # what has no logger prints
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # what has no logger prints
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
@@ -98,7 +107,7 @@ def _model_findings(config: Config, trains: bool) -> Iterator[Finding]:
     if trains and config.get("optim_wrapper") is not None:
         yield from _optimizer_findings(model, config.optim_wrapper)
     if not findings:
-        yield from _shape_findings(wanted, config)
+        yield from _misfits(wanted, config)
 
 
 def _build_as_far_as_it_goes(wanted: dict, findings: list[Finding]) -> BaseModel | None:
@@ -191,7 +200,15 @@ def _optimizer_findings(model: BaseModel, optim_wrapper: dict) -> Iterator[Findi
 # --- Shapes -----------------------------------------------------------------------------------------------------------
 
 
-def _shape_findings(wanted: dict, config: Config) -> Iterator[Finding]:
+def shape_findings(config: Config) -> list[Finding]:
+    """What a model that can be built says of shapes, and of the size of its batch, when it trains."""
+    wanted = copy.deepcopy(config.model)
+    wanted.setdefault("data_preprocessor", copy.deepcopy(config.get("data_preprocessor")))
+    with DefaultScope.overwrite_default_scope(config.get("default_scope")), _quiet():
+        return list(_misfits(wanted, config))
+
+
+def _misfits(wanted: dict, config: Config) -> Iterator[Finding]:
     """Run the model on meta, in training mode, and tell what PyTorch says about shapes."""
     size = _image_size(wanted, config)
     if size is None:
@@ -205,7 +222,7 @@ def _shape_findings(wanted: dict, config: Config) -> Iterator[Finding]:
     model = None
     try:
         model = _build(wanted).train()
-        channels = len(wanted.get("data_preprocessor", {}).get("mean") or (0, 0, 0))
+        channels = len((wanted.get("data_preprocessor") or {}).get("mean") or (0, 0, 0))
         with Observed():
             for _ in run_parts(model, torch.empty(1 if batch == 1 else 2, channels, *size, device="meta")):
                 pass
@@ -216,7 +233,7 @@ def _shape_findings(wanted: dict, config: Config) -> Iterator[Finding]:
 
 
 def _shape_finding(model: BaseModel, wanted: dict, error: Exception, text: str) -> Finding:
-    top, _, inside = _failing(model, error).partition(".")
+    top, _, inside = failing_module(model, error).partition(".")
     part = wanted.get(top)
     kind = (part if isinstance(part, dict) else wanted).get("type")
     where = f"{kind}, at {inside}" if inside else kind
@@ -227,14 +244,6 @@ def _shape_finding(model: BaseModel, wanted: dict, error: Exception, text: str) 
             "more, or give that part norm_cfg=dict(type='GN', num_groups=32)",
         )
     return Finding(f"model.{top}" if top else "model", f"{where} does not fit what it is given: {text}")
-
-
-def _failing(model: BaseModel, error: Exception) -> str:
-    """The name of the innermost module that an error came through."""
-    names = {id(module): name for name, module in model.named_modules()}
-    frames = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
-    found = [names[id(module)] for module in frames if id(module) in names]
-    return found[-1] if found else ""
 
 
 def _image_size(model: dict, config: Config) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine.registry import MODELS, TASK_UTILS, Registry, build_from_cfg
+from torch import nn
 
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.errors import first_few
@@ -238,12 +239,25 @@ def _most_like(wanted: dict, key: str, built: dict) -> tuple[str, dict] | None:
     return max(alike, key=lambda one: sum(wanted.get(k) == v for k, v in one[1].items()), default=None)
 
 
+def was_built(error: BaseException) -> bool:
+    """Whether an error came from building a dict of a config."""
+    return any(frame.f_code is build_from_cfg.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def failing_module(model: nn.Module, error: BaseException) -> str:
+    """The name of the innermost module of a model that an error came through; empty for the model itself, or none."""
+    names = {id(module): name for name, module in model.named_modules()}
+    frames = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    found = [names[id(module)] for module in frames if id(module) in names]
+    return found[-1] if found else ""
+
+
 def dicts_in(key: str, node: Any) -> Iterator[tuple[str, dict]]:
     """Every dict of a config from a place on, with its key."""
     if isinstance(node, dict):
         yield key, node
         for name, value in node.items():
-            yield from dicts_in(f"{key}.{name}", value)
+            yield from dicts_in(f"{key}.{name}" if key else str(name), value)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
             yield from dicts_in(f"{key}.{index}", value)

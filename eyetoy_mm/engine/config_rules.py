@@ -35,7 +35,6 @@ from eyetoy_mm.engine.config_places import (
     argument_findings,
     at,
     class_of,
-    dicts_in,
     did_you_mean,
     explain,
     parameters_of,
@@ -196,12 +195,15 @@ def _loop_findings(config: Config, split: str) -> Iterator[Finding]:
     if kind is None:
         yield unknown_type(key, settings, LOOPS)
         return
-    yield from argument_findings(key, arguments, kind, ("runner", "dataloader", "evaluator"))
-    other = {"max_iters": "IterBasedTrainLoop", "max_epochs": "EpochBasedTrainLoop"}
-    for name, loop in other.items():
-        if name in arguments and kind in (EpochBasedTrainLoop, IterBasedTrainLoop) and kind.__name__ != loop:
-            by_epoch = loop == "EpochBasedTrainLoop"
-            yield Finding(key, f"{name} is of {loop}, set with by_epoch={by_epoch} in place of type, or type='{loop}'")
+    other = {IterBasedTrainLoop: "max_epochs", EpochBasedTrainLoop: "max_iters"}.get(kind)  # type: ignore[arg-type]
+    if other in arguments:
+        loop, by_epoch = ("EpochBased", True) if other == "max_epochs" else ("IterBased", False)
+        told = (
+            f"is of {loop}TrainLoop: set it with by_epoch={by_epoch} in place of type, or with type='{loop}TrainLoop'"
+        )
+        yield Finding(at(f"{key}.{other}", arguments[other]), told)
+    else:
+        yield from argument_findings(key, arguments, kind, ("runner", "dataloader", "evaluator"))
     for name in ("max_epochs", "max_iters", "val_interval", "val_begin"):
         value = arguments.get(name)
         if isinstance(value, str):
@@ -391,7 +393,7 @@ def _metric_findings(config: Config, split: str) -> Iterator[Finding]:
         chosen = metric.get(argument) if argument else None
         for one in chosen if isinstance(chosen, list | tuple) else [chosen]:
             if chosen is not None and one not in choices:
-                yield Finding(at(f"{key}.{argument}", one), f"is none of {', '.join(choices)}")
+                yield Finding(at(f"{key}.{argument}", one), f"none of {', '.join(choices)}")
         if name == "Accuracy":
             yield from _topk_findings(f"{key}.topk", metric.get("topk", 1), config)
     head = config.model.get("head")
@@ -407,7 +409,7 @@ def _topk_findings(key: str, topk: Any, config: Config) -> Iterator[Finding]:
         yield Finding(at(key, topk), "should be whole numbers, 1 or more")
     elif is_whole(classes) and max(values) > classes:
         fit = tuple(k for k in values if k <= classes) or (1,)
-        yield Finding(at(key, topk), f"is above the number of classes, model.head.num_classes={classes}; take {fit}")
+        yield Finding(at(key, topk), f"above the number of classes, model.head.num_classes={classes}; take {fit}")
 
 
 def _names_of(metric: dict) -> set[str] | None:
@@ -454,7 +456,7 @@ def _best_findings(config: Config) -> Iterator[Finding]:
             if config.get("val_evaluator") is None:
                 yield Finding(at(key, one), "has no evaluation: val_evaluator is missing")
             else:
-                yield Finding(at(key, one), f"is not what val_evaluator gives{did_you_mean(one, sorted(names))}")
+                yield Finding(at(key, one), f"not what val_evaluator gives{did_you_mean(one, sorted(names))}")
 
 
 def _class_findings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
@@ -479,17 +481,9 @@ def _other_number_of_classes(config: Config, split: str, number: int) -> str | N
 
 
 def _heads_with_classes(config: Config) -> Iterator[tuple[str, dict]]:
-    """Heads that have an output for each class of the data: not those of text, or of edges beside the last of mmseg."""
-    model = config.model
+    """The head with an output for each class of the data: the last of mmseg's. A hook looks at detectors'."""
     name = {"mmseg": "decode_head", "mmpretrain": "head"}.get(config.get("default_scope"))
-    if name is not None:
-        head = model.get(name)
-        last = head[-1] if isinstance(head, list | tuple) and head else head
-        if isinstance(last, dict) and is_whole(last.get("num_classes")):
-            yield (name if last is head else f"{name}.{len(head) - 1}"), last
-    elif config.get("default_scope") == "mmdet" and "language_model" not in model:
-        for part in ("bbox_head", "mask_head", "roi_head"):
-            for where, inner in dicts_in(part, model.get(part) or {}):
-                last_name = next((one for one in reversed(where.split(".")) if not one.isdigit()), "")
-                if last_name.endswith("_head") and is_whole(inner.get("num_classes")):
-                    yield where, inner
+    head = config.model.get(name)
+    last = head[-1] if isinstance(head, list | tuple) and head else head
+    if isinstance(last, dict) and is_whole(last.get("num_classes")):
+        yield (str(name) if last is head else f"{name}.{len(head) - 1}"), last

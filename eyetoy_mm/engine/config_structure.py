@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.engine.config_options import KNOWN_SECTIONS
-from eyetoy_mm.engine.config_places import at, nearest
+from eyetoy_mm.engine.config_places import at, dicts_in, nearest
 
 _DICTS = ("default_hooks", "env_cfg", "randomness", "log_processor", "visualizer", "optim_wrapper", "data_preprocessor")
 _LOOPS = ("train_cfg", "val_cfg", "test_cfg")
@@ -36,16 +36,20 @@ def structure_findings(config: Config) -> Iterator[Finding]:
     for key, hook in _items(config.get("default_hooks")):
         if hook is not None and not isinstance(hook, dict):
             yield _should_be(f"default_hooks.{key}", hook, "a dict, or None")
+    for key, part in dicts_in("", config.to_dict()):
+        if not isinstance(part.get("_scope_", ""), str | None):
+            yield _should_be(f"{key}._scope_", part["_scope_"], "the name of a toolbox")
     for split in _PARTS_OF_SPLITS:
         yield from _loader_findings(f"{split}_dataloader", config.get(f"{split}_dataloader"))
 
 
-def missing_findings(config: Config) -> Iterator[Finding]:
-    """What a run lacks: sections that lack each other, and sections under misspelt names."""
+def missing_findings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
+    """What a run lacks: a model, and where there is a Runner, sections that it takes together, or that are misspelt."""
     if config.get("model") is None:
         yield Finding("model", "is missing: a dict, the type of a model, and its arguments")
-    yield from _incomplete(config)
-    yield from _misspelt(config)
+    if splits:
+        yield from _incomplete(config)
+        yield from _misspelt(config)
 
 
 def datasets_in(key: str, dataset: Any) -> Iterator[tuple[str, dict]]:

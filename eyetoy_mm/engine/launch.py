@@ -10,7 +10,9 @@ from eyetoy_mm.engine.checkpoint import check_exists, check_fits
 from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined
+from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import SaveOnSignalHook
+from eyetoy_mm.engine.loop_checks import check_loops
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
 
@@ -37,9 +39,10 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     check_config(config, "train", "val")
     check_exists(config.get("load_from"))
     check_data(config, "train", "val")
-    with joined(config), occupied(config.work_dir, force):
-        runner = Runner.from_cfg(config)
+    with joined(config), occupied(config.work_dir, force), explained_errors(config) as run:
+        runner = run.runner = Runner.from_cfg(config)
         runner.register_hook(SaveOnSignalHook())
+        check_loops(runner)
         with explained_disk_errors(config.work_dir):
             runner.train()
 
@@ -68,8 +71,8 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, show_dir: str |
         if "tta_model" not in config or "tta_pipeline" not in config:
             raise UserError(f"{config.filename} has no test-time augmentation: tta_model and tta_pipeline are missing")
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
-    with joined(config):
-        runner = Runner.from_cfg(config)
+    with joined(config), explained_errors(config) as run:
+        runner = run.runner = Runner.from_cfg(config)
         if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
             runner.register_hook(PrepareTTAHook(config.tta_model))
         check_fits(runner.model, checkpoint)
