@@ -1,4 +1,4 @@
-"""Configs that are wrong: each case changes one of the sample's as ``--cfg-options`` would, and checks it as ``train.py``.
+"""Configs that are wrong: each case changes one of ours as ``--cfg-options`` would, and checks it as ``train.py`` does.
 
 Whatever a case raises is what a user reads.
 """

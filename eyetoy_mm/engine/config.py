@@ -191,8 +191,9 @@ def _replace_types(node: object, names: dict[str, str]) -> int:
     """Rename ``type`` values anywhere below ``node``; return how many."""
     count = 0
     if isinstance(node, dict):
-        if node.get("type") in names:
-            node["type"] = names[node["type"]]
+        kind = node.get("type")
+        if isinstance(kind, str) and kind in names:
+            node["type"] = names[kind]
             count += 1
         count += sum(_replace_types(value, names) for value in node.values())
     elif isinstance(node, list | tuple):

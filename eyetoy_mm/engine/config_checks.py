@@ -11,6 +11,7 @@ import contextlib
 import copy
 import io
 import logging
+import math
 import os
 import re
 import warnings
@@ -27,6 +28,7 @@ from mmengine.registry import DATASETS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS, TRAN
 from eyetoy_mm.datasets.findings import Finding, refuse_fatal
 from eyetoy_mm.engine.config_places import (
     argument_findings,
+    at,
     class_of,
     dicts_in,
     explain,
@@ -186,6 +188,9 @@ def _optimizer_findings(model: BaseModel, optim_wrapper: dict) -> Iterator[Findi
             yield unknown_type("optim_wrapper.optimizer", optimizer, OPTIMIZERS)
             return
         wrong = list(argument_findings("optim_wrapper.optimizer", optimizer, kind, ("params",)))
+        for name, value in optimizer.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                wrong.append(Finding(at(f"optim_wrapper.optimizer.{name}", value), "should be a finite number"))
         if wrong:
             yield from wrong
             return

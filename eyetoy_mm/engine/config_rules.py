@@ -391,7 +391,7 @@ def _metric_findings(config: Config, split: str) -> Iterator[Finding]:
         name = getattr(kind, "__name__", "")
         argument, choices = _CHOICES.get(name, (None, ()))
         chosen = metric.get(argument) if argument else None
-        for one in chosen if isinstance(chosen, list | tuple) else [chosen]:
+        for one in _listed(chosen):
             if chosen is not None and one not in choices:
                 yield Finding(at(f"{key}.{argument}", one), f"none of {', '.join(choices)}")
         if name == "Accuracy":
@@ -404,7 +404,7 @@ def _metric_findings(config: Config, split: str) -> Iterator[Finding]:
 def _topk_findings(key: str, topk: Any, config: Config) -> Iterator[Finding]:
     head = config.model.get("head")
     classes = head.get("num_classes") if isinstance(head, dict) else None
-    values = topk if isinstance(topk, list | tuple) else [topk]
+    values = _listed(topk)
     if not values or not all(is_whole(k) and k >= 1 for k in values):
         yield Finding(at(key, topk), "should be whole numbers, 1 or more")
     elif is_whole(classes) and max(values) > classes:
@@ -416,18 +416,20 @@ def _names_of(metric: dict) -> set[str] | None:
     """The names of what a metric gives, without its prefix where it has the usual one; None where not known."""
     name = getattr(class_of(metric, METRICS), "__name__", "")
     if name == "IoUMetric":
-        chosen = metric.get("iou_metrics", ["mIoU"])
-        return {one for kind in chosen for one in _IOU.get(kind, ())}
+        chosen = _listed(metric.get("iou_metrics", "mIoU"))
+        return {one for kind in chosen if isinstance(kind, str) for one in _IOU.get(kind, ())}
     if name == "CocoMetric" and not metric.get("classwise") and metric.get("metric_items") is None:
-        chosen = metric.get("metric", "bbox")
-        chosen = chosen if isinstance(chosen, list | tuple) else [chosen]
+        chosen = list(map(str, _listed(metric.get("metric", "bbox"))))
         names = {f"{metric.get('prefix') or 'coco'}/{kind}_{item}" for kind in chosen for item in _COCO}
         return None if any("proposal" in kind for kind in chosen) else names
-    if name == "Accuracy" and metric.get("thrs", 0.0) is not None and isinstance(metric.get("thrs", 0.0), int | float):
-        topk = metric.get("topk", (1,))
-        topk = topk if isinstance(topk, list | tuple) else (topk,)
-        return {f"{metric.get('prefix') or 'accuracy'}/top{k}" for k in topk}
+    if name == "Accuracy" and isinstance(metric.get("thrs", 0.0), int | float):
+        return {f"{metric.get('prefix') or 'accuracy'}/top{k}" for k in _listed(metric.get("topk", 1))}
     return None
+
+
+def _listed(value: Any) -> list[Any]:
+    """One value, or several in a list."""
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _best_findings(config: Config) -> Iterator[Finding]:
@@ -450,7 +452,7 @@ def _best_findings(config: Config) -> Iterator[Finding]:
         if "EarlyStoppingHook" in str(hook.get("type")):
             wanted.append((f"custom_hooks.{index}.monitor", hook.get("monitor")))
     for key, value in wanted:
-        for one in value if isinstance(value, list | tuple) else [value]:
+        for one in _listed(value):
             if one in (None, "auto", *names):
                 continue
             if config.get("val_evaluator") is None:

@@ -54,17 +54,25 @@ def explained_errors(config: Config) -> Iterator[Run]:
     except _OTHERS:
         raise
     except Exception as error:  # whatever a part of a toolbox raises
-        codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+        origin = _origin(error)
+        codes = {frame.f_code for frame, _ in traceback.walk_tb(origin.__traceback__)}
         evaluates = bool(codes & {ValLoop.run.__code__, TestLoop.run.__code__})
-        if run.runner is not None and run.runner.iter > 0 and not evaluates:
+        # Runner.iter would build the loop
+        if run.runner is not None and run.runner.message_hub.runtime_info.get("iter", 0) > 0 and not evaluates:
             raise
         path = Path(config.work_dir, "traceback.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)))
-        raise UserError(f"{_explained(error, config, run.runner, evaluates)}. The traceback is in {path}") from error
+        raise UserError(f"{_explained(origin, config, run.runner, evaluates)}. The traceback is in {path}") from error
 
 
-def _explained(error: Exception, config: Config, runner: Runner | None, evaluates: bool) -> Finding:
+def _origin(error: BaseException) -> BaseException:
+    """The error that another only adds words to: mmengine adds the hook to errors of type TypeError."""
+    before = error.__cause__ or error.__context__
+    return _origin(before) if before is not None and str(before) in str(error) else error
+
+
+def _explained(error: BaseException, config: Config, runner: Runner | None, evaluates: bool) -> Finding:
     text = " ".join(str(error).split())
     text = (
         f"{type(error).__name__}: {text}" if text else f"it fails {traceback.extract_tb(error.__traceback__)[-1].line}"
@@ -83,7 +91,7 @@ def _explained(error: Exception, config: Config, runner: Runner | None, evaluate
     return Finding("the run", f"fails {stage}: {text}")
 
 
-def _steps_of_pipelines(config: Config, error: Exception) -> Iterator[tuple[str, dict]]:
+def _steps_of_pipelines(config: Config, error: BaseException) -> Iterator[tuple[str, dict]]:
     """The steps of pipelines that an error came through, by the arguments and the class of the innermost."""
     passed = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     names = [type(one).__name__ for one in passed if hasattr(one, "transform")]
