@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 # Errors of the toolboxes that are really the user's, by their message: mmcv's image loader has no class of its own.
-_UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
+UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
 # mmengine's, of a client of other storage: petrel_client for s3://, lmdb, memcached.
 _NO_CLIENT = re.compile(r"Please (install (?P<package>\w+)|run \"pip install (?P<command>\w+)\") to enable \w+Backend")
 _OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
@@ -47,7 +47,7 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
                 "reads them, is not installed: install it, or give a path on a disk"
             )
         except AssertionError as error:
-            match = _UNREADABLE_IMAGE.search(str(error))
+            match = UNREADABLE_IMAGE.search(str(error))
             if match is None:
                 raise
             sys.exit(

@@ -33,6 +33,9 @@ def structure_findings(config: Config) -> Iterator[Finding]:
         yield _should_be("default_scope", config["default_scope"], "the name of a toolbox")
     for key in ("val_evaluator", "test_evaluator", "custom_hooks", "param_scheduler"):
         yield from _dicts_or_none(key, config.get(key))
+    backends = dict(_items(config.get("visualizer"))).get("vis_backends")
+    if backends is not None and not isinstance(backends, list | tuple):
+        yield _should_be("visualizer.vis_backends", backends, "a list of dicts")
     for key, hook in _items(config.get("default_hooks")):
         if hook is not None and not isinstance(hook, dict):
             yield _should_be(f"default_hooks.{key}", hook, "a dict, or None")

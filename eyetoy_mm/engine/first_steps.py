@@ -22,7 +22,7 @@ from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.engine.config_places import at, explain, failing_module, was_built
 from eyetoy_mm.engine.config_structure import datasets_in
 from eyetoy_mm.engine.hooks.common import unwrapped
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UNREADABLE_IMAGE, UserError
 
 # What is not of a config: files, packages, memory, and what is told already.
 _OTHERS = (UserError, CheckpointError, OSError, ImportError, MemoryError, torch.OutOfMemoryError)
@@ -55,6 +55,8 @@ def explained_errors(config: Config) -> Iterator[Run]:
         raise
     except Exception as error:  # whatever a part of a toolbox raises
         origin = _origin(error)
+        if UNREADABLE_IMAGE.search(str(origin)):
+            raise
         codes = {frame.f_code for frame, _ in traceback.walk_tb(origin.__traceback__)}
         evaluates = bool(codes & {ValLoop.run.__code__, TestLoop.run.__code__})
         # Runner.iter would build the loop
@@ -101,4 +103,5 @@ def _steps_of_pipelines(config: Config, error: BaseException) -> Iterator[tuple[
             for index, step in enumerate(dataset.get("pipeline") or ()):
                 kind = step.get("type")
                 if (kind if isinstance(kind, str) else getattr(kind, "__name__", "")).split(".")[-1] == names[0]:
-                    yield at(f"{key}.pipeline.{index}", {k: v for k, v in step.items() if k != "type"}), step
+                    given = {name: value for name, value in step.items() if name != "type"}
+                    yield at(f"{key}.pipeline.{index}", given) if given else f"{key}.pipeline.{index}", step
