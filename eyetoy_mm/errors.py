@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 # Errors of the toolboxes that are really the user's, by their message: mmcv's image loader has no class of its own.
-_UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
+UNREADABLE_IMAGE = re.compile(r"failed to load image: (?P<path>.+)")
 # A data loader's worker puts its traceback into the message of what it raises.
 _FROM_WORKER = re.compile(
     r"^Caught \w+ in DataLoader worker process.*\n(?:[\w.]+\.)?"
@@ -58,7 +58,7 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
             )
         except AssertionError as error:
             # The last one: before it a worker's traceback quotes the line of code with the message's pattern.
-            match = next(reversed(list(_UNREADABLE_IMAGE.finditer(str(error)))), None)
+            match = next(reversed(list(UNREADABLE_IMAGE.finditer(str(error)))), None)
             if match is None:
                 raise
             sys.exit(

@@ -1,6 +1,5 @@
 """Models of any size without their memory: on the meta device, to be counted, run for their shapes, and compared."""
 
-import copy
 from collections.abc import Iterator
 from numbers import Number
 from typing import Any
@@ -8,38 +7,19 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from eyetoy_mm.engine.skeletons import Observed, build_on_meta, has_queries, run_parts
 
 _ONE_MODULE = vars(nn.Module()).keys()
-
-
-class _EmptyOnMeta(TorchFunctionMode):
-    """Makes on meta what ``torch.empty`` makes, as layers make their weights, and computes the rest as ever.
-
-    Under ``torch.device("meta")`` the numbers that models compute with tensors, as rates of drop path, had no values.
-    """
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        return function(*args, **(kwargs | dict(device="meta") if function is torch.empty else kwargs))
-
-
-class _Observed(TorchDispatchMode):
-    """Runs every operator as it is; while it is on, our operators give what their fake form says."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        return function(*args, **(kwargs or {}))
 
 
 def skeleton(config: Config) -> BaseModel:
     """The model of a config, at its own size, on meta."""
     init_default_scope(config.default_scope)
     config.model.setdefault("data_preprocessor", config.get("data_preprocessor"))  # as the Runner does
-    with _EmptyOnMeta():
-        return MODELS.build(copy.deepcopy(config.model)).to("meta")
+    return build_on_meta(config.model)
 
 
 def parameters_without_gradient(model: BaseModel, size: tuple[int, int]) -> list[str]:
@@ -52,43 +32,12 @@ def parameters_without_gradient(model: BaseModel, size: tuple[int, int]) -> list
         Names of the trainable parameters that get no gradient.
     """
     images = torch.empty(2, 3, *size, device="meta")
-    with _Observed():
-        outputs = list(_tensors(list(_run(model.train(), images))))
+    with Observed():
+        outputs = list(_tensors(list(run_parts(model.train(), images))))
         torch.autograd.backward([x.sum() for x in outputs if x.requires_grad])
-    ran = ("backbone.", "neck.") if _has_queries(model) else ("",)
+    ran = ("backbone.", "neck.") if has_queries(model) else ("",)
     names = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     return [name for name in names if name.startswith(ran)]
-
-
-def _has_queries(model: BaseModel) -> bool:
-    """Whether it is of the family of DETR or of Mask2Former."""
-    return any(hasattr(part, "num_queries") for part in (model, *model.children()))
-
-
-def _run(model: BaseModel, images: Tensor) -> Iterator[Any]:
-    """Outputs of all dense parts, and of the heads of a second stage."""
-    maps = model.extract_feat(images)
-    if _has_queries(model):
-        yield maps
-        return
-    for name in ("head", "decode_head", "auxiliary_head", "rpn_head", "bbox_head"):
-        if getattr(model, name, None) is not None:
-            yield getattr(model, name)(maps)
-    if hasattr(model, "roi_head"):
-        stages = model.roi_head
-        for extractors, heads in (
-            (stages.bbox_roi_extractor, stages.bbox_head),
-            (stages.mask_roi_extractor, stages.mask_head),
-        ):
-            for extractor, head in zip(_listed(extractors), _listed(heads), strict=True):
-                assert {m.shape[1] for m in maps[: extractor.num_inputs]} == {extractor.out_channels}
-                size = extractor.roi_layers[0].output_size
-                yield head(maps[0].new_empty(5, extractor.out_channels, *size))
-        yield maps  # they reach the second stage through the extractors
-
-
-def _listed(modules: nn.Module) -> list[nn.Module]:
-    return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:

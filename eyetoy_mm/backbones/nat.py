@@ -7,6 +7,7 @@ docs/architecture.md, section 13.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice, pairwise
@@ -358,8 +359,8 @@ class NAT(StagedBackbone):
         if resolved.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, for a window with a centre, got {resolved.kernel_size}")
         layer_scale = resolved.layer_scale
-        if isinstance(layer_scale, bool) or not isinstance(layer_scale, Real) or not layer_scale >= 0:
-            raise ValueError(f"layer_scale must be a number of at least 0, got {layer_scale!r}")
+        if isinstance(layer_scale, bool) or not isinstance(layer_scale, Real) or not 0 <= layer_scale < math.inf:
+            raise ValueError(f"layer_scale must be a finite number of at least 0, got {layer_scale!r}")
         for stage, heads in enumerate(resolved.num_heads):
             if resolved.embed_dims * 2**stage % heads:
                 raise ValueError(

@@ -23,6 +23,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from eyetoy_mm.backbones.staged import StagedBackbone
+from eyetoy_mm.engine.config_places import explain
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.layers.checks import is_whole
 
@@ -130,7 +131,7 @@ def _out_channels(key: str, backbone: Any, scope: str | None) -> tuple[int, ...]
         with torch.device("meta"):
             return kind(**arguments).out_channels
     except (TypeError, ValueError) as error:
-        raise UserError(f"{key}, of type {kind.__name__}, cannot be built: {error}") from error
+        raise UserError(str(explain(error, key, backbone, MMENGINE_MODELS).finding)) from error
 
 
 def _parameters(part: Any, scope: str | None) -> dict[str, inspect.Parameter]:

@@ -11,8 +11,11 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.utils import get_installed_path
 
+from eyetoy_mm.datasets.findings import refuse_fatal
 from eyetoy_mm.engine.channels import match_channels
+from eyetoy_mm.engine.config_options import merge_options
 from eyetoy_mm.engine.config_parts import datasets_of, evaluators_of, type_name
+from eyetoy_mm.engine.config_structure import structure_findings
 from eyetoy_mm.engine.photo_rules import apply_image_orientation
 from eyetoy_mm.engine.preprocessing import unify_preprocessing
 from eyetoy_mm.errors import UserError
@@ -48,13 +51,15 @@ def load_config(
         and its rule of EXIF orientation in every pipeline (see :func:`apply_image_orientation`).
 
     Raises:
-        UserError: The file is missing or does not parse, it needs a package that is not installed, its neck and heads
-            are for other channels than the backbone has (see :func:`match_channels`), a pipeline cannot follow its
-            ``image_orientation``, or it prepares images in one way for training and in another for evaluation (see
-            :func:`unify_preprocessing`).
+        UserError: The file is missing or does not parse, it needs a package that is not installed, an option or a
+            section is nothing that can be read, its neck and heads are for other channels than the backbone has (see
+            :func:`match_channels`), a pipeline cannot follow its ``image_orientation``, or images are prepared in one
+            way for training and in another for evaluation (see :func:`unify_preprocessing`).
+            :func:`~eyetoy_mm.engine.config_checks.check_config` looks at all of it.
     """
     path = find_config(path)
     config = read_config(path)
+    refuse_fatal(structure_findings(config))
     scope = config.get("default_scope", "mmengine")
     if find_spec(scope) is None:
         raise UserError(f"{path} is for {scope}, which is not installed; {_INSTALL}")
@@ -75,7 +80,8 @@ def load_config(
     else:
         _find_sample(config)
     if options:
-        config.merge_from_dict(options)
+        merge_options(config, options)
+        refuse_fatal(structure_findings(config))
     apply_image_orientation(config)
     match_channels(config)
     unify_preprocessing(config)

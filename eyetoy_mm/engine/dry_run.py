@@ -24,6 +24,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.engine.config_parts import type_name
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.inference import open_predictor
@@ -251,6 +252,7 @@ def describe(sample: BaseDataElement) -> str:
 def stages(path: Path, own_data: bool, scratch: Path) -> Iterator[str]:
     """Run one config; yields a cell for each of :data:`STAGES` as it gets there."""
     config = load_config(path, work_dir=str(scratch / "work"))
+    check_config(config, "train", "val")
     shrink(config)
     if not own_data:
         use_sample(config, scratch)

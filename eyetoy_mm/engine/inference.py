@@ -18,6 +18,7 @@ from mmengine.structures import BaseDataElement
 
 from eyetoy_mm.compat.image_sizes import ImageTooLargeError
 from eyetoy_mm.engine.checkpoint import check_fits
+from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.engine.painting import check_scope, make_painter
 from eyetoy_mm.engine.preprocessing import Preprocessing, test_dataset
 from eyetoy_mm.errors import UserError
@@ -34,6 +35,7 @@ class Predictor:
     """
 
     def __init__(self, config: Config, checkpoint: str, device: str, score_threshold: float = 0.3) -> None:
+        check_config(config)
         init_default_scope(config.default_scope)
         model = copy.deepcopy(config.model)  # DETRs write into theirs, and refuse it the next time
         model.setdefault("data_preprocessor", copy.deepcopy(config.get("data_preprocessor")))  # as the Runner does

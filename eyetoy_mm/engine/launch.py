@@ -7,9 +7,11 @@ from mmengine.hooks import Hook, PrepareTTAHook
 
 from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_checkpoint
+from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined
 from eyetoy_mm.engine.exact_resume import go_on_exactly
+from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import (
     CheckInitialisedHook,
     CompareResumedHook,
@@ -18,6 +20,7 @@ from eyetoy_mm.engine.hooks import (
     SaveOnSignalHook,
     SeedIterationsHook,
 )
+from eyetoy_mm.engine.loop_checks import check_loops
 from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.engine.resume import choose_start
 from eyetoy_mm.engine.runner import CheckedRunner
@@ -47,6 +50,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         if "auto_scale_lr" not in config:
             raise UserError(f"{config.filename} has no auto_scale_lr=dict(base_batch_size=...) to scale from")
         config.auto_scale_lr.enable = True
+    check_config(config, "train", "val")
     check_exists(config.get("load_from"))
     check_exists(resume if resume != "auto" else None)
     may_stay = names_that_may_stay(config)
@@ -55,9 +59,9 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     guard_images(config)
     add_guards(config)
     go_on_exactly(config)
-    with joined(config), occupied(config.work_dir, force):
+    with joined(config), occupied(config.work_dir, force), explained_errors(config) as run:
         start = choose_start(config, resume)
-        runner = CheckedRunner.from_cfg(config)
+        runner = run.runner = CheckedRunner.from_cfg(config)
         runner.logger.info(start)
         for hook in (
             SaveOnSignalHook(),
@@ -67,6 +71,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
             CompareResumedHook(config.load_from if config.get("resume") else None),
         ):
             runner.register_hook(hook)
+        check_loops(runner)
         with explained_disk_errors(config.work_dir), allow_missing(may_stay):
             runner.train()
 
@@ -106,6 +111,7 @@ def evaluate(
     """
     if show_interval < 1:
         raise UserError(f"--show-interval must be at least 1, got {show_interval}")
+    check_config(config, "test")
     check_exists(checkpoint)
     check_data(config, "test")
     guard_images(config)
@@ -115,8 +121,8 @@ def evaluate(
         if "tta_model" not in config or "tta_pipeline" not in config:
             raise UserError(f"{config.filename} has no test-time augmentation: tta_model and tta_pipeline are missing")
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
-    with joined(config):
-        runner = CheckedRunner.from_cfg(config)
+    with joined(config), explained_errors(config) as run:
+        runner = run.runner = CheckedRunner.from_cfg(config)
         if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
             runner.register_hook(PrepareTTAHook(config.tta_model))
         runner.register_hook(PrepareWeightsHook())

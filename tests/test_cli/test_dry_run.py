@@ -29,7 +29,8 @@ model = dict(backbone=dict(arch=dict(type="demo")), head=dict(in_channels=192))
     [
         ("model = dict(", "parses", "SyntaxError"),
         ("model = dict(backbone=dict(arch='huge'))", "parses", "unknown arch 'huge'"),
-        ("model = dict(decode_head=dict(num_classes=3))", "steps", ""),
+        ("model = dict(decode_head=dict(num_classes=3))", "parses", "decode_head.num_classes=3"),
+        ("optim_wrapper = dict(optimizer=dict(lr=1e30))", "trains", "loss"),
     ],
 )
 def test_a_config_that_does_not_get_there(tmp_path, text, stage, message):

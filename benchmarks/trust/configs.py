@@ -1,0 +1,97 @@
+"""Configs that are wrong: each case changes one of ours as ``--cfg-options`` would, and checks it as ``train.py`` does.
+
+Whatever a case raises is what a user reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
+from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.config_checks import check_config
+from eyetoy_mm.paths import package_file
+
+SEG, DET = "sample/upernet_eyetoy-demo_sample", "sample/mask-rcnn_eyetoy-demo_sample"
+CLS = "eyetoy/eyetoy-shallow_b128-30e_cifar10"
+
+EDITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a size that does not exist": (SEG, {"model.backbone.arch": "demmo"}),
+    "an argument that the backbone does not take": (SEG, {"model.backbone.frozen_stage": 1}),
+    "channels that the backbone does not have": (SEG, {"model.decode_head.in_channels": [64, 128, 384, 640]}),
+    "text for a number of iterations": (SEG, {"train_cfg.max_iters": "many"}),
+    "a key below a string": (SEG, {"model.decode_head.type.x": 1}),
+    "a place in what is no list": (SEG, {"model.decode_head.0.num_classes": 3}),
+    "a place beyond a list": (SEG, {"custom_hooks.7.interval": 3}),
+    "a misspelt section": (SEG, {"optim_wraper.optimizer.lr": 1e-3}),
+    "a misspelt key of a section without a class": (DET, {"model.test_cfg.rcnn.score_th": 0.1}),
+    "a variable of the config file": (SEG, {"data_root": "my/data"}),
+    "a misspelt part of the model": (SEG, {"model.bakbone.arch": "small"}),
+    "a misspelt head": (SEG, {"model.decode_head.type": "UPrHead"}),
+    "a model without its scope": (SEG, {"model.backbone.type": "EyeToy"}),
+    "a head of another toolbox": (SEG, {"model.decode_head.type": "RPNHead"}),
+    "a misspelt norm": (SEG, {"model.decode_head.norm_cfg.type": "BNN"}),
+    "an argument that the norm does not take": (SEG, {"model.decode_head.norm_cfg.epss": 1e-3}),
+    "a misspelt loss": (CLS, {"model.head.loss.type": "LabelSmothLoss"}),
+    "a weight of a loss as text": (SEG, {"model.decode_head.loss_decode.loss_weight": "full"}),
+    "no channels": (SEG, {"model.decode_head.channels": None}),
+    "too many channels": (SEG, {"model.decode_head.channels": 10**7}),
+    "a misspelt assigner": (DET, {"model.train_cfg.rpn.assigner.type": "MaxIoUAsigner"}),
+    "an argument that the assigner does not take": (DET, {"model.train_cfg.rpn.assigner.pos_iou": 0.7}),
+    "channels of a box head": (DET, {"model.roi_head.bbox_head.in_channels": 128}),
+    "a learning rate as text": (SEG, {"optim_wrapper.optimizer.lr": "fast"}),
+    "a misspelt optimizer": (SEG, {"optim_wrapper.optimizer.type": "AdmW"}),
+    "a misspelt optimizer section": (SEG, {"optim_wrapper.optimizr.lr": 1}),
+    "a batch of one with batch norm over one pixel": (SEG, {"train_dataloader.batch_size": 1}),
+    "workers that are kept, and none": (
+        SEG,
+        {"train_dataloader.num_workers": 0, "train_dataloader.persistent_workers": True},
+    ),
+    "batches fetched ahead, and no workers": (
+        SEG,
+        {
+            "train_dataloader.num_workers": 0,
+            "train_dataloader.persistent_workers": False,
+            "train_dataloader.prefetch_factor": 2,
+        },
+    ),
+    "an argument that a data loader does not take": (SEG, {"train_dataloader.drop_lats": True}),
+    "a misspelt data set": (SEG, {"train_dataloader.dataset.type": "Ade20KDataset"}),
+    "an argument that the data set does not take": (SEG, {"train_dataloader.dataset.reduce_zero_lable": True}),
+    "a misspelt transform": (SEG, {"train_dataloader.dataset.pipeline.1.type": "LoadAnnotation"}),
+    "an argument that the transform does not take": (SEG, {"train_dataloader.dataset.pipeline.0.colour": 1}),
+    "a pipeline that is no list": (SEG, {"train_dataloader.dataset.pipeline": "train_pipeline"}),
+    "another number of classes": (SEG, {"model.decode_head.num_classes": 150}),
+    "a top k above the number of classes": (CLS, {"val_evaluator.topk": (1, 50)}),
+    "a metric of another toolbox": (SEG, {"val_evaluator.type": "mmdet.CocoMetric"}),
+    "a metric that is not computed": (SEG, {"val_evaluator.iou_metrics": ["mIou"]}),
+    "the best by a metric that nobody gives": (SEG, {"default_hooks.checkpoint.save_best": "mIOU"}),
+    "an argument that a checkpoint does not take": (SEG, {"default_hooks.checkpoint.intervall": 3}),
+    "a misspelt hook": (SEG, {"custom_hooks.0.type": "EMAHok"}),
+    "a loop that counts otherwise": (SEG, {"train_cfg.type": "EpochBasedTrainLoop"}),
+    "a misspelt argument of the loop": (SEG, {"train_cfg.max_iter": 10}),
+    "a schedule by epochs in a loop of iterations": (SEG, {"param_scheduler.1.by_epoch": True}),
+    "a schedule that begins when training has ended": (CLS, {"train_cfg.max_epochs": 2}),
+    "a schedule that ends before it begins": (DET, {"param_scheduler.0.end": -3}),
+    "a level of logging that does not exist": (SEG, {"log_level": "LOUD"}),
+    "a misspelt seed": (SEG, {"randomness.sed": 1}),
+}
+
+
+def check_edited(config: str, options: dict[str, Any], folder: Path) -> str:
+    """Load a config of the package with options, and check it as training does.
+
+    Raises:
+        UserError: What is wrong with it.
+    """
+    loaded = load_config(package_file("configs") / f"{config}.py", options=options, work_dir=str(folder / "work"))
+    check_config(loaded, "train", "val")
+    return "runs"
+
+
+CASES: dict[str, Callable[[Path], Any]] = {
+    name: partial(check_edited, config, options) for name, (config, options) in EDITS.items()
+}

@@ -1,0 +1,491 @@
+"""What does not fit together in a config though each part is right: loops, schedules, data loaders, hooks, metrics."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import math
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    FUNCTIONS,
+    HOOKS,
+    LOG_PROCESSORS,
+    LOOPS,
+    METRICS,
+    PARAM_SCHEDULERS,
+    VISBACKENDS,
+    VISUALIZERS,
+    Registry,
+)
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
+from torch.utils.data import DataLoader
+
+from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.engine.config_places import (
+    argument_findings,
+    at,
+    class_of,
+    did_you_mean,
+    explain,
+    parameters_of,
+    unknown_type,
+)
+from eyetoy_mm.engine.config_structure import datasets_in
+from eyetoy_mm.errors import first_few
+from eyetoy_mm.layers.checks import is_whole
+from eyetoy_mm.paths import is_address
+
+_TOOLBOXES = ("mmdet", "mmseg", "mmpretrain")
+
+
+def rule_findings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
+    """Everything found by the rules of this module, for the splits that will be used."""
+    yield from _run_findings(config)
+    for split in splits:
+        if config.get(f"{split}_dataloader") is not None:
+            yield from _loader_findings(f"{split}_dataloader", config[f"{split}_dataloader"])
+            yield from _loop_findings(config, split)
+            yield from _metric_findings(config, split)
+    yield from _class_findings(config, splits)
+    if "train" in splits and config.get("train_cfg") is not None:
+        yield from _schedule_findings(config)
+        yield from _best_findings(config)
+    yield from _hook_findings(config)
+
+
+# --- The run ----------------------------------------------------------------------------------------------------------
+
+
+def _run_findings(config: Config) -> Iterator[Finding]:
+    """Sections without a class, the visualizer, and where a run writes."""
+    known = set(inspect.signature(Runner.set_randomness).parameters) - {"self"}
+    yield from _unknown_keys("randomness", config.get("randomness"), known)
+    seed = (config.get("randomness") or {}).get("seed")
+    if seed is not None and not (is_whole(seed) and 0 <= seed < 2**32):
+        yield Finding(at("randomness.seed", seed), "should be a whole number from 0 to 2**32 - 1, or None")
+    known = {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"}
+    yield from _unknown_keys("env_cfg", config.get("env_cfg"), known)
+    mp_cfg = (config.get("env_cfg") or {}).get("mp_cfg")
+    yield from _unknown_keys("env_cfg.mp_cfg", mp_cfg, {"mp_start_method", "opencv_num_threads"})
+    level = config.get("log_level", "INFO")
+    if not is_whole(level) and not (isinstance(level, str) and is_whole(getattr(logging, level, None))):
+        yield Finding(at("log_level", level), "should be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+    if config.get("log_processor") is not None:
+        yield from _typed("log_processor", dict(type="LogProcessor") | config.log_processor, LOG_PROCESSORS)
+    if config.get("visualizer") is not None:
+        yield from _typed("visualizer", dict(type="Visualizer") | config.visualizer, VISUALIZERS)
+        for index, backend in enumerate(config.visualizer.get("vis_backends") or ()):
+            yield from _typed(f"visualizer.vis_backends.{index}", backend, VISBACKENDS, ("save_dir",))
+    if config.get("work_dir") is not None:
+        yield from _writable("work_dir", config.work_dir)
+    load_from = config.get("load_from")
+    if load_from is not None and not isinstance(load_from, str):
+        yield Finding(at("load_from", load_from), "should be the path or address of a checkpoint, or None")
+
+
+def _unknown_keys(key: str, section: Any, known: set[str]) -> Iterator[Finding]:
+    if section is not None and not isinstance(section, dict):
+        yield Finding(at(key, section), "should be a dict")
+        return
+    for name in set(section or ()) - known - {"_scope_"}:
+        yield Finding(f"{key}.{name}", f"nothing reads it{did_you_mean(name, sorted(known))}")
+
+
+def _writable(key: str, folder: Any) -> Iterator[Finding]:
+    if not isinstance(folder, str):
+        yield Finding(at(key, folder), "should be the path of a folder")
+        return
+    if is_address(folder):
+        return
+    path = Path(folder).absolute()
+    existing = next(one for one in (path, *path.parents) if one.exists())
+    if not existing.is_dir():
+        yield Finding(at(key, folder), f"it cannot be made: {existing} is a file")
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        yield Finding(key, f"it cannot be written: {existing} may not be written by this user. Give --work-dir DIR")
+
+
+def _typed(key: str, part: Any, registry: Registry, others: tuple[str, ...] = ()) -> Iterator[Finding]:
+    """A part that is not built: its class, and its arguments."""
+    if not isinstance(part, dict):
+        yield Finding(at(key, part), f"should be a dict: the type of a {registry.name}, and its arguments")
+        return
+    kind = class_of(part, registry)
+    if kind is None:
+        yield unknown_type(key, part, registry)
+    else:
+        yield from argument_findings(key, part, kind, others)
+
+
+# --- Data loaders -----------------------------------------------------------------------------------------------------
+
+_OF_RUNNER = {"dataset", "sampler", "batch_sampler", "collate_fn", "worker_init_fn", "num_batch_per_epoch", "type"}
+
+
+def _loader_findings(key: str, loader: dict) -> Iterator[Finding]:
+    """What PyTorch says of a loader without data, and the parts that mmengine makes for it."""
+    taken = set(inspect.signature(DataLoader.__init__).parameters) - {"self"} | _OF_RUNNER
+    for name in loader:
+        if name not in taken:
+            yield Finding(
+                at(f"{key}.{name}", loader[name]), f"a data loader takes no {name}{did_you_mean(name, taken)}"
+            )
+    for name, least in (("batch_size", 1), ("num_workers", 0)):
+        value = loader.get(name, least)
+        if not is_whole(value) or value < least:
+            yield Finding(at(f"{key}.{name}", value), f"should be a whole number, {least} or more")
+            return
+    if "batch_size" not in loader and "batch_sampler" not in loader:
+        yield Finding(f"{key}.batch_size", "is missing: how many images a batch has")
+    plain = {name: value for name, value in loader.items() if name in taken - _OF_RUNNER}
+    if plain.get("persistent_workers") and not plain.get("num_workers"):
+        yield Finding(f"{key}.persistent_workers=True", "needs num_workers of 1 or more; set it to False with none")
+    elif plain.get("prefetch_factor") is not None and not plain.get("num_workers"):
+        yield Finding(at(f"{key}.prefetch_factor", plain["prefetch_factor"]), "needs num_workers of 1 or more")
+    else:
+        try:
+            DataLoader([0], **plain)  # type: ignore[arg-type]
+        except Exception as error:  # whatever it refuses
+            yield Finding(key, f"PyTorch refuses it: {error}")
+    for name in ("sampler", "batch_sampler"):
+        if name == "sampler" and loader.get(name) is None:
+            yield Finding(f"{key}.sampler", "is missing: dict(type='DefaultSampler', shuffle=...) or 'InfiniteSampler'")
+        elif loader.get(name) is not None:
+            others = ("dataset", "seed", "sampler", "batch_size")
+            yield from _typed(f"{key}.{name}", loader[name], DATA_SAMPLERS, others)
+    for name in ("collate_fn", "worker_init_fn"):
+        if isinstance(loader.get(name), dict) and class_of(loader[name], FUNCTIONS) is None:
+            yield unknown_type(f"{key}.{name}", loader[name], FUNCTIONS)
+
+
+# --- Loops and schedules ----------------------------------------------------------------------------------------------
+
+
+def _loop_of(config: Config, split: str) -> tuple[Callable[..., Any] | None, dict]:
+    """The class of a loop, as the Runner finds it, and its arguments."""
+    settings = dict(config[f"{split}_cfg"])
+    if "type" in settings:
+        return class_of(settings, LOOPS), settings
+    if split != "train":
+        return dict(val=ValLoop, test=TestLoop)[split], settings
+    by_epoch = settings.pop("by_epoch", None)
+    return (EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop) if by_epoch is not None else None, settings
+
+
+def _loop_findings(config: Config, split: str) -> Iterator[Finding]:
+    key, settings = f"{split}_cfg", config[f"{split}_cfg"]
+    kind, arguments = _loop_of(config, split)
+    if split == "train" and ("type" in settings) == ("by_epoch" in settings):
+        yield Finding(
+            key,
+            f"needs one of type='EpochBasedTrainLoop' (or 'IterBasedTrainLoop') and by_epoch=True (or False), has "
+            f"{'both' if 'type' in settings else 'neither'}",
+        )
+        return
+    if kind is None:
+        yield unknown_type(key, settings, LOOPS)
+        return
+    other = {IterBasedTrainLoop: "max_epochs", EpochBasedTrainLoop: "max_iters"}.get(kind)  # type: ignore[arg-type]
+    if other in arguments:
+        loop, by_epoch = ("EpochBased", True) if other == "max_epochs" else ("IterBased", False)
+        told = (
+            f"is of {loop}TrainLoop: set it with by_epoch={by_epoch} in place of type, or with type='{loop}TrainLoop'"
+        )
+        yield Finding(at(f"{key}.{other}", arguments[other]), told)
+    else:
+        yield from argument_findings(key, arguments, kind, ("runner", "dataloader", "evaluator"))
+    for name in ("max_epochs", "max_iters", "val_interval", "val_begin"):
+        value = arguments.get(name)
+        if isinstance(value, str):
+            continue  # told above
+        if name in arguments and not (isinstance(value, int | float) and value == int(value) and value >= 1):
+            yield Finding(at(f"{key}.{name}", value), "should be a whole number, 1 or more")
+    steps = arguments.get("dynamic_intervals")
+    if steps is not None and not (
+        isinstance(steps, list | tuple)
+        and all(isinstance(one, list | tuple) and len(one) == 2 and all(map(is_whole, one)) for one in steps)
+    ):
+        yield Finding(
+            at(f"{key}.dynamic_intervals", steps), "should be a list of pairs: from when on, and the interval"
+        )
+
+
+def _schedule_findings(config: Config) -> Iterator[Finding]:
+    """Schedulers as the Runner makes them, on a parameter of their own, and a few of their steps."""
+    kind, settings = _loop_of(config, "train")
+    iterates = inspect.isclass(kind) and issubclass(kind, IterBasedTrainLoop)
+    length: Any = settings.get("max_iters" if iterates else "max_epochs")
+    schedulers = config.get("param_scheduler")
+    if not is_whole(length) or schedulers is None or (isinstance(schedulers, dict) and "type" not in schedulers):
+        return  # several optimizers have a dict of them
+    listed = isinstance(schedulers, list | tuple)
+    for index, scheduler in enumerate(schedulers if listed else [schedulers]):
+        key = f"param_scheduler.{index}" if listed else "param_scheduler"
+        yield from _scheduler_findings(key, scheduler, length, iterates)
+
+
+def _scheduler_findings(key: str, scheduler: dict, length: int, iterates: bool) -> Iterator[Finding]:
+    if class_of(scheduler, PARAM_SCHEDULERS) is None:
+        yield unknown_type(key, scheduler, PARAM_SCHEDULERS)
+        return
+    by_epoch = scheduler.get("by_epoch", True)
+    unit = "epochs" if by_epoch else "iterations"
+    if by_epoch and iterates and not scheduler.get("convert_to_iter_based"):
+        yield Finding(
+            f"{key}.by_epoch=True",
+            f"training counts iterations, so this {scheduler['type']} would never act. Set by_epoch=False, with "
+            "begin, end and milestones in iterations",
+        )
+        return
+    begin, end = scheduler.get("begin", 0), scheduler.get("end")
+    comparable = by_epoch != iterates and is_whole(begin) and (end is None or isinstance(end, int | float))
+    if comparable and begin >= length:
+        told = (
+            f"begins at {begin}, and training ends after {length} {unit}: it never acts. Leave it out, or train longer"
+        )
+        yield Finding(key, told, fatal=end is None)  # the Runner's default end would come before its begin
+        if end is None:
+            return
+    elif comparable and end is not None and length < end < 1e8:
+        yield Finding(key, f"ends at {end}, and training after {length} {unit}: it is cut off", fatal=False)
+    yield from _stepped(key, dict(scheduler), length if by_epoch != iterates else 10**9)
+
+
+def _stepped(key: str, scheduler: dict, end: int) -> Iterator[Finding]:
+    scheduler = dict(end=end) | scheduler
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    try:
+        built = PARAM_SCHEDULERS.build(
+            copy.deepcopy(scheduler), default_args=dict(optimizer=optimizer, epoch_length=100)
+        )
+        for _ in range(3):
+            optimizer.step()
+            built.step()
+    except Exception as error:  # whatever it refuses
+        yield explain(error, key, scheduler, PARAM_SCHEDULERS).finding
+        return
+    values = [value for group in optimizer.param_groups for value in (group["lr"], group["momentum"])]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        yield Finding(key, f"gives a rate of {values[0]!r} after three steps")
+
+
+# --- Hooks ------------------------------------------------------------------------------------------------------------
+
+_DEFAULT_HOOKS = {
+    *(
+        "runtime_info",
+        "timer",
+        "sampler_seed",
+        "logger",
+        "param_scheduler",
+        "checkpoint",
+        "sync_buffers",
+        "visualization",
+    ),
+}
+
+
+def _hook_findings(config: Config) -> Iterator[Finding]:
+    hooks = [(f"default_hooks.{name}", hook) for name, hook in (config.get("default_hooks") or {}).items()]
+    custom = config.get("custom_hooks") or ()
+    hooks += [(f"custom_hooks.{index}", hook) for index, hook in enumerate(custom)]
+    for key, hook in hooks:
+        name = key.rpartition(".")[2]
+        if hook is None:
+            continue
+        if "type" not in hook and key.startswith("default") and name not in _DEFAULT_HOOKS:
+            yield Finding(key, f"has no type, and is no default hook{did_you_mean(name, sorted(_DEFAULT_HOOKS))}")
+            continue
+        found = list(_typed(key, hook, HOOKS, ("priority",)))
+        kind = class_of(hook, HOOKS)
+        if kind is CheckpointHook:
+            taken = (
+                parameters_of(kind)[0].keys()
+                | parameters_of(Runner.save_checkpoint)[0].keys()
+                | {"priority", "type", "_scope_"}
+            )
+            found += [_not_taken(key, hook, name, taken) for name in hook if name not in taken]
+        yield from found
+        if not found and getattr(kind, "__module__", "").startswith("mmengine.hooks"):
+            yield from _built_hook(key, hook)
+    loop = _loop_of(config, "train")[0] if config.get("train_cfg") else None
+    checkpoint = (config.get("default_hooks") or {}).get("checkpoint") or {}
+    if loop is IterBasedTrainLoop and checkpoint.get("by_epoch", True) and checkpoint.get("interval", -1) != -1:
+        yield Finding(
+            "default_hooks.checkpoint.by_epoch=True",
+            "training counts iterations: only its end is saved. Set by_epoch=False and interval in iterations",
+            fatal=False,
+        )
+
+
+def _not_taken(key: str, hook: dict, argument: str, taken: Collection[str]) -> Finding:
+    """An argument that it would hand on to the Runner when the first checkpoint is saved."""
+    known = did_you_mean(argument, sorted(taken))
+    return Finding(at(f"{key}.{argument}", hook[argument]), f"{hook['type']} takes no {argument}{known}")
+
+
+def _built_hook(key: str, hook: dict) -> Iterator[Finding]:
+    """What building one of mmengine's hooks says, and of those that act every few steps the interval."""
+    arguments = {name: value for name, value in hook.items() if name != "priority"}
+    try:
+        built = HOOKS.build(copy.deepcopy(arguments))
+    except (OSError, ImportError):
+        return  # of packages for profiling
+    except Exception as error:  # whatever it refuses
+        yield explain(error, key, arguments, HOOKS).finding
+        return
+    interval = getattr(built, "interval", 1)
+    if not is_whole(interval) or interval == 0:
+        yield Finding(at(f"{key}.interval", interval), "should be a whole number, not 0")
+
+
+# --- Metrics and classes ----------------------------------------------------------------------------------------------
+
+# What a metric computes, by the argument that chooses; some look at it only when the first evaluation ends.
+_CHOICES = {
+    "IoUMetric": ("iou_metrics", ("mIoU", "mDice", "mFscore")),
+    "CocoMetric": ("metric", ("bbox", "segm", "proposal", "proposal_fast")),
+    "VOCMetric": ("metric", ("recall", "mAP")),
+}
+_IOU = {
+    "mIoU": ("aAcc", "mIoU", "mAcc"),
+    "mDice": ("aAcc", "mDice", "mAcc"),
+    "mFscore": ("aAcc", "mFscore", "mPrecision", "mRecall"),
+}
+_COCO = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+
+
+def _metrics(config: Config, split: str) -> Iterator[tuple[str, dict]]:
+    given = config.get(f"{split}_evaluator")
+    if isinstance(given, dict):
+        metrics = given.get("metrics")
+        if class_of(given, METRICS) is None and metrics is not None:  # an evaluator of its own
+            given, base = (metrics if isinstance(metrics, list | tuple) else [metrics]), f"{split}_evaluator.metrics"
+            yield from ((f"{base}.{index}", metric) for index, metric in enumerate(given))
+        else:
+            yield f"{split}_evaluator", given
+    else:
+        yield from ((f"{split}_evaluator.{index}", metric) for index, metric in enumerate(given or ()))
+
+
+def _metric_findings(config: Config, split: str) -> Iterator[Finding]:
+    scope = config.get("default_scope")
+    for key, metric in _metrics(config, split):
+        yield from _typed(key, metric, METRICS)
+        kind = class_of(metric, METRICS)
+        toolbox = getattr(kind, "__module__", "").partition(".")[0]
+        if scope in _TOOLBOXES and toolbox in _TOOLBOXES and toolbox != scope:
+            yield Finding(
+                f"{key}.type", f"{metric['type']!r} reads the predictions of {toolbox}, and this is for {scope}"
+            )
+        name = getattr(kind, "__name__", "")
+        argument, choices = _CHOICES.get(name, (None, ()))
+        chosen = metric.get(argument) if argument else None
+        for one in _listed(chosen):
+            if chosen is not None and one not in choices:
+                yield Finding(at(f"{key}.{argument}", one), f"none of {', '.join(choices)}")
+        if name == "Accuracy":
+            yield from _topk_findings(f"{key}.topk", metric.get("topk", 1), config)
+    head = config.model.get("head")
+    if isinstance(head, dict) and head.get("cal_acc"):
+        yield from _topk_findings("model.head.topk", head.get("topk", 1), config)
+
+
+def _topk_findings(key: str, topk: Any, config: Config) -> Iterator[Finding]:
+    head = config.model.get("head")
+    classes = head.get("num_classes") if isinstance(head, dict) else None
+    values = _listed(topk)
+    if not values or not all(is_whole(k) and k >= 1 for k in values):
+        yield Finding(at(key, topk), "should be whole numbers, 1 or more")
+    elif is_whole(classes) and max(values) > classes:
+        fit = tuple(k for k in values if k <= classes) or (1,)
+        yield Finding(at(key, topk), f"above the number of classes, model.head.num_classes={classes}; take {fit}")
+
+
+def _names_of(metric: dict) -> set[str] | None:
+    """The names of what a metric gives, without its prefix where it has the usual one; None where not known."""
+    name = getattr(class_of(metric, METRICS), "__name__", "")
+    if name == "IoUMetric":
+        chosen = _listed(metric.get("iou_metrics", "mIoU"))
+        return {one for kind in chosen if isinstance(kind, str) for one in _IOU.get(kind, ())}
+    if name == "CocoMetric" and not metric.get("classwise") and metric.get("metric_items") is None:
+        chosen = list(map(str, _listed(metric.get("metric", "bbox"))))
+        names = {f"{metric.get('prefix') or 'coco'}/{kind}_{item}" for kind in chosen for item in _COCO}
+        return None if any("proposal" in kind for kind in chosen) else names
+    if name == "Accuracy" and isinstance(metric.get("thrs", 0.0), int | float):
+        return {f"{metric.get('prefix') or 'accuracy'}/top{k}" for k in _listed(metric.get("topk", 1))}
+    return None
+
+
+def _listed(value: Any) -> list[Any]:
+    """One value, or several in a list."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _best_findings(config: Config) -> Iterator[Finding]:
+    """Metrics by which hooks choose, and that no evaluator gives: the first evaluation would end the training."""
+    names: set[str] = set()
+    for _, metric in _metrics(config, "val"):
+        given = _names_of(metric) if isinstance(metric, dict) else None
+        if given is None:
+            return
+        names |= (
+            {f"{metric['prefix']}/{one}" for one in given} if metric.get("prefix") and "/" not in min(given) else given
+        )
+    wanted = [
+        (
+            "default_hooks.checkpoint.save_best",
+            ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best"),
+        )
+    ]
+    for index, hook in enumerate(config.get("custom_hooks") or ()):
+        if "EarlyStoppingHook" in str(hook.get("type")):
+            wanted.append((f"custom_hooks.{index}.monitor", hook.get("monitor")))
+    for key, value in wanted:
+        for one in _listed(value):
+            if one in (None, "auto", *names):
+                continue
+            if config.get("val_evaluator") is None:
+                yield Finding(at(key, one), "has no evaluation: val_evaluator is missing")
+            else:
+                yield Finding(at(key, one), f"not what val_evaluator gives{did_you_mean(one, sorted(names))}")
+
+
+def _class_findings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
+    """The number of classes of data sets, as far as the config and their class say it, and of the heads."""
+    for where, head in _heads_with_classes(config):
+        for split in splits:
+            found = _other_number_of_classes(config, split, head["num_classes"])
+            if found is not None:
+                yield Finding(at(f"model.{where}.num_classes", head["num_classes"]), found)
+                break
+
+
+def _other_number_of_classes(config: Config, split: str, number: int) -> str | None:
+    loader = config.get(f"{split}_dataloader") or {}
+    for key, dataset in datasets_in(f"{split}_dataloader.dataset", loader.get("dataset")):
+        kind: Any = class_of(dataset, DATASETS)
+        meta = (getattr(kind, "METAINFO", None) or {}) | (dataset.get("metainfo") or {})
+        classes = meta.get("classes")
+        if isinstance(classes, list | tuple) and "thing_classes" not in meta and len(classes) != number:
+            return f"{key} ({dataset['type']}) has {len(classes)} classes ({first_few(map(str, classes), 3)})"
+    return None
+
+
+def _heads_with_classes(config: Config) -> Iterator[tuple[str, dict]]:
+    """The head with an output for each class of the data: the last of mmseg's. A hook looks at detectors'."""
+    name = {"mmseg": "decode_head", "mmpretrain": "head"}.get(config.get("default_scope"))
+    head = config.model.get(name)
+    last = head[-1] if isinstance(head, list | tuple) and head else head
+    if isinstance(last, dict) and is_whole(last.get("num_classes")):
+        yield (str(name) if last is head else f"{name}.{len(head) - 1}"), last

@@ -1,0 +1,108 @@
+"""Errors of a run that has not taken its first step: told by the key of the config whose part failed.
+
+Values that only computing shows to be wrong (a scale of three numbers, a threshold that is a list) end a run in its
+first step, or in an evaluation. The traceback is kept in a file of the work dir, for those who wrote the part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from mmengine.runner import Runner, TestLoop, ValLoop
+
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+from eyetoy_mm.compat.data_files import DataFileError
+from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.engine.config_places import at, explain, failing_module, was_built
+from eyetoy_mm.engine.config_structure import datasets_in
+from eyetoy_mm.engine.hooks.common import unwrapped
+from eyetoy_mm.errors import UNREADABLE_IMAGE, UserError
+
+# What is not of a config: files, packages, memory, and what is told already.
+_OTHERS = (UserError, CheckpointError, DataFileError, OSError, ImportError, MemoryError, torch.OutOfMemoryError)
+
+
+class Run:
+    """A run whose errors are explained: its Runner, once there is one."""
+
+    def __init__(self) -> None:
+        self.runner: Runner | None = None
+
+
+@contextlib.contextmanager
+def explained_errors(config: Config) -> Iterator[Run]:
+    """Tell errors from building the Runner to the end of the first step, and those of evaluations, in one message.
+
+    Args:
+        config: Of the run.
+
+    Yields:
+        The run, of which the caller sets the ``runner``.
+
+    Raises:
+        UserError: In place of such an error, with the key of the config, and where the traceback is.
+    """
+    run = Run()
+    try:
+        yield run
+    except _OTHERS:
+        raise
+    except Exception as error:  # whatever a part of a toolbox raises
+        origin = _origin(error)
+        if UNREADABLE_IMAGE.search(str(origin)):
+            raise
+        codes = {frame.f_code for frame, _ in traceback.walk_tb(origin.__traceback__)}
+        evaluates = bool(codes & {ValLoop.run.__code__, TestLoop.run.__code__})
+        # Runner.iter would build the loop
+        if run.runner is not None and run.runner.message_hub.runtime_info.get("iter", 0) > 0 and not evaluates:
+            raise
+        path = Path(config.work_dir, "traceback.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)))
+        raise UserError(f"{_explained(origin, config, run.runner, evaluates)}. The traceback is in {path}") from error
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The error that another only adds words to: mmengine adds the hook to errors of type TypeError."""
+    before = error.__cause__ or error.__context__
+    return _origin(before) if before is not None and str(before) in str(error) else error
+
+
+def _explained(error: BaseException, config: Config, runner: Runner | None, evaluates: bool) -> Finding:
+    text = " ".join(str(error).split())
+    text = (
+        f"{type(error).__name__}: {text}" if text else f"it fails {traceback.extract_tb(error.__traceback__)[-1].line}"
+    )
+    stage = "in an evaluation" if evaluates else "in the first step"
+    for key, step in _steps_of_pipelines(config, error):
+        return Finding(key, f"{step['type']} fails on an image: {text}")
+    if was_built(error):
+        return explain(error, "", config._cfg_dict, MODELS).finding
+    module = failing_module(unwrapped(runner), error) if runner is not None else ""
+    part, _, inside = module.partition(".")
+    settings = config.model.get(part)
+    if isinstance(settings, dict):
+        where = f"{settings.get('type')}, at {inside}," if inside else str(settings.get("type"))
+        return Finding(f"model.{part}", f"{where} fails {stage}: {text}")
+    return Finding("the run", f"fails {stage}: {text}")
+
+
+def _steps_of_pipelines(config: Config, error: BaseException) -> Iterator[tuple[str, dict]]:
+    """The steps of pipelines that an error came through, by the arguments and the class of the innermost."""
+    passed = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [type(one).__name__ for one in passed if hasattr(one, "transform")]
+    for split in ("train", "val", "test") if names else ():
+        loader: Any = config.get(f"{split}_dataloader") or {}
+        for key, dataset in datasets_in(f"{split}_dataloader.dataset", loader.get("dataset")):
+            for index, step in enumerate(dataset.get("pipeline") or ()):
+                kind = step.get("type")
+                if (kind if isinstance(kind, str) else getattr(kind, "__name__", "")).split(".")[-1] == names[0]:
+                    given = {name: value for name, value in step.items() if name != "type"}
+                    yield at(f"{key}.pipeline.{index}", given) if given else f"{key}.pipeline.{index}", step

@@ -1,0 +1,210 @@
+"""Configs that are wrong are told by key, value and remedy before anything is built; those that run are left alone."""
+
+import copy
+import random
+from functools import cache
+
+import pytest
+import torch
+from mmengine.config import Config
+
+import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
+from benchmarks.fuzz_configs import check, random_backbone, random_edit, run_backbone
+from benchmarks.trust.configs import CLS, DET, EDITS, SEG
+from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.config_checks import check_config, config_findings
+from eyetoy_mm.engine.config_options import merge_options
+from eyetoy_mm.engine.config_places import nearest
+from eyetoy_mm.engine.config_structure import structure_findings
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import package_file
+
+TOOLBOXES = {SEG: "mmseg", DET: "mmdet", CLS: "mmpretrain"}
+
+
+@cache
+def loaded(name):
+    return load_config(package_file("configs") / f"{name}.py", work_dir="work_dirs/x")
+
+
+def ready(name):
+    pytest.importorskip(TOOLBOXES[name], reason=f"{TOOLBOXES[name]} is not installed")
+    return copy.deepcopy(loaded(name))
+
+
+def told(name, options):
+    """What a user reads."""
+    config = ready(name)
+    with pytest.raises(UserError) as error:
+        merge_options(config, options)
+        check(config)
+    return str(error.value)
+
+
+MESSAGES = {
+    "a size that does not exist": "unknown arch 'demmo'; choose one of shallow, demo",
+    "an argument that the backbone does not take": "model.backbone.frozen_stage=1: EyeToy takes no frozen_stage; did",
+    "channels that the backbone does not have": "model.decode_head.in_channels=[64, 128, 384, 640] should be [32, 64",
+    "text for a number of iterations": "train_cfg.max_iters='many': should be a number, as IterBasedTrainLoop takes it",
+    "a key below a string": "model.decode_head.type is 'UPerHead', which has no keys below it",
+    "a place in what is no list": "model.decode_head is a dict, not a list",
+    "a place beyond a list": "custom_hooks is a list with places 0 to 1",
+    "a misspelt section": "nothing reads a section optim_wraper; did you mean optim_wrapper?",
+    "a misspelt key of a section without a class": "model.test_cfg.rcnn has no score_th; did you mean score_thr?",
+    "a variable of the config file": "data_root='my/data' would change nothing",
+    "a misspelt part of the model": "EncoderDecoder takes no bakbone; did you mean backbone?",
+    "a misspelt head": "model.decode_head.type='UPrHead': no model of that name is registered. Did you mean UPerHead?",
+    "a model without its scope": "Did you mean eyetoy_mm.EyeToy?",
+    "a misspelt norm": "model.decode_head.norm_cfg.type='BNN': no model of that name is registered. Did you mean BN?",
+    "an argument that the norm does not take": "model.decode_head.norm_cfg.epss=0.001: BN takes no epss",
+    "a misspelt loss": "model.head.loss.type='LabelSmothLoss'",
+    "a weight of a loss as text": "model.decode_head.loss_decode.loss_weight='full': should be a number",
+    "no channels": "model.decode_head: UPerHead cannot be built with in_channels=[32, 64, 128, 192]",
+    "too many channels": "model: its weights take",
+    "a misspelt assigner": "model.train_cfg.rpn.assigner.type='MaxIoUAsigner': no task util of that name",
+    "an argument that the assigner does not take": "model.train_cfg.rpn.assigner.pos_iou=0.7: MaxIoUAssigner takes no",
+    "channels of a box head": "model.roi_head: StandardRoIHead, at bbox_head.shared_fcs.0 does not fit",
+    "a learning rate as text": "optim_wrapper.optimizer.lr='fast': should be a number, as AdamW takes it",
+    "a misspelt optimizer": "optim_wrapper.optimizer.type='AdmW'",
+    "a misspelt optimizer section": "OptimWrapper takes no optimizr; did you mean optimizer?",
+    "a batch of one with batch norm over one pixel": "train_dataloader.batch_size=1: model.decode_head (UPerHead",
+    "workers that are kept, and none": "train_dataloader.persistent_workers=True: needs num_workers of 1 or more",
+    "batches fetched ahead, and no workers": "train_dataloader.prefetch_factor=2: needs num_workers of 1 or more",
+    "an argument that a data loader does not take": "a data loader takes no drop_lats; did you mean drop_last?",
+    "a misspelt data set": "train_dataloader.dataset.type='Ade20KDataset'",
+    "an argument that the data set does not take": "did you mean reduce_zero_label?",
+    "a misspelt transform": "train_dataloader.dataset.pipeline.1.type='LoadAnnotation'",
+    "an argument that the transform does not take": "pipeline.0.colour=1: LoadImageFromFile takes no colour",
+    "a pipeline that is no list": "train_dataloader.dataset.pipeline='train_pipeline': should be a list of dicts",
+    "another number of classes": "model.decode_head.num_classes=150: train_dataloader.dataset (BaseSegDataset) has 7",
+    "a top k above the number of classes": "val_evaluator.topk=(1, 50): above the number of classes",
+    "a metric of another toolbox": "reads the predictions of mmdet, and this is for mmseg",
+    "a metric that is not computed": "val_evaluator.iou_metrics='mIou': none of mIoU, mDice, mFscore",
+    "the best by a metric that nobody gives": "save_best='mIOU': not what val_evaluator gives; did you mean mIoU?",
+    "an argument that a checkpoint does not take": "CheckpointHook takes no intervall; did you mean interval?",
+    "a misspelt hook": "custom_hooks.0.type='EMAHok': no hook of that name is registered. Did you mean EMAHook?",
+    "a loop that counts otherwise": "train_cfg.max_iters=800: is of IterBasedTrainLoop",
+    "a misspelt argument of the loop": "IterBasedTrainLoop takes no max_iter; did you mean max_iters?",
+    "a schedule by epochs in a loop of iterations": "param_scheduler.1.by_epoch=True: training counts iterations",
+    "a schedule that begins when training has ended": "param_scheduler.1: begins at 2, and training ends after 2",
+    "a schedule that ends before it begins": "end should be larger than begin, but got begin=0, end=-3",
+    "a level of logging that does not exist": "log_level='LOUD': should be one of DEBUG, INFO",
+    "a misspelt seed": "randomness has no sed; did you mean seed?",
+}
+
+
+@pytest.mark.parametrize("case", MESSAGES)
+def test_the_key_the_value_and_what_would_do(case):
+    assert MESSAGES[case] in told(*EDITS[case])
+
+
+@pytest.mark.parametrize("name", TOOLBOXES)
+def test_a_config_that_runs_is_left_alone(name):
+    config = ready(name)
+    before = copy.deepcopy(config.to_dict())
+    random_state = random.getstate()
+    assert config_findings(config, "train", "val", "test") == []
+    assert config.to_dict() == before and random.getstate() == random_state
+
+
+def test_everything_is_told_at_once_and_what_is_odd_is_not_refused():
+    config = ready(SEG)
+    merge_options(config, {"model.backbone.frozen_stage": 1, "log_level": "LOUD", "model.decode_head.dropout": 0.1})
+    findings = config_findings(config, "train")
+    assert [finding.kind for finding in findings if finding.fatal] == [
+        "model.backbone.frozen_stage=1",
+        "model.decode_head.dropout=0.1",
+        "log_level='LOUD'",
+    ]
+    config = ready(SEG)
+    merge_options(config, {"train_cfg.max_iters": 20})
+    odd = config_findings(config, "train")
+    assert odd and not any(finding.fatal for finding in odd) and "training ends after 20 iterations" in str(odd[-1])
+    check_config(config, "train")
+
+
+def test_a_name_of_another_toolbox_is_found_there():
+    pytest.importorskip("mmdet.models", reason="mmdet is not installed")
+    assert "Did you mean mmdet.RPNHead?" in told(*EDITS["a head of another toolbox"])
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (dict(model="UPerHead"), "model='UPerHead': should be a dict"),
+        (
+            dict(model={}, custom_hooks=dict(type="EMAHook")),
+            "custom_hooks={'type': 'EMAHook'}: should be a list of dicts",
+        ),
+        (dict(model={}, train_dataloader=[1]), "train_dataloader=[1]: should be a dict"),
+        (dict(model={}, train_dataloader=dict(dataset="coco")), "train_dataloader.dataset='coco': should be a dict"),
+        (dict(model={}, val_evaluator=["mIoU"]), "val_evaluator.0='mIoU': should be a dict"),
+        (dict(model={}, default_hooks=dict(timer=3)), "default_hooks.timer=3: should be a dict, or None"),
+        (dict(model=dict(_scope_=3)), "model._scope_=3: should be the name of a toolbox"),
+    ],
+)
+def test_sections_of_another_kind(section, message):
+    assert message in "\n".join(map(str, structure_findings(Config(section))))
+
+
+def test_sections_that_go_together_and_misspelt_ones():
+    config = ready(SEG)
+    config.pop("val_cfg")
+    config.optim_wraper = config.pop("optim_wrapper")
+    text = "\n".join(map(str, config_findings(config, "train")))
+    assert "val_cfg: is missing: val takes val_dataloader, val_cfg, val_evaluator together" in text
+    assert "optim_wraper: nothing reads a section optim_wraper; did you mean optim_wrapper?" in text
+
+
+def test_options_put_a_dict_in_the_place_of_something_else():
+    config = Config(dict(model=dict(backbone=dict(init_cfg=None))))
+    options = {"model.backbone.init_cfg.checkpoint": "x.pth"}
+    with pytest.raises(UserError, match="model.backbone.init_cfg is None, which has no keys below it"):
+        merge_options(config, options)
+    merge_options(config, options | {"model.backbone.init_cfg._delete_": True})
+    assert config.model.backbone.init_cfg == dict(checkpoint="x.pth")
+
+
+def test_a_work_dir_that_cannot_be_made(tmp_path):
+    config = ready(SEG)
+    (tmp_path / "file").touch()
+    config.work_dir = str(tmp_path / "file" / "work")
+    assert f"{tmp_path / 'file'} is a file" in "\n".join(map(str, config_findings(config, "train")))
+
+
+def test_the_nearest_name():
+    assert nearest("crossentropy", ["OhemCrossEntropy", "CrossEntropyLoss"]) == "CrossEntropyLoss"
+    assert nearest("depht", ["depth", "width"]) == "depth" and nearest("x", ["depth"]) is None
+
+
+# --- Random ones: more with benchmarks/fuzz_configs.py ----------------------------------------------------------------
+
+
+def test_random_backbones_run_or_are_refused_by_a_message():
+    pytest.importorskip("mmengine")
+    outcomes = []
+    for number in range(50):
+        kind, arguments = random_backbone(random.Random(f"suite {number}"))
+        torch.manual_seed(number)
+        try:
+            outcomes.append(run_backbone(kind, arguments))
+        except (ValueError, TypeError) as error:
+            assert str(error)
+            outcomes.append("refused")
+    assert outcomes.count("runs") > 5 and outcomes.count("refused") > 10
+
+
+@pytest.mark.parametrize("name", TOOLBOXES)
+def test_random_edits_are_built_or_refused_by_a_message(name):
+    config, outcomes = ready(name), []
+    for number in range(6):
+        edited, what = random_edit(config, random.Random(f"{number}"))
+        try:
+            for finding in config_findings(edited, "train", "val"):
+                assert finding.message
+                outcomes.append(finding.fatal)
+        except UserError:
+            outcomes.append(True)
+        except Exception as error:
+            pytest.fail(f"{what}: {error!r}")
+    assert any(outcomes)
