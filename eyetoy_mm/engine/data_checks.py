@@ -40,7 +40,30 @@ def data_findings(config: Config, *splits: str) -> list[Finding]:
         splits: Which of ``train``, ``val`` and ``test`` will be used.
     """
     findings = [finding for _, dataset in datasets_of(config, splits) for finding in _outside_findings(dataset)]
-    return findings + (detection_findings(config, *splits) if config.get("default_scope") == "mmdet" else [])
+    if config.get("default_scope") == "mmdet":
+        findings += detection_findings(config, *splits)
+    elif config.get("default_scope") == "mmseg":
+        findings += _segmentation_findings(config, *splits)
+    return findings
+
+
+def _segmentation_findings(config: Config, *splits: str) -> list[Finding]:
+    """Of every dataset that mmseg reads from folders; the same one of several splits once."""
+    from mmengine.registry import DefaultScope
+
+    from eyetoy_mm.datasets.segmentation_files import segmentation_findings
+
+    heads = (config.get("model") or {}).get("decode_head") or {}
+    head = heads[-1] if isinstance(heads, list | tuple) else heads
+    by_dataset: dict[str, tuple[list[str], dict]] = {}
+    for split, dataset in datasets_of(config, splits):
+        by_dataset.setdefault(repr(dataset), ([], dataset))[0].append(split)
+    found = []
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        for used, dataset in by_dataset.values():
+            names = ", ".join(dict.fromkeys(used))
+            found += segmentation_findings(names, dataset, head.get("num_classes"), head.get("ignore_index", 255))
+    return found
 
 
 def check_paths(config: Config, *splits: str) -> None:

@@ -1,0 +1,137 @@
+"""Masks and names of segmentation data, as users have them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
+
+pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.segmentation_files import segmentation_findings
+from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.data_checks import check_data
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import package_file
+
+RNG = np.random.default_rng(0)
+SIZE = (6, 8)
+
+
+def labels(*values: int, dtype=np.uint8) -> np.ndarray:
+    mask = RNG.choice(values, SIZE).astype(dtype)
+    mask.flat[: len(values)] = values
+    return mask
+
+
+def write(root: Path, masks: list, suffix: str = ".jpg", mask_suffix: str = ".png") -> dict:
+    """A dataset of two classes, and its config."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for index, mask in enumerate(masks):
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(root / f"images/{index}{suffix}")
+        if mask is not None:
+            (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(
+                root / f"masks/{index}{mask_suffix}"
+            )
+    return dict(
+        type="BaseSegDataset", data_root=str(root), data_prefix=dict(img_path="images", seg_map_path="masks"),
+        metainfo=dict(classes=("sky", "tree")), pipeline=[dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")],
+    )  # fmt: skip
+
+
+def find(dataset: dict, num_classes: int = 2, **settings) -> list[Finding]:
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        return segmentation_findings("train", dataset, num_classes, **settings)
+
+
+def palette(mask: np.ndarray) -> Image.Image:
+    image = Image.fromarray(mask).convert("P")
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    return image
+
+
+GOOD = [labels(0, 1), labels(0, 1, 255), labels(1)]
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        GOOD,
+        [palette(mask) for mask in GOOD],
+        [GOOD[0], labels(255)],  # one that is ignored as a whole
+        [mask.astype(np.uint16) for mask in GOOD],
+    ],
+)
+def test_what_is_right_is_left_alone(masks, tmp_path):
+    assert find(write(tmp_path, masks)) == []
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([labels(0, 255), labels(0, 255)], "one label and ignored: .*hold 0, 255 alone, and 255 is ignored.*Write 1"),
+        ([labels(255), labels(255)], "nothing but ignored: .*in all 2 masks .*the loss would be 0"),
+        ([labels(0, 1), labels(0, 128, 255)], r"labels out of range: .*1 of the 2 .*128 after loading; it has 0 to 1"),
+        ([labels(0, 1, 300, dtype=np.uint16)], "labels beyond 255: .*256 becomes 0"),
+        ([np.zeros((*SIZE, 3), np.uint8)], r"masks in colour: .*3 channels"),
+        ([np.zeros((*SIZE, 4), np.uint8)], r"masks in colour: .*4 channels"),
+        ([labels(0, 1).T], r"sizes of masks: .*0.png is 6 x 8, 0.jpg 8 x 6"),
+        ([labels(0, 1), None], r"masks missing: .*1 of 2 images have no mask.*seg_map_suffix \(now '.png'\)"),
+    ],
+)
+def test_what_is_wrong_is_fatal(masks, message, tmp_path):
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        (finding,) = [finding for finding in find(write(tmp_path, masks)) if finding.fatal]
+    assert re.search(message, str(finding)), str(finding)
+
+
+def test_names(tmp_path):
+    dataset = write(tmp_path, GOOD, suffix=".JPEG")
+    (finding,) = find(dataset)
+    assert finding.fatal and "no image that ends in img_suffix='.jpg'; it has files of .JPEG (3)" in finding.message
+    assert find(dataset | dict(img_suffix=".JPEG")) == []
+    dataset = write(tmp_path / "labels", GOOD, mask_suffix="_labelTrainIds.png")
+    (finding,) = find(dataset)
+    assert finding.fatal and "3 of 3 images have no mask" in finding.message
+    assert find(dataset | dict(seg_map_suffix="_labelTrainIds.png")) == []
+    (tmp_path / "labels/list.txt").write_text("0\n1\nnone\n")
+    (finding,) = find(dataset | dict(ann_file="list.txt", seg_map_suffix="_labelTrainIds.png"))
+    assert finding.fatal and "1 of 3 images are listed" in finding.message and "none.jpg" in str(finding)
+
+
+def test_labels_that_are_odd_are_told(tmp_path):
+    (finding,) = find(write(tmp_path, [labels(1), labels(1)]))
+    assert not finding.fatal and "no label but 1" in finding.message
+
+
+def test_labels_follow_the_config(tmp_path):
+    dataset = write(tmp_path, [labels(0, 1, 2)])
+    assert find(dataset)[0].kind == "labels out of range"
+    assert (
+        find(dataset | dict(reduce_zero_label=True, pipeline=[dict(type="LoadAnnotations", reduce_zero_label=True)]))
+        == []
+    )
+    assert find(dataset, ignore_index=2) == []
+
+
+def test_a_run_is_refused_before_it_starts(tmp_path):
+    dataset = write(tmp_path, [labels(0, 255)] * 2)
+    loader = dict(dataset=dataset)
+    config = Config(dict(default_scope="mmseg", model=dict(decode_head=[dict(), dict(num_classes=2)]),
+                         train_dataloader=loader, val_dataloader=loader))  # fmt: skip
+    with pytest.raises(UserError, match="train, val: .*Write 1"):
+        check_data(config, "train", "val")
+
+
+@pytest.mark.parametrize("name", ["upernet_eyetoy-demo_sample", "upernet_nat-demo_sample"])
+def test_the_samples_are_fine(name):
+    config = load_config(package_file("configs") / "sample" / f"{name}.py", data_root=str(package_file("data/sample")))
+    check_data(config, "train", "val")
