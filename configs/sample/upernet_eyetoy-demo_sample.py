@@ -19,9 +19,5 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=800, val_interval=200)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200, max_keep_ckpts=2, save_best="mIoU"))
-custom_hooks = [
-    dict(type="eyetoy_mm.CheckSegLabelsHook"),
-    dict(type="eyetoy_mm.StopOnNonFiniteHook"),
-    dict(type="eyetoy_mm.EvaluateUntrainedHook"),
-]
+custom_hooks = [*_base_.custom_hooks, dict(type="eyetoy_mm.EvaluateUntrainedHook")]
 randomness = dict(seed=0)

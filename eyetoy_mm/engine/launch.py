@@ -50,11 +50,11 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         if "auto_scale_lr" not in config:
             raise UserError(f"{config.filename} has no auto_scale_lr=dict(base_batch_size=...) to scale from")
         config.auto_scale_lr.enable = True
+    check_last_checkpoint(config, resume)
     check_config(config, "train", "val")
     check_exists(config.get("load_from"))
     check_exists(resume if resume != "auto" else None)
     may_stay = names_that_may_stay(config)
-    check_last_checkpoint(config, resume)
     check_data(config, "train", "val")
     guard_images(config)
     add_guards(config)

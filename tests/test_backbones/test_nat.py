@@ -296,7 +296,7 @@ def test_layer_depth_ascends_from_stem_to_head(cls):
         (dict(kernel_size=0), "kernel_size must be at least 1, got 0"),
         (dict(kernel_size=8), "kernel_size must be odd.* got 8"),
         (dict(mlp_ratio=2.5), "mlp_ratio must be a whole number, got 2.5"),
-        (dict(layer_scale=-1.0), "layer_scale must be a number of at least 0, got -1.0"),
+        (dict(layer_scale=-1.0), "layer_scale must be a finite number of at least 0, got -1.0"),
         (dict(dilations="coco"), "unknown dilations 'coco' of NAT; it has none by name"),
         (dict(dilations=[[1], [1], [1], [1]]), r"one number per block .* got \[\[1\], \[1\]"),
         (dict(dilations=[[1], [1, 0], [1], [1]]), "dilations must be at least 1, got 0"),
@@ -326,7 +326,7 @@ def test_layer_depth_ascends_from_stem_to_head(cls):
         (dict(depths=3), r"one entry per stage, got 3 and"),
         (dict(embed_dims="8"), "embed_dims must be a whole number, got '8'"),
         (dict(kernel_size=3.0), "kernel_size must be a whole number, got 3.0"),
-        (dict(layer_scale="1"), "layer_scale must be a number of at least 0, got '1'"),
+        (dict(layer_scale="1"), "layer_scale must be a finite number of at least 0, got '1'"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

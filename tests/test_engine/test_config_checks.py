@@ -48,7 +48,7 @@ MESSAGES = {
     "text for a number of iterations": "train_cfg.max_iters='many': should be a number, as IterBasedTrainLoop takes it",
     "a key below a string": "model.decode_head.type is 'UPerHead', which has no keys below it",
     "a place in what is no list": "model.decode_head is a dict, not a list",
-    "a place beyond a list": "custom_hooks is a list with places 0 to 1",
+    "a place beyond a list": "custom_hooks is a list with places 0 to 2",
     "a misspelt section": "nothing reads a section optim_wraper; did you mean optim_wrapper?",
     "a misspelt key of a section without a class": "model.test_cfg.rcnn has no score_th; did you mean score_thr?",
     "a variable of the config file": "data_root='my/data' would change nothing",

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from eyetoy_mm.engine.hooks.common import check_same, unwrapped
+from eyetoy_mm.engine.hooks.common import check_same, name_of, unwrapped
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import HOOKS
 
@@ -70,7 +70,7 @@ class CheckClsLabelsHook(Hook):
         classes = getattr(dataloader.dataset, "metainfo", {}).get("classes") or ()
         if classes and len(classes) != num_classes:
             raise UserError(
-                f"the model has num_classes={num_classes}, but {type(dataloader.dataset).__name__} has {len(classes)} "
+                f"the model has num_classes={num_classes}, but {name_of(dataloader.dataset)} has {len(classes)} "
                 f"classes ({classes[0]}, ..., {classes[-1]}). Set num_classes={len(classes)} in model.head and "
                 "data_preprocessor, or check the class folders"
             )

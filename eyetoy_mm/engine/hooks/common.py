@@ -16,6 +16,13 @@ def unwrapped(runner: Runner) -> Any:  # a module; types of its attributes are n
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
+def name_of(dataset: Any) -> str:
+    """The class of a dataset, out of wrappers: what a config names."""
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return type(dataset).__name__
+
+
 def check_same(train: Sequence[str], val: Sequence[str], advice: str) -> None:
     """Refuse classes that differ in training and validation; as many in both, or none where they have no names."""
     for label, (first, second) in enumerate(zip(train, val)):

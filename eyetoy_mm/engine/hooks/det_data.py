@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from eyetoy_mm.engine.hooks.common import check_same, samples_of, unwrapped
+from eyetoy_mm.engine.hooks.common import check_same, name_of, samples_of, unwrapped
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import HOOKS
 
@@ -80,7 +80,7 @@ class CheckDetDataHook(Hook):
         wrong = [f"model.{name} has num_classes={count}" for name, count in heads.items() if count != len(classes)]
         if classes and wrong:
             raise UserError(
-                f"{', '.join(wrong)}, but {type(dataloader.dataset).__name__} has {len(classes)} classes "
+                f"{', '.join(wrong)}, but {name_of(dataloader.dataset)} has {len(classes)} classes "
                 f"({classes[0]}, ..., {classes[-1]}). Set num_classes={len(classes)} in each, or check "
                 "metainfo=dict(classes=(...)) of the dataset"
             )
