@@ -174,9 +174,12 @@ def _look_at(
     if raw[-1] > 255:
         message = "hold numbers above 255, and 8 bits are loaded: 256 becomes 0. Number the classes below 255"
         return ("labels beyond 255", message), raw, None
-    with Image.open(item["img_path"]) as image:
-        size, turned = image.size, image.getexif().get(0x0112, 1) >= 5
     height, width = pixels.shape[:2]
+    try:
+        with Image.open(item["img_path"]) as image:
+            size, turned = image.size, image.getexif().get(0x0112, 1) >= 5
+    except OSError:  # no image: told by what loads it
+        size, turned = (width, height), False
     if (width, height) != size and not (turned and (height, width) == size):
         mask, image_file = Path(item["seg_map_path"]).name, Path(item["img_path"]).name
         example = f"{mask} is {width} x {height}, {image_file} {size[0]} x {size[1]}"

@@ -173,7 +173,7 @@ def check_dataset(
     report, loaders = Report(), list[Loader]()
     report.unit = {"mmdet": "boxes", "mmseg": "pixels"}.get(config.get("default_scope", ""), "images")
     splits = [split for split in splits if _is_there(config, split, report)]
-    report.findings += [("", finding) for finding in data_findings(config, *splits)]
+    report.findings += [("", finding) for finding in data_findings(config, *splits, masks=False)]
     parts = [part for split in splits for part in _open_split(config, split, loaders, report)]
     tasks = list(dict.fromkeys(entry.task for part in parts for entry in part.entries if entry.task is not None))
     found = dict(zip(tasks, track(_look_at_all(tasks, loaders, jobs), len(tasks))))

@@ -32,22 +32,23 @@ def check_data(config: Config, *splits: str) -> None:
     tell(data_findings(config, *splits))
 
 
-def data_findings(config: Config, *splits: str) -> list[Finding]:
+def data_findings(config: Config, *splits: str, masks: bool = True) -> list[Finding]:
     """What is wrong with the annotations of the datasets, as far as it can be told without opening images.
 
     Args:
         config: The config; its files are there.
         splits: Which of ``train``, ``val`` and ``test`` will be used.
+        masks: Open some of the masks, too.
     """
     findings = [finding for _, dataset in datasets_of(config, splits) for finding in _outside_findings(dataset)]
     if config.get("default_scope") == "mmdet":
         findings += detection_findings(config, *splits)
     elif config.get("default_scope") == "mmseg":
-        findings += _segmentation_findings(config, *splits)
+        findings += _segmentation_findings(config, *splits, masks=masks)
     return findings
 
 
-def _segmentation_findings(config: Config, *splits: str) -> list[Finding]:
+def _segmentation_findings(config: Config, *splits: str, masks: bool) -> list[Finding]:
     """Of every dataset that mmseg reads from folders; the same one of several splits once."""
     from mmengine.registry import DefaultScope
 
@@ -62,7 +63,8 @@ def _segmentation_findings(config: Config, *splits: str) -> list[Finding]:
     with DefaultScope.overwrite_default_scope("mmseg"):
         for used, dataset in by_dataset.values():
             names = ", ".join(dict.fromkeys(used))
-            found += segmentation_findings(names, dataset, head.get("num_classes"), head.get("ignore_index", 255))
+            rules = (head.get("num_classes"), head.get("ignore_index", 255))
+            found += segmentation_findings(names, dataset, *rules, **({} if masks else dict(sample=0)))
     return found
 
 
