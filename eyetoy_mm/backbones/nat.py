@@ -48,7 +48,7 @@ class BiasedNA(nn.Module):
         super().__init__()
         self.num_heads, self.kernel_size, self.dilation, self.padding = num_heads, kernel_size, dilation, padding
         self.qkv = nn.Linear(channels, 3 * channels)
-        self.rpb = nn.Parameter(self.qkv.weight.new_empty(num_heads, 2 * kernel_size - 1, 2 * kernel_size - 1))
+        self.rpb = nn.Parameter(self.qkv.weight.new_zeros(num_heads, 2 * kernel_size - 1, 2 * kernel_size - 1))
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
