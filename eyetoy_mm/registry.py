@@ -1,5 +1,7 @@
 """The scope ``eyetoy_mm`` in mmengine's registries; mmengine imports this file when it meets ``type='eyetoy_mm.X'``."""
 
+from typing import Any
+
 try:
     from mmengine.registry import DATASETS as MMENGINE_DATASETS
     from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -29,3 +31,13 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope="eyetoy_mm",
     locations=["eyetoy_mm.engine.optim"],
 )
+
+
+def type_name(part: Any) -> str:
+    """Name of the class that a dict is built from, without scope or module; empty where it names none.
+
+    It is a text in most configs, and the class in mmengine's pure Python ones.
+    """
+    kind = part.get("type") if isinstance(part, dict) else None
+    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+    return name.rpartition(".")[2]

@@ -26,6 +26,7 @@ from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
+from eyetoy_mm.registry import type_name
 
 _COMPARED = 20_000  # masks that boxes are compared with, taken evenly, where only boxes are used
 _SETTING = "metainfo=dict(classes=(...)) of the dataset"
@@ -268,8 +269,7 @@ def _steps(dataset: dict) -> list[dict]:
 def _filtered(boxes: Boxes, dataset: dict) -> dict[str, np.ndarray]:
     """What ``FilterAnnotations`` drops where it comes before any step that changes sizes."""
     for step in _steps(dataset):
-        name = step.get("type") if isinstance(step.get("type"), str) else getattr(step.get("type"), "__name__", "")
-        name = str(name).rpartition(".")[2]
+        name = type_name(step)
         if name == "FilterAnnotations" and step.get("by_box", True):
             least = step.get("min_gt_bbox_wh", (1, 1))
             return {f"of at most {least[0]} x {least[1]} pixels (FilterAnnotations)": _at_most(boxes, least)}

@@ -14,12 +14,13 @@ from mmengine.utils import get_installed_path
 from eyetoy_mm.datasets.findings import refuse_fatal
 from eyetoy_mm.engine.channels import match_channels
 from eyetoy_mm.engine.config_options import merge_options
-from eyetoy_mm.engine.config_parts import datasets_of, evaluators_of, type_name
+from eyetoy_mm.engine.config_parts import datasets_of, evaluators_of
 from eyetoy_mm.engine.config_structure import structure_findings
 from eyetoy_mm.engine.photo_rules import apply_image_orientation
 from eyetoy_mm.engine.preprocessing import unify_preprocessing
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import join, package_file
+from eyetoy_mm.registry import type_name
 
 _SYNC_NORMS = ("SyncBN", "SyncBatchNorm")
 _INSTALL = "pip install 'eyetoy-mm[lite]' (README.md says how with mmcv's compiled operators)"

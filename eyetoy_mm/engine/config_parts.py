@@ -1,21 +1,10 @@
-"""Parts of a config that many look for: what is built from a dict, the datasets and the metrics of each split."""
+"""Parts of a config that many look for: the datasets and the metrics of each split."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from mmengine.config import Config
-
-
-def type_name(part: Any) -> str:
-    """Name of the class that a dict is built from, without scope or module; empty where it names none.
-
-    It is a text in most configs, and the class in mmengine's pure Python ones.
-    """
-    kind = part.get("type") if isinstance(part, dict) else None
-    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-    return name.rpartition(".")[2]
 
 
 def datasets_of(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:

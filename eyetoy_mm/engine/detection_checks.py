@@ -16,6 +16,7 @@ from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.voc_files import voc_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.paths import join
+from eyetoy_mm.registry import type_name
 
 
 class _Use(NamedTuple):
@@ -112,7 +113,7 @@ def _evaluator_findings(
     found: dict[str, tuple[dict, _Use, list[str]]] = {}
     for split, evaluator in evaluators_of(config, splits):
         use = next((use for use in uses if use.split == split and use.check is coco_findings), None)
-        if use and evaluator.get("ann_file") and _is_coco_metric(evaluator.get("type")):
+        if use and evaluator.get("ann_file") and type_name(evaluator) == "CocoMetric":
             key = repr((evaluator, use.path, tuple(use.classes)))
             found.setdefault(key, (evaluator, use, []))[2].append(split)
     return [
@@ -138,8 +139,3 @@ def _merged(findings: list[Finding]) -> list[Finding]:
         names = ", ".join(dict.fromkeys(", ".join(splits).split(", ")))
         merged.append(replace(group[0], message=message.replace(" () ", f" ({names}) ", 1)))
     return merged
-
-
-def _is_coco_metric(kind: Any) -> bool:
-    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-    return name.rpartition(".")[2] == "CocoMetric"

@@ -25,7 +25,6 @@ from mmengine.structures import BaseDataElement
 
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.config_checks import check_config
-from eyetoy_mm.engine.config_parts import type_name
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.inference import open_predictor
 from eyetoy_mm.engine.photo_rules import guard_images
@@ -33,6 +32,7 @@ from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.sample_annotations import write_instances, write_panoptic
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
+from eyetoy_mm.registry import type_name
 from eyetoy_mm.tables import markdown_table
 
 CONFIGS = package_file("configs")

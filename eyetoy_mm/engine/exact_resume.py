@@ -23,7 +23,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
 from eyetoy_mm.engine.hooks.seed_iterations import seed_all
-from eyetoy_mm.registry import LOOPS
+from eyetoy_mm.registry import LOOPS, type_name
 
 
 class Position(int):
@@ -207,8 +207,7 @@ def go_on_exactly(config: Config) -> None:
     """Have a config's training go on exactly where it is interrupted; loops of other kinds stay as they are."""
     loop = config.train_cfg
     by_epoch = "EpochBasedTrainLoop" if loop.get("by_epoch", True) else "IterBasedTrainLoop"
-    kind = loop.get("type", by_epoch)
-    name = (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
+    name = type_name(loop) or by_epoch
     if name in ("EpochBasedTrainLoop", "IterBasedTrainLoop"):
         loop.pop("by_epoch", None)
         loop["type"] = f"eyetoy_mm.Exact{name}"

@@ -24,6 +24,7 @@ from eyetoy_mm.engine.config_places import at, explain, failing_module, was_buil
 from eyetoy_mm.engine.config_structure import datasets_in
 from eyetoy_mm.engine.hooks.common import unwrapped
 from eyetoy_mm.errors import UNREADABLE_IMAGE, UserError
+from eyetoy_mm.registry import type_name
 
 # What is not of a config: files, packages, memory, and what is told already.
 _OTHERS = (UserError, CheckpointError, DataFileError, OSError, ImportError, MemoryError, torch.OutOfMemoryError)
@@ -102,7 +103,6 @@ def _steps_of_pipelines(config: Config, error: BaseException) -> Iterator[tuple[
         loader: Any = config.get(f"{split}_dataloader") or {}
         for key, dataset in datasets_in(f"{split}_dataloader.dataset", loader.get("dataset")):
             for index, step in enumerate(dataset.get("pipeline") or ()):
-                kind = step.get("type")
-                if (kind if isinstance(kind, str) else getattr(kind, "__name__", "")).split(".")[-1] == names[0]:
+                if type_name(step) == names[0]:
                     given = {name: value for name, value in step.items() if name != "type"}
                     yield at(f"{key}.pipeline.{index}", given) if given else f"{key}.pipeline.{index}", step

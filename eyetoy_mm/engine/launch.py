@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmengine.config import Config
-from mmengine.hooks import Hook, PrepareTTAHook
+from mmengine.hooks import PrepareTTAHook
 
 from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_checkpoint
@@ -26,12 +26,9 @@ from eyetoy_mm.engine.resume import choose_start
 from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.registry import type_name
 
-DATA_HOOKS = {
-    "mmseg": ("CheckSegLabelsHook",),
-    "mmdet": ("CheckDetDataHook",),
-    "mmpretrain": ("CheckClsLabelsHook",),
-}
+DATA_HOOKS = {"mmseg": "CheckSegLabelsHook", "mmdet": "CheckDetDataHook", "mmpretrain": "CheckClsLabelsHook"}
 
 
 def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False, force: bool = False) -> None:
@@ -81,16 +78,11 @@ def add_guards(config: Config) -> None:
 
     One looks at losses, gradients and weights, one at the data of the toolbox.
     """
-    present = {_name(hook) for hook in config.get("custom_hooks") or ()}
-    wanted = [*DATA_HOOKS.get(config.get("default_scope"), ()), "StopOnNonFiniteHook"]
-    missing = [dict(type=f"eyetoy_mm.{name}") for name in wanted if name not in present]
-    config.custom_hooks = [*(config.get("custom_hooks") or ()), *missing]
-
-
-def _name(hook: Hook | dict) -> str:
-    """Name of the class of a hook, or of a config of one."""
-    kind = hook["type"] if isinstance(hook, dict) else type(hook)
-    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
+    hooks = config.get("custom_hooks") or ()
+    present = {type_name(hook) or type(hook).__name__ for hook in hooks}  # of a dict, or built
+    wanted = (DATA_HOOKS.get(config.get("default_scope")), "StopOnNonFiniteHook")
+    missing = [dict(type=f"eyetoy_mm.{name}") for name in wanted if name and name not in present]
+    config.custom_hooks = [*hooks, *missing]
 
 
 def evaluate(

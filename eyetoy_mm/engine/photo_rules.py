@@ -14,6 +14,7 @@ from mmengine.config import Config
 from eyetoy_mm.datasets.image_files import check_rule
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.registry import type_name
 
 _IGNORE = "_ignore_orientation"
 _LOADERS = ("LoadImageFromFile", "LoadImageFromNDArray", "InferencerLoader")
@@ -60,10 +61,8 @@ def guard_images(config: Config) -> None:
 
 def _loading_steps(node: Any) -> Iterator[dict]:
     """Every step below ``node`` that loads an image, by its name or class."""
-    if isinstance(node, dict):
-        kind = node.get("type")
-        if (kind if isinstance(kind, str) else getattr(kind, "__name__", "")).rpartition(".")[-1] in _LOADERS:
-            yield node
+    if type_name(node) in _LOADERS:
+        yield node
     inner = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
     for value in inner:
         yield from _loading_steps(value)

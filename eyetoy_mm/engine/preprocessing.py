@@ -21,9 +21,10 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import TRANSFORMS
 
 from eyetoy_mm.compat.image_sizes import ImageTooLargeError
-from eyetoy_mm.engine.config_parts import datasets_of, type_name
+from eyetoy_mm.engine.config_parts import datasets_of
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address
+from eyetoy_mm.registry import type_name
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of red, green, blue
 _CHANNELS = {"color": 3, "color_ignore_orientation": 3, "grayscale": 1}  # by color_type

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate, pseudo_collate
 from mmengine.structures import InstanceData, PixelData
 
-from eyetoy_mm.engine.config_parts import type_name
+from eyetoy_mm.registry import type_name
 
 Sample = dict[str, Any]
 BATCH = 2
