@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
@@ -94,9 +95,7 @@ def wrap_import(fullname: str, wrapper: ImportWrapper, owner: Function | None = 
         wrapper: What is called. `execute` is the module's own, or an earlier wrapper of another function.
         owner: The function whose wrapper this is, for which a second call replaces the first; `wrapper` when None.
     """
-    owner = wrapper if owner is None else owner
-    owner = owner.func if isinstance(owner, functools.partial) else owner
-    _WRAPPERS.wrappers.setdefault(fullname, {})[f"{owner.__module__}.{owner.__qualname__}"] = wrapper
+    _WRAPPERS.wrappers.setdefault(fullname, {})[_name(wrapper if owner is None else owner)] = wrapper
     if _WRAPPERS not in sys.meta_path:
         sys.meta_path.insert(0, _WRAPPERS)  # type: ignore[arg-type]
 
@@ -124,12 +123,39 @@ def replace_function(module: ModuleType, name: str, wrapper: Callable[[Function]
         wrapper: Takes the function, and returns the one that replaces it.
     """
     original = vars(module)[name]
-    named = wrapper.func if isinstance(wrapper, functools.partial) else wrapper
-    owner, owners = f"{named.__module__}.{named.__qualname__}", getattr(original, "_replaced_by", ())
-    if owner in owners:
+    if _name(wrapper) in getattr(original, "_replaced_by", ()):
         return
-    replacement = functools.wraps(original)(wrapper(original))
-    replacement._replaced_by = (*owners, owner)  # type: ignore[attr-defined]
+    replacement = _replacement(original, wrapper)
     for other in list(sys.modules.values()):
         if getattr(other, "__dict__", {}).get(name) is original:
             vars(other)[name] = replacement
+
+
+def replace_method(cls: type, name: str, wrapper: Callable[[Function], Function]) -> None:
+    """Puts `wrapper(function)` in the place of a method, be it static or of the class; a second call changes nothing.
+
+    Several traps may replace one method: each is found by its wrapper. A class that inherits the method gets its own.
+
+    Args:
+        cls: The class.
+        name: Of the method.
+        wrapper: Takes the function, and returns the one that replaces it.
+    """
+    found = inspect.getattr_static(cls, name)
+    kind = type(found) if isinstance(found, (staticmethod, classmethod)) else None
+    original = found if kind is None else found.__func__
+    if name in vars(cls) and _name(wrapper) in getattr(original, "_replaced_by", ()):
+        return
+    replacement = _replacement(original, wrapper)
+    setattr(cls, name, replacement if kind is None else kind(replacement))
+
+
+def _replacement(original: Function, wrapper: Callable[[Function], Function]) -> Function:
+    replacement = functools.wraps(original)(wrapper(original))
+    replacement._replaced_by = (*getattr(original, "_replaced_by", ()), _name(wrapper))  # type: ignore[attr-defined]
+    return replacement
+
+
+def _name(function: Function) -> str:
+    function = function.func if isinstance(function, functools.partial) else function
+    return f"{function.__module__}.{function.__qualname__}"

@@ -20,7 +20,6 @@ Delete this file when the supported OpenMMLab packages do the same.
 
 from __future__ import annotations
 
-import functools
 import io
 import pickle
 import types
@@ -33,7 +32,7 @@ from types import ModuleType
 from typing import Any
 
 from eyetoy_mm.compat import plain_python
-from eyetoy_mm.compat._import_hooks import after_import, replace_function
+from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 
 __all__ = ["DataFileError", "PlainUnpickler", "apply", "needed"]
 
@@ -243,24 +242,23 @@ _FOREIGN: ContextVar[bool] = ContextVar("foreign", default=False)
 
 def _evaluate_texts(module: ModuleType) -> None:
     cls: Any = module.Config
-    original = cls.__dict__["fromstring"].__func__
-    if hasattr(original, "__wrapped__"):
-        return
 
-    @functools.wraps(original)
-    def fromstring(cfg_str: str, file_format: str) -> Any:
-        if not _FOREIGN.get() or file_format != ".py":
-            return original(cfg_str, file_format)
-        name = "the config in the checkpoint"
-        try:
-            return cls(plain_python.evaluate(plain_python.parse(cfg_str, name), name))
-        except ValueError as error:
-            raise DataFileError(
-                f"{error}. mmengine would run this text, and writes plain values alone: it was not run. Give the "
-                "config as a file beside the weights"
-            ) from error
+    def wrapper(original: Function) -> Function:
+        def fromstring(cfg_str: str, file_format: str) -> Any:
+            if not _FOREIGN.get() or file_format != ".py":
+                return original(cfg_str, file_format)
+            name = "the config in the checkpoint"
+            try:
+                return cls(plain_python.evaluate(plain_python.parse(cfg_str, name), name))
+            except ValueError as error:
+                raise DataFileError(
+                    f"{error}. mmengine would run this text, and writes plain values alone: it was not run. Give the "
+                    "config as a file beside the weights"
+                ) from error
 
-    cls.fromstring = staticmethod(fromstring)
+        return fromstring
+
+    replace_method(cls, "fromstring", wrapper)
 
 
 @contextmanager
@@ -274,13 +272,12 @@ def _foreign_texts() -> Iterator[None]:
 
 def _texts_are_foreign(cls: Any, name: str) -> None:
     """While this method runs, texts of configs are from a checkpoint."""
-    method = getattr(cls, name)
-    if hasattr(method, "__wrapped__"):
-        return
 
-    @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with _foreign_texts():
-            return method(*args, **kwargs)
+    def wrapper(method: Function) -> Function:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with _foreign_texts():
+                return method(*args, **kwargs)
 
-    setattr(cls, name, run)
+        return run
+
+    replace_method(cls, name, wrapper)

@@ -20,7 +20,6 @@ its configs are for another's scope.
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import os
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from eyetoy_mm.compat._import_hooks import after_import, replace_function
+from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 
 _PACKAGE = "eyetoy_mm"
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")  # what mmengine reads
@@ -75,16 +74,14 @@ def _take_any_name(original: Callable[[str], tuple[str, str]]) -> Callable[[str]
 
 
 def _leave_scope(config: ModuleType) -> None:
-    original = config.Config._get_cfg_path
-    if hasattr(original, "__wrapped__"):
-        return
+    def wrapper(original: Function) -> Function:
+        def _get_cfg_path(*args: Any, **kwargs: Any) -> tuple[str, str | None]:
+            path, scope = original(*args, **kwargs)
+            return path, None if scope == _PACKAGE else scope
 
-    @functools.wraps(original)
-    def _get_cfg_path(*args: Any, **kwargs: Any) -> tuple[str, str | None]:
-        path, scope = original(*args, **kwargs)
-        return path, None if scope == _PACKAGE else scope
+        return _get_cfg_path
 
-    config.Config._get_cfg_path = staticmethod(_get_cfg_path)
+    replace_method(config.Config, "_get_cfg_path", wrapper)
 
 
 def _ask_importlib(package_utils: ModuleType) -> None:

@@ -13,7 +13,6 @@ Delete this file when the supported mmcv has a limit.
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import sys
@@ -23,7 +22,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from eyetoy_mm.compat._import_hooks import after_import, replace_function
+from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 from eyetoy_mm.compat.data_files import DataFileError
 
 __all__ = ["ImageTooLargeError", "apply", "needed"]
@@ -112,17 +111,15 @@ def _name_the_file(imread: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _name_in_transforms(module: ModuleType) -> None:
-    call = module.BaseTransform.__call__
-    if hasattr(call, "__wrapped__"):
-        return
+    def wrapper(call: Function) -> Function:
+        def __call__(self: Any, results: Any) -> Any:
+            try:
+                return call(self, results)
+            except ImageTooLargeError as error:
+                # The image first, then its mask.
+                path = results.get("seg_map_path" if "img" in results else "img_path")
+                raise ImageTooLargeError(f"{path}: {error}") from error
 
-    @functools.wraps(call)
-    def __call__(self: Any, results: Any) -> Any:
-        try:
-            return call(self, results)
-        except ImageTooLargeError as error:
-            # The image first, then its mask.
-            path = results.get("seg_map_path" if "img" in results else "img_path")
-            raise ImageTooLargeError(f"{path}: {error}") from error
+        return __call__
 
-    module.BaseTransform.__call__ = __call__
+    replace_method(module.BaseTransform, "__call__", wrapper)

@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from eyetoy_mm.compat._import_hooks import after_import, replace_function
+from eyetoy_mm.compat._import_hooks import after_import, replace_function, replace_method
 
 _INFERENCERS = {"mmdet.apis.det_inferencer": "DetInferencer", "mmseg.apis.mmseg_inferencer": "MMSegInferencer"}
 _READERS = {
@@ -52,9 +52,7 @@ def apply() -> None:
 
 
 def _replace_method(cls: str, name: str, wrapper: Callable[..., Any], module: ModuleType) -> None:
-    original = getattr(vars(module)[cls], name)
-    if not hasattr(vars(vars(module)[cls]).get(name), "__wrapped__"):  # of its own: other traps are in its bases
-        setattr(vars(module)[cls], name, functools.wraps(original)(wrapper(original)))
+    replace_method(vars(module)[cls], name, wrapper)
 
 
 # --- Models of mmdet and mmseg --------------------------------------------------------------------------------------

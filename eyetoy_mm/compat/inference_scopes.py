@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function
+from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 
 
 def needed() -> bool:
@@ -37,13 +37,10 @@ def _wrap(name: str, scope: str, module: ModuleType) -> None:
 
 
 def _wrap_inferencers(base: ModuleType) -> None:
-    build = base.BaseInferencer.__init__
-    if not hasattr(build, "__wrapped__"):
-        base.BaseInferencer.__init__ = _in_scope("mmpretrain", build)
+    replace_method(base.BaseInferencer, "__init__", functools.partial(_in_scope, "mmpretrain"))
 
 
 def _in_scope(scope: str, function: Function) -> Function:
-    @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         from mmengine.registry import DefaultScope
 

@@ -15,12 +15,11 @@ Delete this file when the supported mmsegmentation mends both.
 
 from __future__ import annotations
 
-import functools
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function
+from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 
 
 def needed() -> bool:
@@ -36,18 +35,15 @@ def apply() -> None:
 
 
 def _take_any_layout(visualization: ModuleType) -> None:
-    visualizer = visualization.SegLocalVisualizer
-    original = visualizer._draw_sem_seg
-    if hasattr(original, "__wrapped__"):
-        return
+    def wrapper(original: Function) -> Function:
+        def _draw_sem_seg(self: Any, image: Any, *args: Any, **kwargs: Any) -> Any:
+            import numpy as np
 
-    @functools.wraps(original)
-    def _draw_sem_seg(self: Any, image: Any, *args: Any, **kwargs: Any) -> Any:
-        import numpy as np
+            return original(self, np.ascontiguousarray(image), *args, **kwargs)
 
-        return original(self, np.ascontiguousarray(image), *args, **kwargs)
+        return _draw_sem_seg
 
-    visualizer._draw_sem_seg = _draw_sem_seg
+    replace_method(visualization.SegLocalVisualizer, "_draw_sem_seg", wrapper)
 
 
 def _take_shape_and_inputs(analysis: ModuleType) -> None:

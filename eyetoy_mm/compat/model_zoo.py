@@ -28,7 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from eyetoy_mm.compat._import_hooks import after_import, replace_function
+from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 
 _NAME = "eyetoy_mm::"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -70,37 +70,36 @@ def _toolbox(results: Iterable[Mapping[str, Any]] | None) -> str | None:
 
 def _extend_inferencers(infer: ModuleType) -> None:
     base = infer.BaseInferencer
-    original = base._get_models_from_metafile
-    if hasattr(original, "__wrapped__"):
-        return
 
-    @functools.wraps(original)
-    def _get_models_from_metafile(dir: str) -> Iterator[dict[str, Any]]:
-        for entry in original(dir):
-            yield {"Weights": None, **entry}
-        here = [name for name in set(_TOOLBOXES.values()) & set(sys.modules) if base._get_repo_or_mim_dir(name) == dir]
-        for entry in original(str(_index().parent)) if here else ():
-            if _toolbox(entry.get("Results")) in here:
-                yield {"Weights": None, **entry, "Config": str(_index().parent / entry["Config"])}
+    def wrapper(original: Function) -> Function:
+        def _get_models_from_metafile(dir: str) -> Iterator[dict[str, Any]]:
+            for entry in original(dir):
+                yield {"Weights": None, **entry}
+            here = [
+                name for name in set(_TOOLBOXES.values()) & set(sys.modules) if base._get_repo_or_mim_dir(name) == dir
+            ]
+            for entry in original(str(_index().parent)) if here else ():
+                if _toolbox(entry.get("Results")) in here:
+                    yield {"Weights": None, **entry, "Config": str(_index().parent / entry["Config"])}
 
-    base._get_models_from_metafile = staticmethod(_get_models_from_metafile)
+        return _get_models_from_metafile
+
+    replace_method(base, "_get_models_from_metafile", wrapper)
 
 
 # --- mmpretrain -----------------------------------------------------------------------------------------------------
 
 
 def _extend_mmpretrain(api: ModuleType) -> None:
-    original = api.ModelHub._register_mmpretrain_models.__func__
-    if hasattr(original, "__wrapped__"):
-        return
+    def wrapper(original: Function) -> Function:
+        def _register_mmpretrain_models(cls: Any) -> None:
+            original(cls)
+            for name, model in _classifiers(api).items():
+                cls._models_dict.setdefault(name, model)  # a model that is there already stays
 
-    @functools.wraps(original)
-    def _register_mmpretrain_models(cls: Any) -> None:
-        original(cls)
-        for name, model in _classifiers(api).items():
-            cls._models_dict.setdefault(name, model)  # a model that is there already stays
+        return _register_mmpretrain_models
 
-    api.ModelHub._register_mmpretrain_models = classmethod(_register_mmpretrain_models)
+    replace_method(api.ModelHub, "_register_mmpretrain_models", wrapper)
 
 
 @functools.cache

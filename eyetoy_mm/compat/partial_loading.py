@@ -14,13 +14,12 @@ Delete this file when the supported mmengine refuses files of which the backbone
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from eyetoy_mm.compat._import_hooks import after_import, replace_function
+from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 from eyetoy_mm.compat.checkpoint_loading import LAST_READ
 
 __all__ = ["apply", "needed", "use"]
@@ -75,19 +74,16 @@ def _hand_over_loading(module: ModuleType) -> None:
 
 
 def _hand_over_initialisation(module: ModuleType) -> None:
-    cls: Any = module.PretrainedInit
-    original = cls.__call__
-    if hasattr(original, "__wrapped__"):
-        return
+    def wrapper(original: Function) -> Function:
+        def __call__(self: Any, model: Any) -> None:
+            from mmengine.runner.checkpoint import CheckpointLoader
 
-    @functools.wraps(original)
-    def __call__(self: Any, model: Any) -> None:
-        from mmengine.runner.checkpoint import CheckpointLoader
+            checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, map_location=self.map_location)
+            if not _load(model, checkpoint, str(self.checkpoint), prefix=self.prefix, of_module=True):
+                original(self, model)
+            elif hasattr(model, "_params_init_info"):
+                module.update_init_info(model, init_info=self._get_init_info())
 
-        checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, map_location=self.map_location)
-        if not _load(model, checkpoint, str(self.checkpoint), prefix=self.prefix, of_module=True):
-            original(self, model)
-        elif hasattr(model, "_params_init_info"):
-            module.update_init_info(model, init_info=self._get_init_info())
+        return __call__
 
-    cls.__call__ = __call__
+    replace_method(module.PretrainedInit, "__call__", wrapper)

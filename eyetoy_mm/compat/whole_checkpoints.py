@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from eyetoy_mm.compat._import_hooks import after_import, replace_function
+from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 from eyetoy_mm.compat.checkpoint_loading import peek
 
 _SAVED = re.compile(r"(iter|epoch)_\d+(\.pth)?")
@@ -116,45 +116,43 @@ class _Later:
 
 
 def _save_before_removing(checkpoint_hook: ModuleType) -> None:
-    hook: Any = checkpoint_hook.CheckpointHook
-    if hasattr(hook._save_checkpoint_with_step, "__wrapped__"):
-        return
+    hook = checkpoint_hook.CheckpointHook
+    replace_method(hook, "_save_checkpoint_with_step", _naming_its_file)
+    for name in ("_save_checkpoint_with_step", "_save_best_checkpoint"):
+        replace_method(hook, name, _removing_last)
 
-    def removing_last(save: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(save)
-        def run(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
-            backend, kept = self.file_backend, list(getattr(self, "keep_ckpt_ids", ()))
-            self.file_backend = later = _Later(backend)
-            try:
-                save(self, runner, *args, **kwargs)
-            except OSError as error:
-                if runner.cfg.get("on_save_error", "stop") != "go_on":
-                    raise
-                runner.logger.error(
-                    f"Not saved: {error}. Going on, as on_save_error='go_on' says; the last good file stays."
-                )
-                if hasattr(self, "keep_ckpt_ids"):
-                    self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
-                return
-            finally:
-                self.file_backend = backend
-            for remove in later.removals:
-                remove()
 
-        return run
+def _naming_its_file(save: Function) -> Function:
+    def run(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+        save(self, runner, *args, **kwargs)
+        if runner.rank == 0 and "://" not in self.last_ckpt:
+            with replacing(Path(runner.work_dir) / "last_checkpoint") as file:
+                file.write_text(os.path.relpath(self.last_ckpt, runner.work_dir))
 
-    def naming_its_file(save: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(save)
-        def run(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+    return run
+
+
+def _removing_last(save: Function) -> Function:
+    def run(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+        backend, kept = self.file_backend, list(getattr(self, "keep_ckpt_ids", ()))
+        self.file_backend = later = _Later(backend)
+        try:
             save(self, runner, *args, **kwargs)
-            if runner.rank == 0 and "://" not in self.last_ckpt:
-                with replacing(Path(runner.work_dir) / "last_checkpoint") as file:
-                    file.write_text(os.path.relpath(self.last_ckpt, runner.work_dir))
+        except OSError as error:
+            if runner.cfg.get("on_save_error", "stop") != "go_on":
+                raise
+            runner.logger.error(
+                f"Not saved: {error}. Going on, as on_save_error='go_on' says; the last good file stays."
+            )
+            if hasattr(self, "keep_ckpt_ids"):
+                self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            return
+        finally:
+            self.file_backend = backend
+        for remove in later.removals:
+            remove()
 
-        return run
-
-    hook._save_checkpoint_with_step = removing_last(naming_its_file(hook._save_checkpoint_with_step))
-    hook._save_best_checkpoint = removing_last(hook._save_best_checkpoint)
+    return run
 
 
 # --- Looking for one --------------------------------------------------------------------------------------------------

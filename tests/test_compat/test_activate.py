@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from eyetoy_mm import compat
+from eyetoy_mm.compat import _import_hooks
 
 BLOCK = """
 import importlib
@@ -109,3 +110,39 @@ import trapped
 print(trapped.value)
 """
     assert run_python(code, tmp_path).strip() == "['module', 'first', 'second', 'around']"
+
+
+def test_several_traps_in_one_method_are_all_defused() -> None:
+    """Also where one is in a base, and whatever kind of method it is."""
+
+    class Base:
+        def plain(self) -> list[str]:
+            return ["base"]
+
+        @staticmethod
+        def static() -> list[str]:
+            return ["base"]
+
+        @classmethod
+        def of_class(cls) -> list[str]:
+            return [cls.__name__]
+
+    class Child(Base):
+        pass
+
+    def first(original):
+        return lambda *args: [*original(*args), "first"]
+
+    def second(original):
+        return lambda *args: [*original(*args), "second"]
+
+    for _ in range(2):  # each once, however often it is applied
+        for name in ("plain", "static", "of_class"):
+            for wrapper in (first, second):
+                _import_hooks.replace_method(Base, name, wrapper)
+            _import_hooks.replace_method(Child, name, second)
+    for one in (Base(), Base):
+        assert one.static() == ["base", "first", "second"] and one.of_class() == ["Base", "first", "second"]
+    assert Base().plain() == ["base", "first", "second"]
+    assert Child().plain() == Child.static() == ["base", "first", "second", "second"]
+    assert Child.of_class() == ["Child", "first", "second", "second"]
