@@ -7,6 +7,7 @@ mmseg trains on whatever numbers the masks hold: 255 is ignored, so that masks o
 from __future__ import annotations
 
 import copy
+import glob
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from PIL import Image
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address
+from eyetoy_mm.registry import type_name
 
 SAMPLE = 50  # masks of a split that are opened
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -43,13 +45,15 @@ def segmentation_findings(
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(kind, type) and issubclass(kind, BaseSegDataset)):
         return []
-    settings = copy.deepcopy(dict(dataset))
-    settings.update(type=kind, lazy_init=True)
-    built = DATASETS.build(settings)
-    folders = [built.data_prefix.get(key) for key in ("img_path", "seg_map_path")]
-    if any(folder and is_address(folder) for folder in folders):
-        return []
-    items = built.load_data_list()
+    try:
+        built = DATASETS.build({**copy.deepcopy(dict(dataset)), "type": kind, "lazy_init": True})
+        folders = [built.data_prefix.get(key) for key in ("img_path", "seg_map_path")]
+        if any(folder and is_address(folder) for folder in folders):
+            return []
+        items = built.load_data_list()
+    except Exception as error:  # whatever mmseg raises of settings and lists that it does not expect
+        message = f"{split}: {kind.__name__} cannot read its list: {type(error).__name__}: {error}"
+        return [Finding("unreadable dataset", message)]
     found = list(_name_findings(built, items))
     if not any(finding.fatal for finding in found):
         chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(sample, len(items))).astype(int))]
@@ -79,17 +83,24 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
     if missing:
         message = f"{len(missing)} of {len(items)} images are listed in {built.ann_file} and are not there"
         yield Finding("images missing", f"{message}. Correct the list, or img_suffix={built.img_suffix!r}", missing)
-    masks = [x["seg_map_path"] for x in items if x.get("seg_map_path") and x["img_path"] not in missing]
+    without = set(missing)
+    pairs = {x["seg_map_path"]: x["img_path"] for x in items if x.get("seg_map_path") and x["img_path"] not in without}
+    masks = list(pairs)
     if not masks or (built.test_mode and not _loads_masks(built)):
         return
     missing = _absent(masks)
     if missing:
-        ends = sorted({p.suffix for p in Path(missing[0]).parent.glob(f"{Path(missing[0]).stem.split('.')[0]}*")})
-        hint = f"; there is one that ends in {', '.join(ends)}" if ends else ""
+        stem = Path(pairs[missing[0]]).name.removesuffix(built.img_suffix)
+        ends = sorted(
+            p.name.removeprefix(stem)
+            for p in Path(missing[0]).parent.glob(f"{glob.escape(stem)}*")
+            if not p.name.removeprefix(stem)[:1].isalnum()  # 10.png is none of 1.jpg
+        )
+        hint = f"; there is {stem}{f', {stem}'.join(ends)}" if ends else ""
         message = f"{len(missing)} of {len(masks)} images have no mask{hint}"
         advice = f"Add them, set seg_map_suffix (now {built.seg_map_suffix!r}), or take the images off the list"
         yield Finding("masks missing", f"{message}. {advice}", missing)
-    elif not built.ann_file:
+    elif not built.ann_file and built.data_prefix["seg_map_path"] != built.data_prefix["img_path"]:
         folder, used = Path(built.data_prefix["seg_map_path"]), {Path(mask) for mask in masks}
         spare = [str(p) for p in folder.rglob(f"*{built.seg_map_suffix}") if p not in used]
         if spare:
@@ -114,12 +125,12 @@ def _mask_findings(
     dataset: dict, items: Sequence[dict], num_classes: int | None, ignore_index: int
 ) -> Iterator[Finding]:
     """What the numbers in some masks say, as the pipeline loads them."""
-    load = next((step for step in dataset.get("pipeline") or () if _named(step, "LoadAnnotations")), None)
+    load = next((step for step in dataset.get("pipeline") or () if type_name(step) == "LoadAnnotations"), None)
     if load is None:
         return
     loader, backend = TRANSFORMS.build(copy.deepcopy(dict(load))), load.get("imdecode_backend") or "pillow"
     faults: dict[tuple[str, str], list[str]] = {}
-    raw_values, labels_seen, ignored = Counter[int](), Counter[int](), 0
+    raw_values, labels_seen, ignored, some_ignored = set[int](), set[int](), 0, False
     for item in items:
         path = item["seg_map_path"]
         try:
@@ -136,6 +147,7 @@ def _mask_findings(
             seen = [label for label in labels if label != ignore_index]
             labels_seen.update(seen)
             ignored += not seen
+            some_ignored |= len(seen) < len(labels)
     for (kind, message), paths in faults.items():
         yield Finding(kind, f"{len(paths)} of the {len(items)} masks looked at {message}", tuple(paths))
     if faults or not raw_values:
@@ -148,10 +160,14 @@ def _mask_findings(
             "them, and reduce_zero_label"
         )
         yield Finding("nothing but ignored", message, where)
-    elif num_classes and num_classes >= 2 and set(labels_seen) == {0} and ignore_index in raw_values:
+    elif num_classes and num_classes >= 2 and set(labels_seen) == {0} and some_ignored:
+        what, advice = f"{ignore_index} is ignored", f"Write 1 where the masks have {ignore_index}"
+        if ignore_index not in raw_values:
+            what = "reduce_zero_label takes 1 from each, and ignores what was 0"
+            advice = "Set reduce_zero_label=False, of the dataset and of LoadAnnotations"
         message = (
-            f"the {len(items)} masks looked at hold {_numbers(raw_values)} alone, and {ignore_index} is ignored: only "
-            f"label 0 of {num_classes} is left, which any model gets right. Write 1 where the masks have {ignore_index}"
+            f"the {len(items)} masks looked at hold {_numbers(raw_values)} alone, and {what}: only "
+            f"label 0 of {num_classes} is left, which any model gets right. {advice}"
         )
         yield Finding("one label and ignored", message, where, fatal=num_classes == 2)
     elif num_classes and num_classes >= 2 and len(labels_seen) == 1 and len(items) > 1:
@@ -178,7 +194,7 @@ def _look_at(
     try:
         with Image.open(item["img_path"]) as image:
             size, turned = image.size, image.getexif().get(0x0112, 1) >= 5
-    except OSError:  # no image: told by what loads it
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # no image: told by what loads it
         size, turned = (width, height), False
     if (width, height) != size and not (turned and (height, width) == size):
         mask, image_file = Path(item["seg_map_path"]).name, Path(item["img_path"]).name
@@ -198,8 +214,3 @@ def _look_at(
 
 def _numbers(values: Any) -> str:
     return first_few(map(str, sorted(values)), 8)
-
-
-def _named(step: dict, name: str) -> bool:
-    kind = step.get("type")
-    return (kind if isinstance(kind, str) else getattr(kind, "__name__", "")).rpartition(".")[2] == name

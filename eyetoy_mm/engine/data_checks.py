@@ -63,7 +63,8 @@ def _segmentation_findings(config: Config, *splits: str, masks: bool) -> list[Fi
     with DefaultScope.overwrite_default_scope("mmseg"):
         for used, dataset in by_dataset.values():
             names = ", ".join(dict.fromkeys(used))
-            rules = (head.get("num_classes"), head.get("ignore_index", 255))
+            classes = 2 if head.get("out_channels") == 1 else head.get("num_classes")
+            rules = (classes, head.get("ignore_index", 255))
             found += segmentation_findings(names, dataset, *rules, **({} if masks else dict(sample=0)))
     return found
 

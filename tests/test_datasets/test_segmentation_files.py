@@ -93,6 +93,30 @@ def test_what_is_wrong_is_fatal(masks, message, tmp_path):
     assert re.search(message, str(finding)), str(finding)
 
 
+def test_zeros_that_are_reduced(tmp_path):
+    """Two classes, of which one is taken for "other"."""
+    pipeline = [dict(type="LoadAnnotations", reduce_zero_label=True)]
+    dataset = write(tmp_path, [labels(0, 1), labels(0, 1)]) | dict(reduce_zero_label=True, pipeline=pipeline)
+    (finding,) = find(dataset)
+    assert finding.fatal and "Set reduce_zero_label=False" in finding.message
+    assert "hold 0, 1 alone" in finding.message and "only label 0 of 2 is left" in finding.message
+
+
+@pytest.mark.parametrize("settings", [dict(metainfo=dict(classes=3)), dict(data_prefix=7), dict(img_sufix=".png")])
+def test_settings_that_mmseg_fails_at(settings, tmp_path):
+    (finding,) = find(write(tmp_path, GOOD) | settings)
+    assert finding.fatal and finding.kind == "unreadable dataset" and "BaseSegDataset cannot read" in finding.message
+
+
+def test_the_hint_names_what_is_there(tmp_path):
+    dataset = write(tmp_path, [labels(0, 1)] * 11, mask_suffix="_label.png")
+    (finding,) = find(dataset)
+    assert "11 of 11 images have no mask; there is 0_label.png." in finding.message
+    (tmp_path / "masks/1_label.png").unlink()
+    (finding,) = find(dataset | dict(seg_map_suffix="_label.png"))
+    assert "1 of 11 images have no mask. Add" in finding.message  # 10_label.png is of another
+
+
 def test_names(tmp_path):
     dataset = write(tmp_path, GOOD, suffix=".JPEG")
     (finding,) = find(dataset)

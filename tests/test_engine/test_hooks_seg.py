@@ -54,6 +54,21 @@ def test_labels_of_every_split_and_head(moment, decode):
         check(run, 0, batch(0, 7))
 
 
+def test_heads_of_other_things_and_of_one_output():
+    """STDC's boundaries and VPD's depths have a num_classes that is not the data's; one output is for two classes."""
+    boundary = type("STDCHead", (nn.Identity,), {})()
+    boundary.num_classes, boundary.ignore_index = 7, 255
+    run = runner()
+    run.model.auxiliary_head = nn.ModuleList([head(2), boundary])
+    CheckSegLabelsHook().before_train(run)
+    run.model.decode_head = head(1)
+    run.model.decode_head.out_channels = 1
+    CheckSegLabelsHook().before_train(run)
+    CheckSegLabelsHook().before_train_iter(run, 0, batch(0, 1))
+    with pytest.raises(UserError, match="has 3 classes"):
+        CheckSegLabelsHook().before_test(runner(val=("a", "b", "c")))
+
+
 def test_what_a_head_ignores_is_no_fault():
     run = runner()
     run.model.decode_head.ignore_index = 9
@@ -83,6 +98,7 @@ def test_nothing_but_ignored_stops():
     hook.before_train_iter(run, 1, batch(255))
     with pytest.raises(UserError, match="every pixel of the first 4 masks of train is ignored"):
         hook.before_train_iter(run, 2, batch(255))
+    CheckSegLabelsHook(patience=3).before_train_iter(run, 5000, batch(255))  # the first of a run that goes on
     hook = CheckSegLabelsHook(patience=2)
     hook.before_train_iter(run, 0, batch(0))
     for index in range(1, 9):

@@ -4,43 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
-from eyetoy_mm.engine.hooks.common import check_same, name_of, unwrapped
+from eyetoy_mm.engine.hooks.common import CheckClassesHook, name_of, unwrapped
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
-class CheckClsLabelsHook(Hook):
+class CheckClsLabelsHook(CheckClassesHook):
     """Refuse class labels that the model has no output for, and datasets whose classes are not the model's.
 
     Models whose head has no ``num_classes`` are not checked, nor classes that a dataset does not name.
     """
 
-    priority = "VERY_HIGH"
-
-    def before_train(self, runner: Runner) -> None:
-        """Compare the classes of the training and the validation set with the model's, and with each other.
-
-        Raises:
-            UserError: They differ.
-        """
-        classes = self._check_classes(runner, runner.train_loop.dataloader)
-        if runner.val_loop is None:
-            return
-        val_classes = self._check_classes(runner, runner.val_loop.dataloader)
-        check_same(classes, val_classes, "Check the class folders, or give both datasets the same `classes`")
-
-    def before_test(self, runner: Runner) -> None:
-        """Compare the classes of the test set with the model's.
-
-        Raises:
-            UserError: They differ.
-        """
-        self._check_classes(runner, runner.test_loop.dataloader)
+    advice = "Check the class folders, or give both datasets the same `classes`"
 
     def _before_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, mode: str = "train") -> None:
         """Check every label of a batch, in training, validation and test.
@@ -63,7 +43,8 @@ class CheckClsLabelsHook(Hook):
                     "model.head and data_preprocessor"
                 )
 
-    def _check_classes(self, runner: Runner, dataloader: DataLoader) -> Sequence[str]:
+    @override
+    def check_classes(self, runner: Runner, dataloader: DataLoader) -> Sequence[str]:
         num_classes = _num_classes(runner)
         if num_classes is None:
             return ()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from eyetoy_mm.errors import UserError
 
@@ -31,6 +33,55 @@ def check_same(train: Sequence[str], val: Sequence[str], advice: str) -> None:
                 f"label {label} is {first!r} in training and {second!r} in validation: both need the same classes in "
                 f"the same order. {advice}"
             )
+
+
+class CheckClassesHook(Hook):
+    """Refuse datasets whose classes are not as many as the model tells apart, or differ in training and validation.
+
+    Classes that a dataset does not name are not checked. Subclasses say which heads count.
+    """
+
+    priority = "VERY_HIGH"
+    advice = "Give both datasets the same metainfo=dict(classes=(...))"
+
+    def heads(self, model: Any) -> dict[str, int]:
+        """How many classes each head of a model tells apart, by its name."""
+        raise NotImplementedError
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the classes of the training and the validation set with the model's, and with each other.
+
+        Raises:
+            UserError: They differ.
+        """
+        classes = self.check_classes(runner, runner.train_loop.dataloader)
+        if runner.val_loop is not None:
+            check_same(classes, self.check_classes(runner, runner.val_loop.dataloader), self.advice)
+
+    def before_test(self, runner: Runner) -> None:
+        """Compare the classes of the test set with the model's.
+
+        Raises:
+            UserError: They differ.
+        """
+        self.check_classes(runner, runner.test_loop.dataloader)
+
+    def check_classes(self, runner: Runner, dataloader: DataLoader) -> Sequence[str]:
+        """The classes of a dataset, as many as the model's.
+
+        Raises:
+            UserError: They are not.
+        """
+        classes = getattr(dataloader.dataset, "metainfo", {}).get("classes") or ()
+        heads = self.heads(unwrapped(runner))
+        wrong = [f"model.{name} has num_classes={count}" for name, count in heads.items() if count != len(classes)]
+        if classes and wrong:
+            raise UserError(
+                f"{', '.join(wrong)}, but {name_of(dataloader.dataset)} has {len(classes)} classes "
+                f"({classes[0]}, ..., {classes[-1]}). Set num_classes={len(classes)} in each, or check "
+                "metainfo=dict(classes=(...)) of the dataset"
+            )
+        return classes
 
 
 def samples_of(data_batch: Any) -> Iterator[Any]:

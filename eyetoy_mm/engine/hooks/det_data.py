@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from eyetoy_mm.engine.hooks.common import check_same, name_of, samples_of, unwrapped
+from eyetoy_mm.engine.hooks.common import CheckClassesHook, samples_of
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
-class CheckDetDataHook(Hook):
+class CheckDetDataHook(CheckClassesHook):
     """Refuse datasets whose classes are not as many as a detector's heads expect, or differ in training and validation.
 
     And boxes without width or height, which a pipeline leaves of objects that it cuts off: the logarithm of their size
@@ -28,26 +25,15 @@ class CheckDetDataHook(Hook):
     annotation files hold is checked before anything is built, by :func:`eyetoy_mm.engine.data_checks.check_data`.
     """
 
-    priority = "VERY_HIGH"
-
-    def before_train(self, runner: Runner) -> None:
-        """Compare the classes of the training and the validation set with the heads', and with each other.
-
-        Raises:
-            UserError: They differ.
-        """
-        classes = self._check_classes(runner, runner.train_loop.dataloader)
-        if runner.val_loop is not None:
-            val_classes = self._check_classes(runner, runner.val_loop.dataloader)
-            check_same(classes, val_classes, "Give both datasets the same metainfo=dict(classes=(...))")
-
-    def before_test(self, runner: Runner) -> None:
-        """Compare the classes of the test set with the heads'.
-
-        Raises:
-            UserError: They differ.
-        """
-        self._check_classes(runner, runner.test_loop.dataloader)
+    def heads(self, model: Any) -> dict[str, int]:
+        """Those of boxes, masks and panoptic segments; not those with one mask for whatever class."""
+        return {
+            name: head.num_classes
+            for name, head in model.named_modules()
+            if re.search(r"(^|\.)(bbox|mask|panoptic)_head(\.\d+)?$", name)  # numbered in cascades
+            and hasattr(head, "num_classes")
+            and not getattr(head, "class_agnostic", False)
+        }
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Check every box of the batch, as the pipeline leaves it.
@@ -67,24 +53,6 @@ class CheckDetDataHook(Hook):
                     'dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False) before '
                     "PackDetInputs, with by_mask=True where there are masks. If it is there, mend the annotations"
                 )
-
-    def _check_classes(self, runner: Runner, dataloader: DataLoader) -> Sequence[str]:
-        classes = getattr(dataloader.dataset, "metainfo", {}).get("classes") or ()
-        heads = {
-            name: head.num_classes
-            for name, head in unwrapped(runner).named_modules()
-            if re.search(r"(^|\.)(bbox|mask|panoptic)_head(\.\d+)?$", name)  # numbered in cascades
-            and hasattr(head, "num_classes")
-            and not getattr(head, "class_agnostic", False)  # one mask for whatever class
-        }
-        wrong = [f"model.{name} has num_classes={count}" for name, count in heads.items() if count != len(classes)]
-        if classes and wrong:
-            raise UserError(
-                f"{', '.join(wrong)}, but {name_of(dataloader.dataset)} has {len(classes)} classes "
-                f"({classes[0]}, ..., {classes[-1]}). Set num_classes={len(classes)} in each, or check "
-                "metainfo=dict(classes=(...)) of the dataset"
-            )
-        return classes
 
 
 def corners(sample: Any) -> Tensor:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from mmengine.hooks import Hook
+import torch
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import DataLoader
 
-from eyetoy_mm.engine.hooks.common import check_same, name_of, samples_of, unwrapped
+from eyetoy_mm.engine.hooks.common import CheckClassesHook, samples_of, unwrapped
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.registry import HOOKS
 
+# Heads of boundaries and of depths: their num_classes is not that of the data.
+_OF_OTHER_THINGS = {"STDCHead", "VPDDepthHead"}
+
 
 @HOOKS.register_module()
-class CheckSegLabelsHook(Hook):
+class CheckSegLabelsHook(CheckClassesHook):
     """Refuse labels that a model has no class for, data of other classes, and data of which everything is ignored.
 
     Decode heads are looked at, one or several; a model without is not checked.
@@ -26,32 +28,20 @@ class CheckSegLabelsHook(Hook):
         patience: After so many batches of which every pixel is ignored training is stopped.
     """
 
-    priority = "VERY_HIGH"
-
     def __init__(self, ignore_index: int = 255, patience: int = 20) -> None:
         self.ignore_index = ignore_index
         self.patience = patience
         self._labelled: dict[str, bool] = {}  # by mode, whether a pixel counted
-        self._empty: dict[str, list[str]] = {}
+        self._empty: dict[str, list[str]] = {}  # masks of batches in which none did
+        self._batches = 0  # of training
 
-    def before_train(self, runner: Runner) -> None:
-        """Compare the classes of the training and the validation set with the heads', and with each other.
-
-        Raises:
-            UserError: They differ.
-        """
-        classes = self._check_classes(runner, runner.train_loop.dataloader)
-        if runner.val_loop is not None:
-            val_classes = self._check_classes(runner, runner.val_loop.dataloader)
-            check_same(classes, val_classes, "Give both datasets the same metainfo=dict(classes=(...))")
-
-    def before_test(self, runner: Runner) -> None:
-        """Compare the classes of the test set with the heads'.
-
-        Raises:
-            UserError: They differ.
-        """
-        self._check_classes(runner, runner.test_loop.dataloader)
+    def heads(self, model: Any) -> dict[str, int]:
+        """Decode and auxiliary heads; cascades and lists have several. A single output tells two classes apart."""
+        return {
+            name: 2 if getattr(head, "out_channels", None) == 1 else head.num_classes
+            for name, head in _heads(model)
+            if not any(cls.__name__ in _OF_OTHER_THINGS for cls in type(head).__mro__)
+        }
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Begin to count."""
@@ -64,19 +54,18 @@ class CheckSegLabelsHook(Hook):
         Raises:
             UserError: A label out of range, with the file it is in; or nothing but ignored labels so far.
         """
-        heads = dict(_heads(unwrapped(runner)))
+        model = unwrapped(runner)
+        heads = self.heads(model)
         samples = [sample for sample in samples_of(data_batch) if "gt_sem_seg" in sample]
         if not heads or not samples:
             return
-        num_classes = max(head.num_classes for head in heads.values())
-        ignored = {self.ignore_index, *(head.ignore_index for head in heads.values() if hasattr(head, "ignore_index"))}
+        num_classes = max(heads.values())
+        ignored = {self.ignore_index, *(getattr(head, "ignore_index", self.ignore_index) for _, head in _heads(model))}
         paths = []
         for sample in samples:
             labels = sample.gt_sem_seg.data
             path = str(sample.metainfo.get("seg_map_path") or sample.metainfo.get("img_path"))
-            counted = labels != self.ignore_index
-            for label in ignored:
-                counted &= labels != label
+            counted = ~torch.isin(labels, torch.tensor([*ignored], device=labels.device))
             wrong = labels[counted & ((labels < 0) | (labels >= num_classes))]
             if wrong.numel():
                 raise UserError(
@@ -90,7 +79,8 @@ class CheckSegLabelsHook(Hook):
                 paths.append(path)
         if not self._labelled.get(mode):
             self._empty.setdefault(mode, []).extend(paths)
-            if mode == "train" and batch_idx + 1 >= self.patience:
+            self._batches += mode == "train"
+            if mode == "train" and self._batches >= self.patience:
                 self._refuse_empty(mode)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -119,27 +109,12 @@ class CheckSegLabelsHook(Hook):
             "ignore_index"
         )
 
-    def _check_classes(self, runner: Runner, dataloader: DataLoader) -> Sequence[str]:
-        classes = getattr(dataloader.dataset, "metainfo", {}).get("classes") or ()
-        wrong = [
-            f"model.{name} has num_classes={head.num_classes}"
-            for name, head in _heads(unwrapped(runner))
-            if head.num_classes != len(classes)
-        ]
-        if classes and wrong:
-            raise UserError(
-                f"{', '.join(wrong)}, but {name_of(dataloader.dataset)} has {len(classes)} classes "
-                f"({classes[0]}, ..., {classes[-1]}). Set num_classes={len(classes)} in each, or check "
-                "metainfo=dict(classes=(...)) of the dataset"
-            )
-        return classes
-
 
 def _heads(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Decode and auxiliary heads with a number of classes; cascades and lists have several."""
+    """Decode and auxiliary heads with a number of classes, by name."""
     for kind in ("decode_head", "auxiliary_head"):
         heads = getattr(model, kind, None)
-        several = isinstance(heads, nn.ModuleList)
-        for index, head in enumerate(heads) if several else [("", heads)]:  # type: ignore[arg-type]
-            if isinstance(getattr(head, "num_classes", None), int):
-                yield f"{kind}.{index}" if several else kind, head
+        named = [(kind, heads)]
+        if isinstance(heads, nn.ModuleList):
+            named = [(f"{kind}.{index}", head) for index, head in enumerate(heads)]
+        yield from ((name, head) for name, head in named if isinstance(getattr(head, "num_classes", None), int))
