@@ -119,6 +119,9 @@ def _reason(x: Tensor) -> str | None:
         return "without values, on the meta device"
     if not x.is_floating_point():
         return f"{x.dtype}, not floating point"
+    if x.layout != torch.strided:
+        return f"{x.layout}, not strided"
+    x = x.float() if x.element_size() == 1 else x  # of 8 bits, for which torch has few operators
     return None if bool(torch.isfinite(x).all()) else "NaN or infinite"
 
 

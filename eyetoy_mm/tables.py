@@ -49,7 +49,7 @@ def write_rows_into(path: Path, program: str, table: str) -> None:
 
 def _parts(path: Path, program: str) -> tuple[str, str, str]:
     """A document up to a program's place, what is there, and the rest, the comments with it."""
-    begin, end = (f"<!-- {program}: {which} -->" for which in ("begin", "end"))
+    begin, end = (f"<!-- {program}: {marker} -->" for marker in ("begin", "end"))
     page = path.read_text() if path.is_file() else ""
     before, found, rest = page.partition(begin)
     there, closed, after = rest.partition(end)

@@ -196,7 +196,7 @@ def _refuse(
         lost = [name for name in sorted(failed - norms) if name.startswith(root)]
         deeper = [name for name in loaded.unexpected if name.startswith(root) and _is_of_a_deeper_model(name, modules)]
         lost, deeper = (
-            [x for x in some if not is_allowed(x) and not is_allowed(_in_model(x, root))] for some in (lost, deeper)
+            [x for x in found if not is_allowed(x) and not is_allowed(_in_model(x, root))] for found in (lost, deeper)
         )
         if not lost and not deeper:
             continue
@@ -251,7 +251,7 @@ def _line(model: nn.Module, roots: list[str], loaded: Loaded, source: str) -> tu
         "not in the file": dict.fromkeys(map(_module, loaded.missing)),
         "not in the model": dict.fromkeys(map(_module, loaded.unexpected)),
     }
-    text = "".join(f"; {what}: {first_few(some)}" for what, some in details.items() if some)
+    text = "".join(f"; {what}: {first_few(found)}" for what, found in details.items() if found)
     return logging.WARNING if failed else logging.INFO, f"loaded {' and '.join(counts)} from {source}{text}"
 
 

@@ -59,13 +59,13 @@ def is_allowed(name: str) -> bool:
     )
 
 
-def read_state(filename: str, map_location: str = "cpu") -> State:
+def read_state(filename: str | Path, map_location: str = "cpu") -> State:
     """Named tensors of a checkpoint, from a file or an address.
 
     Raises:
         CheckpointError: The file cannot be loaded safely, or is not a dict of named tensors.
     """
-    return unwrap(CheckpointLoader.load_checkpoint(filename, map_location=map_location), filename)
+    return unwrap(CheckpointLoader.load_checkpoint(str(filename), map_location=map_location), str(filename))
 
 
 def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
@@ -146,6 +146,8 @@ def strict(init_cfg: InitCfg) -> list[dict[str, Any]]:
             raise ValueError(f"init_cfg must be as dict(type='Pretrained', checkpoint='...'), got {config!r}")
         if config["type"] in pretrained and not isinstance(config.get("checkpoint"), str | Path):
             raise ValueError(f"init_cfg of type Pretrained needs a checkpoint, a file or an address, got {config!r}")
+        if config["type"] in pretrained and not isinstance(config.get("prefix"), str | None):
+            raise ValueError(f"prefix of init_cfg must be the text before the backbone's names, got {config!r}")
     others = [config for config in configs if config["type"] not in pretrained]
     return others + [dict(config, type=StrictPretrainedInit) for config in configs if config["type"] in pretrained]
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyetoy_mm.cli.options import add_cfg_options, add_config, cfg_options
+from eyetoy_mm.cli.options import add_cfg_options, add_config, cfg_options, positive
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.tables import markdown_table
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", nargs="+", choices=["train", "val", "test"], default=["train", "val", "test"], help="default: all"
     )
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="processes that open files (default: one per core)"
+        "--jobs", type=positive, default=os.cpu_count() or 1, help="processes that open files (default: one per core)"
     )
     parser.add_argument("--strict", action="store_true", help="exit code 1 for warnings too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found")

@@ -17,13 +17,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from eyetoy_mm.cli.options import positive
 from eyetoy_mm.tables import write_into
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("--models", nargs="+", metavar="NAME", help="backbones (default: all; a wrong name lists them)")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 512], help="sides of the image in pixels")
+    parser.add_argument("--sizes", nargs="+", type=positive, default=[224, 512], help="sides of the image in pixels")
     parser.add_argument(
         "--configs",
         nargs="+",

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 
+def positive(text: str) -> int:
+    """A number of at least 1, as the ``type`` of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The config of a model."""
     parser.add_argument("config", metavar="CONFIG", help="config file, or eyetoy_mm::PATH for one of the package")

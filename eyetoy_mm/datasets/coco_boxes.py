@@ -236,9 +236,9 @@ def drop_findings(boxes: Boxes, reasons: Mapping[str, np.ndarray]) -> list[Findi
     total = len(boxes.ids)
     dropped = np.zeros(total, bool)
     counts = {}
-    for reason, which in reasons.items():
-        counts[reason] = int((which & ~dropped).sum())
-        dropped |= which
+    for reason, lost in reasons.items():
+        counts[reason] = int((lost & ~dropped).sum())
+        dropped |= lost
     findings = []
     if dropped.any():
         told = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)

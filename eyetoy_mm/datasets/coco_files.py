@@ -242,9 +242,9 @@ def _annotation_findings(
     elif compare:
         # Masks that are not used tell what the boxes are, where they do not stand out by themselves.
         present = np.flatnonzero(~coco_masks.absent(boxes.masks))
-        some = np.zeros(len(boxes.ids), bool)
-        some[present[:: max(1, len(present) // _COMPARED)]] = True
-        found, _ = coco_masks.mask_findings(boxes.where(some), polygons_alone=False)
+        compared = np.zeros(len(boxes.ids), bool)
+        compared[present[:: max(1, len(present) // _COMPARED)]] = True
+        found, _ = coco_masks.mask_findings(boxes.where(compared), polygons_alone=False)
         yield from (finding for finding in found if finding.kind == BOX_FORM)
     yield from drop_findings(boxes, reasons)
 

@@ -151,20 +151,20 @@ def _elsewhere(boxes: Boxes, bounds: np.ndarray, well: np.ndarray) -> list[Findi
     """Masks that are not where their boxes are: one of the two is normalised, of another form or another image size."""
     known = well & np.isfinite(bounds).all(1) & ~boxes.crowd
     corners = np.concatenate([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], 1)
-    apart = known & (np.abs(bounds - corners).max(1, initial=0) > 3) & (_iou(bounds, corners) < 0.5)
-    share = apart.sum() / max(1, known.sum())
+    misplaced = known & (np.abs(bounds - corners).max(1, initial=0) > 3) & (_iou(bounds, corners) < 0.5)
+    share = misplaced.sum() / max(1, known.sum())
     if share < 0.01:
         return []
-    example = int(np.argmax(apart))
-    kind, advice = _explain(boxes.where(apart), corners[apart], bounds[apart])
+    example = int(np.argmax(misplaced))
+    kind, advice = _explain(boxes.where(misplaced), corners[misplaced], bounds[misplaced])
     return [
         Finding(
             kind,
-            f"has {int(apart.sum())} of {int(known.sum())} masks elsewhere than their boxes: annotation "
+            f"has {int(misplaced.sum())} of {int(known.sum())} masks elsewhere than their boxes: annotation "
             f"{boxes.ids[example]} has its box from {_point(corners[example, :2])} to {_point(corners[example, 2:])}, "
             f"its mask from {_point(bounds[example, :2])} to {_point(bounds[example, 2:])}. {advice}",
-            boxes.places(apart),
-            int(apart.sum()),
+            boxes.places(misplaced),
+            int(misplaced.sum()),
             fatal=bool(share > MOST),
         )
     ]

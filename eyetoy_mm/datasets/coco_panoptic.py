@@ -56,7 +56,7 @@ def panoptic_findings(
             return found
         boxes = boxes_of(segments, classes)
         # Segments are looked up by their number in the PNG: what lies beyond the image is not dropped.
-        reasons = {why: which for why, which in drop_reasons(boxes).items() if "area" in why or "pixel" in why}
+        reasons = {why: lost for why, lost in drop_reasons(boxes).items() if "area" in why or "pixel" in why}
         found = [*_class_findings(segments, classes), *form_findings(boxes), *drop_findings(boxes, reasons)]
         return [*found, *_files(file, dataset)]
 

@@ -36,10 +36,10 @@ class Finding:
 
     def __str__(self) -> str:
         count = self.total
-        places = first_few(self.where) if self.where else ""
+        listed = first_few(self.where) if self.where else ""
         rest = count - len(self.where)
-        places += f" and {rest} more" if self.where and rest > 0 and len(self.where) <= 5 else ""
-        return f"{self.kind}: {self.message}" + (f" [{count}: {places}]" if places else "")
+        listed += f" and {rest} more" if self.where and rest > 0 and len(self.where) <= 5 else ""
+        return f"{self.kind}: {self.message}" + (f" [{count}: {listed}]" if listed else "")
 
 
 def refuse_fatal(findings: Iterable[Finding]) -> None:

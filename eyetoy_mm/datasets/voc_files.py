@@ -204,5 +204,5 @@ def _box_findings(objects: _Objects) -> Iterator[Finding]:
         yield _of_files("difficult", message, difficult, files)
 
 
-def _of_files(kind: str, message: str, which: np.ndarray, files: np.ndarray, fatal: bool = True) -> Finding:
-    return Finding(kind, message, tuple(dict.fromkeys(files[which].tolist()))[:5], int(which.sum()), bool(fatal))
+def _of_files(kind: str, message: str, affected: np.ndarray, files: np.ndarray, fatal: bool = True) -> Finding:
+    return Finding(kind, message, tuple(dict.fromkeys(files[affected].tolist()))[:5], int(affected.sum()), bool(fatal))

@@ -47,8 +47,8 @@ def _mistakes(config: Config, key: str, options: dict[str, Any]) -> Iterator[str
         above = ".".join(parts[:depth])
         if isinstance(node, list | tuple):
             if not part.isdigit() or int(part) >= len(node):
-                places = f"with places 0 to {len(node) - 1}" if node else "without entries"
-                yield f"{given}: {above} is a list {places}, and {part} is none of these"
+                extent = f"with places 0 to {len(node) - 1}" if node else "without entries"
+                yield f"{given}: {above} is a list {extent}, and {part} is none of these"
                 return
             node = node[int(part)]
         elif isinstance(node, dict | Config):

@@ -32,10 +32,10 @@ def _draw_classes(axes: Axes, report: Report) -> None:
     names = sorted({name for counts in report.counts.values() for name in counts}, key=lambda n: -first.get(n, 0))
     left_out = f", {len(names) - _MOST} rarer ones left out" if len(names) > _MOST else ""
     names = names[:_MOST]
-    places, width = np.arange(len(names)), 0.8 / max(1, len(report.counts))
+    positions, width = np.arange(len(names)), 0.8 / max(1, len(report.counts))
     for index, (split, counts) in enumerate(report.counts.items()):
-        axes.bar(places + index * width, [counts.get(name, 0) for name in names], width, label=split)
-    axes.set_xticks(places + 0.4 - width / 2, names, rotation=90 if len(names) > 8 else 0, fontsize=8)
+        axes.bar(positions + index * width, [counts.get(name, 0) for name in names], width, label=split)
+    axes.set_xticks(positions + 0.4 - width / 2, names, rotation=90 if len(names) > 8 else 0, fontsize=8)
     axes.set(yscale="log", ylim=(0.5, None), ylabel=f"{report.unit} of each class", title=f"classes{left_out}")
     if report.counts:
         axes.legend()

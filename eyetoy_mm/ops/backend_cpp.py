@@ -72,7 +72,33 @@ def _checked(x: Tensor, shape: Sequence[int]) -> int:
         raise TypeError(
             f"the kernels take shape {tuple(shape)} with a last stride of 1, got {tuple(x.shape)} by {x.stride()}"
         )
+    if not x.numel():
+        return x.data_ptr()
+    storage = x.untyped_storage()  # of a wrapper or fake tensor, or freed by who shards or offloads
+    last = x.storage_offset() + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    if storage.device.type != "cpu" or storage.nbytes() < (last + 1) * x.element_size() or not storage.data_ptr():
+        raise TypeError(
+            f"the kernels take tensors with memory behind them, got {type(x).__name__} {tuple(x.shape)} with "
+            f"{storage.nbytes()} bytes on {storage.device}"
+        )
     return x.data_ptr()
+
+
+def _check_numbers(shape: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int]) -> None:
+    """Check what the kernels divide by and reserve memory for; who calls the node itself has not been checked before.
+
+    Raises:
+        ValueError: They would not get it.
+    """
+    axes = len(shape) - 3
+    if not 1 <= axes <= 3 or not 1 <= shape[-1] <= LARGEST_HEAD_DIM:
+        raise ValueError(
+            f"the kernels take (B, *spatial, heads, head_dim) with 1 to 3 spatial axes and a head_dim of 1 to "
+            f"{LARGEST_HEAD_DIM}, got {tuple(shape)}"
+        )
+    for name, numbers in (("kernel_size", kernel_size), ("dilation", dilation)):
+        if len(numbers) != axes or any(number < 1 for number in numbers):
+            raise ValueError(f"{name} must be at least 1 on each of {axes} spatial axes, got {list(numbers)}")
 
 
 def _run(
@@ -88,6 +114,7 @@ def _run(
     if isinstance(KERNELS, str):
         raise RuntimeError(KERNELS)
     shape = tensors[0].shape
+    _check_numbers(shape, kernel_size, dilation)
     batch, *spatial, heads, dim = shape
     unused_axes = [1] * (3 - len(spatial))
     # of 64 bits each

@@ -86,7 +86,7 @@ class Operator:
 
     def __call__(self, query: Tensor, *arguments: Any) -> Tensor:
         """Called as ``forward`` is."""
-        if _is_watched(query):
+        if _is_watched(query, *arguments[:3]):
             return self.as_node(query, *arguments)
         if torch._C._are_functorch_transforms_active():
             return _Attention.apply(self, query, *arguments)
@@ -107,15 +107,18 @@ class Operator:
         """Called as ``backward`` is."""
         if torch._C._are_functorch_transforms_active():
             return _Gradients.apply(self, gradient, *arguments)
-        if _is_watched(gradient):
+        if _is_watched(gradient, *arguments[:4]):
             return self.gradient_node(gradient, *arguments)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             return _EagerGradients.apply(self, gradient, *arguments)
         return self.backward(gradient, *arguments)
 
 
-def _is_watched(x: Tensor) -> bool:
-    return torch.compiler.is_compiling() or type(x) not in _PLAIN or x.is_meta or is_in_torch_dispatch_mode()
+def _is_watched(*tensors: Tensor | None) -> bool:
+    """Whether somebody looks at the call, or one of the tensors has no memory of its own: the node is for both."""
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        return True
+    return any(x is not None and (type(x) not in _PLAIN or x.is_meta) for x in tensors)
 
 
 # --- Autograd ---------------------------------------------------------------------------------------------------------

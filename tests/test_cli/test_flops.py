@@ -80,3 +80,10 @@ def test_whole_models_count_as_pytorch_counts_them(name):
 def test_configs_of_classifiers_are_refused():
     with pytest.raises(UserError, match="is for mmpretrain; --configs takes detectors and segmentors"):
         measure_config(ROOT / "configs/eyetoy_imagenet.py")
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "a"])
+def test_sizes_are_numbers_of_pixels(size, capsys):
+    with pytest.raises(SystemExit):
+        main(["flops", "--models", "demo", f"--sizes={size}"])
+    assert f"must be a whole number of at least 1, got '{size}'" in capsys.readouterr().err

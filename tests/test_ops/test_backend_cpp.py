@@ -111,3 +111,72 @@ def test_libraries_of_another_version_are_refused(monkeypatch):
     monkeypatch.setattr(backend_cpp, "INTERFACE", -1)
     answer = backend_cpp.load(COMPILED)
     assert isinstance(answer, str) and ("another version" in answer if COMPILED else "not compiled" in answer)
+
+
+# --- The boundary: whatever comes there, it is refused or right -------------------------------------------------------
+
+RAW = torch.ops.eyetoy_mm
+
+
+def node(*tensors, kernel_size=(3, 3), dilation=(1, 1)):
+    name = "neighborhood_attention_cpp" if len(tensors) == 3 else "neighborhood_attention_cpp_backward"
+    return getattr(RAW, name)(*tensors, None, list(kernel_size), list(dilation), 1.0)
+
+
+@needs_cpp
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (dict(kernel_size=[3]), r"kernel_size must be at least 1 on each of 2 spatial axes, got \[3\]"),
+        (dict(kernel_size=[0, 3]), "kernel_size must be at least 1"),
+        (dict(kernel_size=[-3, -3]), "kernel_size must be at least 1"),
+        (dict(dilation=[0, 1]), "dilation must be at least 1"),
+        (dict(dilation=[1, 1, 1]), "dilation must be at least 1"),
+    ],
+)
+def test_numbers_of_who_calls_the_node_are_checked(numbers, message, count):
+    x = torch.randn(1, 8, 8, 2, 8)
+    with pytest.raises(ValueError, match=message):
+        node(*[x] * count, **numbers)
+
+
+@needs_cpp
+@pytest.mark.parametrize("shape", [(1, 8, 8, 2, 300), (1, 4, 4, 4, 4, 2, 8), (1, 2, 8)])
+def test_shapes_of_who_calls_the_node_are_checked(shape):
+    with pytest.raises(ValueError, match="1 to 3 spatial axes and a head_dim of 1 to 256"):
+        node(*[torch.randn(shape)] * 3, kernel_size=[3] * (len(shape) - 3), dilation=[1] * (len(shape) - 3))
+
+
+@needs_cpp
+def test_memory_that_is_not_there():
+    """As sharding and offloading free it, between a forward and a backward pass or before."""
+    q, k = torch.randn(1, 8, 8, 2, 8, requires_grad=True), torch.randn(1, 8, 8, 2, 8)
+    output = neighborhood_attention(q, k, k, 3, backend="cpp")
+    k.untyped_storage().resize_(0)
+    for call in (lambda: output.sum().backward(), lambda: neighborhood_attention(q, k, q, 3, backend="cpp")):
+        with pytest.raises(TypeError, match="tensors with memory behind them, got Tensor .* with 0 bytes on cpu"):
+            call()
+
+
+@needs_cpp
+@pytest.mark.parametrize("position", range(4))
+def test_tensors_that_wrap_others_in_any_place(position):
+    """The query is not the only one that may be: of a fake mode, of tensor parallelism, of somebody's own."""
+    from torch._subclasses import FakeTensorMode
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    tensors = [*torch.randn(3, 1, 8, 8, 2, 8), torch.randn(2, 5, 5)]
+    plain = neighborhood_attention(*tensors[:3], 3, bias=tensors[3], backend="cpp")
+    wrapped = [x.clone().requires_grad_() for x in tensors]
+    wrapped[position] = TwoTensor(tensors[position].clone(), tensors[position].clone()).requires_grad_()
+    output = neighborhood_attention(*wrapped[:3], 3, bias=wrapped[3], backend="cpp")
+    torch.testing.assert_close(output.a, plain)
+    output.sum().backward()
+    assert type(wrapped[position].grad) is TwoTensor
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = mode.from_tensor(tensors[position])
+    tensors[position] = fake
+    assert neighborhood_attention(*tensors[:3], 3, bias=tensors[3], backend="cpp").shape == plain.shape
+    with pytest.raises(TypeError, match="got FakeTensor"):
+        backend_cpp._forward(*tensors[:3], tensors[3], [3, 3], [1, 1], 1.0)

@@ -47,11 +47,11 @@ def roi_align_forward(
         output.copy_(align(x, rois.to(x), bins, spatial_scale, sampling_ratio, aligned))
         return
     counts, points = _upright(rois.to(x), bins, spatial_scale, sampling_ratio, aligned)
-    for which, values, (ys, xs) in bin_samples(x, rois[:, 0].long(), counts, points):
+    for chosen, values, (ys, xs) in bin_samples(x, rois[:, 0].long(), counts, points):
         largest = values.max(dim=-1)
-        output[which] = largest.values.to(output)
+        output[chosen] = largest.values.to(output)
         for argmax, where in ((argmax_y, ys), (argmax_x, xs)):
-            argmax[which] = where[:, None].expand_as(values).gather(-1, largest.indices[..., None])[..., 0].to(argmax)
+            argmax[chosen] = where[:, None].expand_as(values).gather(-1, largest.indices[..., None])[..., 0].to(argmax)
 
 
 def roi_align_backward(
@@ -91,9 +91,9 @@ def _upright(
     if not aligned:
         height, width = height.clamp(min=1), width.clamp(min=1)
 
-    def points(which: Tensor, rows: int, columns: int) -> YX:
-        y = spread(top[which], height[which], bins[0], rows)
-        return plane(y, spread(left[which], width[which], bins[1], columns))
+    def points(chosen: Tensor, rows: int, columns: int) -> YX:
+        y = spread(top[chosen], height[chosen], bins[0], rows)
+        return plane(y, spread(left[chosen], width[chosen], bins[1], columns))
 
     return grid_counts(height, width, bins, sampling_ratio), points
 
@@ -155,11 +155,11 @@ def _rotated(
         size = size.clamp(min=1)
     width, height = size.unbind(1)
 
-    def points(which: Tensor, rows: int, columns: int) -> YX:
-        y = spread(-height[which] / 2, height[which], bins[0], rows)
-        y, x = plane(y, spread(-width[which] / 2, width[which], bins[1], columns))
-        cos, sin = (t[which, None, None, None] for t in (angle.cos(), angle.sin()))
-        centre_x, centre_y = (t[which, None, None, None] for t in centre.unbind(1))
+    def points(chosen: Tensor, rows: int, columns: int) -> YX:
+        y = spread(-height[chosen] / 2, height[chosen], bins[0], rows)
+        y, x = plane(y, spread(-width[chosen] / 2, width[chosen], bins[1], columns))
+        cos, sin = (t[chosen, None, None, None] for t in (angle.cos(), angle.sin()))
+        centre_x, centre_y = (t[chosen, None, None, None] for t in centre.unbind(1))
         return y * cos - x * sin + centre_y, y * sin + x * cos + centre_x
 
     return bin_averages(input, image, grid_counts(height, width, bins, sampling_ratio), points, bins)

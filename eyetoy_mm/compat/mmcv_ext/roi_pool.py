@@ -35,11 +35,11 @@ def roi_pool_forward(
     rows = _touched(top, bottom, pooled_height, input.size(2))
     columns = _touched(left, right, pooled_width, input.size(3))
     for index in boxes[:, 0].unique().long().tolist():
-        which = (boxes[:, 0] == index).nonzero()[:, 0]
-        ranges = [end[which] for end in (*rows, *columns)]
+        chosen = (boxes[:, 0] == index).nonzero()[:, 0]
+        ranges = [end[chosen] for end in (*rows, *columns)]
         values, pixels = _largest_in_rectangles(input[index], *ranges)
-        output[which] = values.to(output)
-        argmax[which] = pixels.to(argmax)
+        output[chosen] = values.to(output)
+        argmax[chosen] = pixels.to(argmax)
     nothing = ((right <= left) | (bottom <= top)).nonzero()[:, 0]
     output[nothing], argmax[nothing] = 0, -1
 
@@ -194,10 +194,10 @@ def _deformed(
         offset = input.new_zeros(len(rois), 2, *bins)
     move_x, move_y = (gamma * side[:, None, None] * offset[:, i].to(input) for i, side in enumerate((width, height)))
 
-    def points(which: Tensor, rows: int, columns: int) -> YX:
-        y = spread(top[which], height[which], bins[0], rows)
-        y, x = plane(y, spread(left[which], width[which], bins[1], columns))
-        return y + move_y[which, :, :, None], x + move_x[which, :, :, None]
+    def points(chosen: Tensor, rows: int, columns: int) -> YX:
+        y = spread(top[chosen], height[chosen], bins[0], rows)
+        y, x = plane(y, spread(left[chosen], width[chosen], bins[1], columns))
+        return y + move_y[chosen, :, :, None], x + move_x[chosen, :, :, None]
 
     counts = grid_counts(height, width, bins, sampling_ratio)
     return bin_averages(input, rois[:, 0].long(), counts, points, bins)
@@ -253,9 +253,9 @@ def _precise(features: Tensor, rois: Tensor, bins: tuple[int, int], scale: float
     image = rois[:, 0].detach().long()
     out = features.new_zeros(len(rois), features.size(1), *bins)
     for index in image.unique().tolist():
-        which = (image == index).nonzero()[:, 0]
-        pooled = torch.einsum("npy,cyx,nqx->ncpq", rows[which], features[index], columns[which])
-        out = out.index_copy(0, which, pooled)
+        chosen = (image == index).nonzero()[:, 0]
+        pooled = torch.einsum("npy,cyx,nqx->ncpq", rows[chosen], features[index], columns[chosen])
+        out = out.index_copy(0, chosen, pooled)
     area = (bottom - top).clamp(min=0) * (right - left).clamp(min=0) / (bins[0] * bins[1])
     filled = (area > 0)[:, None, None, None]
     return torch.where(filled, out / torch.where(filled, area[:, None, None, None], 1.0), 0.0)

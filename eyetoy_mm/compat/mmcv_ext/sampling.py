@@ -69,18 +69,18 @@ def bin_samples(features: Tensor, image: Tensor, counts: Tensor, points: Points)
         Indices (n,) of regions, their samples (n, C, rows of bins, columns of bins, samples), and the points of these.
     """
     for rows, columns in counts.unique(dim=0).tolist():
-        which = (counts == counts.new_tensor([rows, columns])).all(dim=1).nonzero()[:, 0]
+        chosen = (counts == counts.new_tensor([rows, columns])).all(dim=1).nonzero()[:, 0]
         if rows * columns > 0:
-            y, x = points(which, rows, columns)
-            values = sample(features, image[which], y.flatten(1), x.flatten(1))
-            yield which, values.unflatten(2, y.shape[1:]), (y, x)
+            y, x = points(chosen, rows, columns)
+            values = sample(features, image[chosen], y.flatten(1), x.flatten(1))
+            yield chosen, values.unflatten(2, y.shape[1:]), (y, x)
 
 
 def bin_averages(features: Tensor, image: Tensor, counts: Tensor, points: Points, bins: tuple[int, int]) -> Tensor:
     """Averages (N, C, *bins) of `bin_samples`; 0 where there is no sample."""
     out = features.new_zeros(len(image), features.size(1), *bins)
-    for which, values, _ in bin_samples(features, image, counts, points):
-        out = out.index_copy(0, which, values.mean(dim=-1))
+    for chosen, values, _ in bin_samples(features, image, counts, points):
+        out = out.index_copy(0, chosen, values.mean(dim=-1))
     return out
 
 
