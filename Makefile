@@ -34,7 +34,7 @@ demo: env  ## Run the demo (DEMO_ARGS=--short: shortened)
 	$(PY) tools/demo.py $(DEMO_ARGS)
 
 test: env  ## Run the whole test suite
-	$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
+	$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 test-onedl:  ## Run it with the maintained forks onedl-*, in an environment of their own (.venv-onedl)
 	@$(MAKE) --no-print-directory test VENV='$(VENV_ONEDL)' BOOTSTRAP_ARGS='--openmmlab requirements/onedl.txt'

@@ -17,6 +17,12 @@ def pytest_configure(config):
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
+def pytest_collection_modifyitems(items):
+    """Files with tests that take long come first: workers that are given whole files then end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     """Every test starts from the same random state, whichever tests run before it."""

@@ -51,6 +51,8 @@ def segmentation_findings(
         if any(folder and is_address(folder) for folder in folders):
             return []
         items = built.load_data_list()
+    except ImportError:  # a client of other storage is not installed, which is told by itself
+        raise
     except Exception as error:  # whatever mmseg raises of settings and lists that it does not expect
         message = f"{split}: {kind.__name__} cannot read its list: {type(error).__name__}: {error}"
         return [Finding("unreadable dataset", message)]
