@@ -169,7 +169,7 @@ setup(
         "natten": ["natten>=0.20"],
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
-            *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
+            *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
             *(f"{name}; python_version >= '3.11'" for name in ("onnx", "onnxruntime", "onnxscript")),
         ],
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextlib
 import multiprocessing
 import sys
 import time
@@ -257,7 +258,7 @@ def _look_at_all(tasks: list[Task], loaders: list[Loader], jobs: int) -> Iterato
     # Forked, as the workers of data loaders are: what loads masks need not be pickled, nothing is imported again.
     context = multiprocessing.get_context("fork")
     chunk = max(1, min(32, len(tasks) // (4 * jobs)))
-    with ProcessPoolExecutor(jobs, context, _start, (loaders,)) as pool:
+    with _one_thread_of_opencv(), ProcessPoolExecutor(jobs, context, _start, (loaders,)) as pool:
         try:
             yield from pool.map(_look_at_in_process, tasks, chunksize=chunk)
         except BrokenProcessPool as error:
@@ -268,8 +269,18 @@ def _look_at_all(tasks: list[Task], loaders: list[Loader], jobs: int) -> Iterato
             pool.shutdown(wait=False, cancel_futures=True)  # after ctrl-c
 
 
+@contextlib.contextmanager
+def _one_thread_of_opencv() -> Iterator[None]:
+    """Processes are enough. OpenCV's threads end before they fork: a process would wait forever for those of its parent."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def _start(loaders: list[Loader]) -> None:
-    cv2.setNumThreads(1)  # the processes are enough
     _loaders[:] = loaders
 
 

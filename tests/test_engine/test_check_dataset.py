@@ -56,6 +56,20 @@ def test_detection(tmp_path, jobs):
     picture_dataset(report).savefig(tmp_path / "picture.png")
 
 
+def test_processes_do_not_wait_for_threads_that_opencv_has_here(tmp_path):
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        cv2.GaussianBlur(np.zeros((512, 512, 3), np.uint8), (31, 31), 5)  # starts them
+        put(tmp_path, {"0.jpg": jpeg(0), "1.jpg": jpeg(1)})
+        coco(tmp_path, "train.json", {"0.jpg": (48, 32)})
+        coco(tmp_path, "val.json", {"1.jpg": (48, 32)})
+        assert check_dataset(detection(tmp_path), jobs=2).images == 2
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def test_segmentation(tmp_path):
     mask = np.ones((32, 48), np.uint8)
     mask[0] = 0
