@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import multiprocessing
 import sys
 import time
@@ -271,7 +270,7 @@ def _look_at_all(tasks: list[Task], loaders: list[Loader], jobs: int) -> Iterato
 
 @contextlib.contextmanager
 def _one_thread_of_opencv() -> Iterator[None]:
-    """Processes are enough. OpenCV's threads end before they fork: a process would wait forever for those of its parent."""
+    """OpenCV's threads end before a fork: a process would wait forever for those of its parent."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
