@@ -99,9 +99,9 @@ def _follow_test_loader(config: Any) -> None:
 
 def _of_the_inner_dataset(original: Callable[..., Any]) -> Callable[..., Any]:
     def _init_pipeline(self: Any, cfg: Any) -> Any:
+        cfg = copy.deepcopy(cfg)  # into which they write
         dataset = _test_dataset(cfg)
         if dataset:
-            cfg = copy.deepcopy(cfg)
             cfg["test_dataloader"]["dataset"] = dataset
         return original(self, cfg)
 
