@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import http.server
 import os
 import pickle
-import threading
 import types
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,24 +82,6 @@ assert 'eyetoy_mm' not in sys.modules
 """
     run_python(code)
     return work_dir
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serves tmp_path; downloads go to another directory in it."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
-    monkeypatch.setenv("no_proxy", "*")
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
-        httpd.shutdown()
-        thread.join()
 
 
 def assert_same(a: Any, b: Any) -> None:
@@ -258,16 +238,6 @@ def test_an_attack_is_refused_and_does_not_run(zipped: bool, tmp_path: Path) -> 
     assert not marker.exists()
     torch.load(path, weights_only=False)  # the attack is a real one
     assert marker.exists()
-
-
-def test_an_attack_from_an_address_is_refused_and_does_not_run(tmp_path: Path, server: str) -> None:
-    marker = tmp_path / "ran"
-    torch.save({"state_dict": Attack(marker)}, tmp_path / "attack.pth")
-    torch.save({"state_dict": {"x": torch.ones(2)}}, tmp_path / "good.pth")
-    assert load(f"{server}/good.pth")["state_dict"]["x"].sum() == 2
-    with pytest.raises(CheckpointError, match="attack.pth: refused.*system"):
-        load(f"{server}/attack.pth")
-    assert not marker.exists()
 
 
 def test_resume_from_an_attack_is_refused(tmp_path: Path) -> None:
