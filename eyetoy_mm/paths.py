@@ -26,6 +26,21 @@ def package_file(name: str) -> Path:
     raise UserError(f"eyetoy_mm comes without {name}; looked in {_PACKAGE / '.mim'} and beside it. Install it again")
 
 
+def check_folder(option: str, path: str | Path) -> None:
+    """Check that files can be written into a folder, which need not be there yet.
+
+    Args:
+        option: What names it, for the message.
+        path: The folder.
+
+    Raises:
+        UserError: It, or what it would be in, is a file.
+    """
+    for part in (Path(path), *Path(path).parents):
+        if part.exists() and not part.is_dir():
+            raise UserError(f"{option} {path} should be a folder, and {part} is a file")
+
+
 def is_address(path: str | Path) -> bool:
     """Whether a path has a scheme, as ``s3://bucket/photos``: a matter of mmengine's file client, not of the disk."""
     return "://" in str(path)

@@ -31,21 +31,47 @@ def unwrap(loaded: object, filename: str) -> State:
     """Named tensors of a loaded checkpoint, without what trainers wrap around them.
 
     Args:
-        loaded: What a loader gave: the tensors, or a dict that has them behind one of :data:`WRAPPINGS`.
+        loaded: What a loader gave: the tensors, or a dict that has them behind one of :data:`WRAPPINGS`, or behind a
+            key of another name if there is one of these alone.
         filename: Of the file, for messages.
 
     Raises:
-        CheckpointError: It is not a dict of named tensors.
+        CheckpointError: It is not a dict of named tensors, or has several.
     """
     for wrapping in WRAPPINGS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapping), Mapping):
             loaded = loaded[wrapping]
-    if not isinstance(loaded, Mapping) or not loaded:
+    sets = sets_of_tensors(loaded)
+    if len(sets) > 1:
+        raise CheckpointError(
+            f"{filename} has tensors behind {', '.join(map(repr, sets))}, and nothing says which are meant. Save those "
+            f"alone: torch.save(torch.load({filename!r})[{sets[0]!r}], 'weights.pth')"
+        )
+    if isinstance(loaded, Mapping) and sets:
+        loaded = loaded[sets[0]]
+    if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{filename}: not a dict of named tensors but {type(loaded).__name__}")
+    if not loaded:
+        raise CheckpointError(f"{filename} has no tensors: it is a dict without entries")
     others = [str(key) for key, value in loaded.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(f"{filename}: {first_few(others, 8)} should be tensors with a name, and are not")
     return _without_prefix(loaded, _metadata(loaded), "module.")
+
+
+def sets_of_tensors(loaded: object) -> list[str]:
+    """The keys of a dict behind each of which there are named tensors: of a network, of its average, of a teacher."""
+    if not isinstance(loaded, Mapping):
+        return []
+    return [str(key) for key, inside in loaded.items() if _are_named_tensors(inside)]
+
+
+def _are_named_tensors(inside: object) -> bool:
+    return (
+        isinstance(inside, Mapping)
+        and bool(inside)
+        and all(isinstance(key, str) and isinstance(x, Tensor) for key, x in inside.items())
+    )
 
 
 def split(state: Mapping[str, Tensor], prefix: str | None = None) -> tuple[State, State]:
@@ -63,6 +89,37 @@ def split(state: Mapping[str, Tensor], prefix: str | None = None) -> tuple[State
     rest = {key: x for key, x in state.items() if not key.startswith(prefix)}
     inside = {name: x for name, x in _metadata(state).items() if f"{name}.".startswith(prefix)}
     return _without_prefix(own, inside, prefix), rest
+
+
+def behind(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> str | None:
+    """What stands before the names of a module in a file, as far as they are there.
+
+    ``model.`` of Lightning, ``_orig_mod.`` of ``torch.compile``, ``encoder_q.`` of MoCo and the like are as good as
+    ``backbone.`` where one of them has more than half of the names.
+
+    Args:
+        state: From the file.
+        wanted: The module's own state dict.
+        source: Of the file, for messages.
+
+    Returns:
+        The text before the names, empty for bare ones, which come first, as ``backbone.`` does; None where they are not
+        there.
+
+    Raises:
+        CheckpointError: They are there several times, behind other names.
+    """
+    names = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    first = names[0] if names else ""
+    candidates = {key.removesuffix(first) for key in state if key == first or (first and key.endswith(f".{first}"))}
+    found = sorted(prefix for prefix in candidates if 2 * sum(prefix + name in state for name in names) > len(names))
+    usual = [prefix for prefix in ("", "backbone.") if prefix in found]
+    if len(found) > 1 and not usual:
+        raise CheckpointError(
+            f"{source} has these weights {len(found)} times, behind {', '.join(map(repr, found))}. Name one of them: "
+            f"init_cfg=dict(type='Pretrained', checkpoint={source!r}, prefix={found[0]!r}) of the backbone"
+        )
+    return next(iter(usual or found), None)
 
 
 def with_versions_of(original: Mapping[str, Tensor], renamed: Mapping[str, Tensor]) -> State:

@@ -40,8 +40,9 @@ def test_what_trainers_wrap_around_tensors_is_taken_off(loaded):
     ("loaded", "message"),
     [
         ([1, 2], "x.pth: not a dict of named tensors but list"),
-        ({}, "not a dict of named tensors but dict"),
-        ({"state_dict": {}}, "not a dict of named tensors but dict"),
+        ({}, "x.pth has no tensors"),
+        ({"state_dict": {}}, "x.pth has no tensors"),
+        ({"a": {"x": torch.zeros(1)}, "b": {"x": torch.zeros(1)}}, "tensors behind 'a', 'b', and nothing says which"),
         ({"epoch": 3, "a": torch.zeros(1)}, "x.pth: epoch should be tensors with a name"),
         ({7: torch.zeros(1)}, "7 should be tensors"),
     ],

@@ -114,6 +114,30 @@ def torchvisions(folder: Path) -> str:
     return log(folder, "loaded ")
 
 
+def student_and_teacher(folder: Path) -> None:
+    """A file of a distillation: two networks."""
+    import torchvision
+
+    state = torchvision.models.resnet18().state_dict()
+    train(config(folder, RESNET, 512, load_from=saved(folder, {"student": state, "teacher": state, "epoch": 3})))
+
+
+def of_lightning(folder: Path) -> str:
+    """All names behind the prefix of a trainer."""
+    import torchvision
+
+    state = {f"model.{key}": x for key, x in torchvision.models.resnet18().state_dict().items()}
+    train(config(folder, RESNET, 512, load_from=saved(folder, {"state_dict": state, "epoch": 3})))
+    return log(folder, "loaded ")
+
+
+def another_amsgrad(folder: Path) -> None:
+    """A setting of the optimizer for which it needs more than was saved."""
+    with _of_a_finished_run(folder):
+        amsgrad = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.01, amsgrad=True))
+        train(config(folder, **_longer(optim_wrapper=amsgrad)), resume="auto")
+
+
 def not_numbers(folder: Path) -> None:
     """Weights that diverged."""
     from mmengine.registry import MODELS, init_default_scope
@@ -226,6 +250,8 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "load_from: heads alone": heads_alone,
     "load_from: of a deeper model": another_size,
     "load_from: torchvision's file": torchvisions,
+    "load_from: student and teacher in one file": student_and_teacher,
+    "load_from: behind a trainer's prefix": of_lightning,
     "load_from: NaN": not_numbers,
     "load_from: not a checkpoint": no_checkpoint,
     "test: a backbone's file": tested_with_a_backbones_file,
@@ -234,6 +260,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "--resume: longer training, the schedule as it was": longer_training_alone,
     "--resume: another batch size, seed and weight decay": another_batch_size,
     "--resume: another optimizer": another_optimizer,
+    "--resume: the optimizer with amsgrad": another_amsgrad,
     "--resume: other classes": other_classes,
     "--resume: weights alone": weights_alone,
     "--resume: the last checkpoint is gone": last_checkpoint_is_gone,

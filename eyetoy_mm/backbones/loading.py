@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 
 from eyetoy_mm.backbones.pretrained import every_backbone_is_checked, fitting, is_allowed
 from eyetoy_mm.backbones.staged import StagedBackbone
@@ -24,7 +24,9 @@ from eyetoy_mm.state_dicts import (
     WRAPPINGS,
     Loaded,
     State,
+    behind,
     load_fitting,
+    sets_of_tensors,
     split,
     unusable,
     unwrap,
@@ -66,6 +68,7 @@ def load_checkpoint(
     checked = ours or every_backbone_is_checked()
     if any(is_model_wrapper(part) for part in model.modules()):
         return False
+    others = [key for key in sets_of_tensors(checkpoint) if key not in (*WRAPPINGS, "ema_state_dict")]
     try:
         prepare(model, checkpoint, source, revise_keys, prefix)
     except CheckpointError:
@@ -73,6 +76,8 @@ def load_checkpoint(
             raise
         return False
     state = checkpoint["state_dict"]
+    if others := [key for key in others if key in checkpoint]:
+        _log.warning("%s has other tensors too, which are not used: %s", source, ", ".join(others))
     if checked and (bad := unusable(state, dict(model.named_parameters()))):
         raise CheckpointError(f"{source} has {len(bad)} tensors that cannot be weights: {first_few(bad, 8)}")
     loaded = load_fitting(model, state)
@@ -104,13 +109,15 @@ def prepare(
             raise CheckpointError(f"{source}: no name starts with {prefix!r}, but {first_few(rest, 8)}")
         state = found
     model = unwrapped(model)
-    state = named_as_in(model, state)
+    state = named_as_in(model, state, source)
     for name, part in _backbones(model):
         if isinstance(part, StagedBackbone):
             own, rest = split(state, name)
             state = _joined(state, rest, f"{name}." if name else "", fitting(part, own, source))
-    if not any(isinstance(checkpoint.get(key), Mapping) for key in WRAPPINGS):
-        checkpoint.clear()  # bare tensors
+    if not any(key in WRAPPINGS for key in checkpoint):  # bare tensors, or behind another key: they are in `state`
+        sets = sets_of_tensors(checkpoint)
+        for key in [key for key, x in checkpoint.items() if isinstance(x, Tensor) or key in sets]:
+            del checkpoint[key]
     checkpoint["state_dict"] = state
     if not isinstance(checkpoint.get("meta"), Mapping):
         checkpoint["meta"] = {}  # names of classes and the like; a file from elsewhere has none
@@ -135,17 +142,23 @@ def _backbones(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Modul
         yield from _backbones(module, f"{name}.{child}" if name else child)
 
 
-def named_as_in(model: nn.Module, state: State) -> State:
+def named_as_in(model: nn.Module, state: State, source: str) -> State:
     """The tensors of a file under the names that they have in a model.
 
-    A file may be of a whole model or of its backbone alone, whatever the model is; backbones of ours take what their
-    ``split`` takes, published names too, and what earlier versions of theirs saved.
+    A file may be of a whole model or of its backbone alone, whatever the model is, and behind a prefix of its trainer;
+    backbones of ours take what their ``split`` takes, published names too, and what earlier versions of theirs saved.
+
+    Raises:
+        CheckpointError: The backbone is in it several times, see :func:`.state_dicts.behind`.
     """
     parts = list(_backbones(model))
-    if len(parts) != 1:
-        return _as_whole_or_as_backbone(model, state, "backbone." if not parts else "")
+    if not parts:
+        return _as_whole_or_as_backbone(model, _without_the_trainers_prefix(state, model, "", source), "backbone.")
+    if len(parts) > 1:
+        return _as_whole_or_as_backbone(model, state, "")
     [(name, part)] = parts
     prefix = f"{name}." if name else ""
+    state = _without_the_trainers_prefix(state, part, prefix, source)
     if not isinstance(part, StagedBackbone):
         return _as_whole_or_as_backbone(model, state, prefix or "backbone.")
     has_prefix = any(key.startswith(prefix) for key in state)
@@ -153,6 +166,22 @@ def named_as_in(model: nn.Module, state: State) -> State:
     if not prefix:
         rest = {}  # heads, where the backbone is all of the model
     return _joined(state, rest, prefix, part.migrate(own, version(own)))
+
+
+def _without_the_trainers_prefix(state: State, part: nn.Module, prefix: str, source: str) -> State:
+    """A backbone's names behind its own prefix, where a file has another; heads beside it lose what they have of it."""
+    if any(prefix + name in state for name in list(part.state_dict())[:1]):
+        return state
+    there = behind(state, part.state_dict(), source)
+    if there in (None, "", "backbone.", prefix):
+        return state
+    outer = there.removesuffix("backbone.")
+    _log.info("%s: the names behind %r are those of the backbone", source, there)
+    renamed = {
+        prefix + key.removeprefix(there) if key.startswith(there) else key.removeprefix(outer): x
+        for key, x in state.items()
+    }
+    return with_versions_of(state, renamed)
 
 
 def _joined(state: State, rest: State, prefix: str, own: State) -> State:

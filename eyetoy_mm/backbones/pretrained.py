@@ -23,7 +23,7 @@ from torch import Tensor
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.errors import first_few
-from eyetoy_mm.state_dicts import State, compare, unusable, unwrap, version
+from eyetoy_mm.state_dicts import Difference, State, behind, compare, unusable, unwrap, version
 
 if TYPE_CHECKING:
     from eyetoy_mm.backbones.staged import InitCfg, StagedBackbone
@@ -95,7 +95,7 @@ def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
     if difference:
         raise CheckpointError(
             f"{filename} does not fit this {type(backbone).__name__}, and nothing was loaded: {difference}. "
-            "Is it of another arch or of other numbers, or behind another prefix?"
+            f"Is it of another arch or of other numbers, or behind another prefix?{_how_to_allow(difference)}"
         )
     if bad := unusable(taken, wanted):
         raise CheckpointError(
@@ -120,7 +120,11 @@ class StrictPretrainedInit(PretrainedInit):
             CheckpointError: It does not fit; see :func:`fitting`.
         """
         print_log(f"load model from: {self.checkpoint}", logger="current")
-        own, rest = module.split(read_state(self.checkpoint, self.map_location), self.prefix)
+        state = read_state(self.checkpoint, self.map_location)
+        prefix = self.prefix
+        if prefix is None:
+            prefix = behind(state, module.state_dict(), str(self.checkpoint)) or None
+        own, rest = module.split(state, prefix)
         if not own:
             raise CheckpointError(f"{self.checkpoint}: no name starts with {self.prefix!r}, but {first_few(rest, 8)}")
         if rest:
@@ -150,6 +154,17 @@ def strict(init_cfg: InitCfg) -> list[dict[str, Any]]:
             raise ValueError(f"prefix of init_cfg must be the text before the backbone's names, got {config!r}")
     others = [config for config in configs if config["type"] not in pretrained]
     return others + [dict(config, type=StrictPretrainedInit) for config in configs if config["type"] in pretrained]
+
+
+def _how_to_allow(difference: Difference) -> str:
+    """What a training says of a config that may name what is missing."""
+    if not every_backbone_is_checked():
+        return ""
+    names = [*difference.missing, *difference.unexpected, *(text.split(" ")[0] for text in difference.reshaped)]
+    return (
+        " What may stay as it was initialised has to be named in the config: "
+        f"load_from_allow_missing = ['backbone.{names[0].rpartition('.')[0] or names[0]}', ...]"
+    )
 
 
 def _may_differ(key: str, x: Tensor, wanted: State) -> bool:

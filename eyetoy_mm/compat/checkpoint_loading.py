@@ -265,7 +265,25 @@ def _explain(filename: object, error: Exception) -> str | None:
         f"{filename}: not a readable checkpoint{_first_bytes(filename)}. It may be damaged, cut short while it was "
         f"copied or downloaded, or of another kind; get it again, or save it again with torch.save. "
         f"(While reading: {reason})"
+        if (kind := _other_kind(filename, text)) is None
+        else f"{filename} is {kind}"
     )
+
+
+def _other_kind(filename: object, text: str) -> str | None:
+    """What else a file is, and how to make a checkpoint of it; None where that is not known."""
+    save = "torch.save({{'state_dict': {}}}, 'weights.pth')"
+    if "TorchScript" in text:
+        return (
+            f"a TorchScript archive; save its weights: {save.format(f'torch.jit.load({str(filename)!r}).state_dict()')}"
+        )
+    start = _start(filename)
+    if start[8:10] == b'{"' and int.from_bytes(start[:8], "little") < 1 << 27:
+        weights = f"safetensors.torch.load_file({str(filename)!r})"
+        return f"a safetensors file, which mmengine does not read; save it once with torch: {save.format(weights)}"
+    if start.startswith(b"\x89HDF"):
+        return "an HDF5 file, as of Keras; PyTorch does not read it"
+    return None
 
 
 def _raised_while_unpickling(traceback: TracebackType | None) -> bool:
@@ -300,6 +318,11 @@ def _refused_names(filename: object, text: str) -> list[str]:
 def _first_bytes(filename: object) -> str:
     if not isinstance(filename, (str, os.PathLike)) or not os.path.isfile(path := os.path.expanduser(filename)):
         return ""
+    return f" ({os.path.getsize(path)} bytes, starting with {_start(filename)!r})"
+
+
+def _start(filename: object) -> bytes:
+    if not isinstance(filename, (str, os.PathLike)) or not os.path.isfile(path := os.path.expanduser(filename)):
+        return b""
     with open(path, "rb") as file:
-        start = file.read(24)
-    return f" ({os.path.getsize(path)} bytes, starting with {start!r})"
+        return file.read(24)

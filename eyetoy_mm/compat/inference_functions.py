@@ -7,7 +7,9 @@ What breaks, without a word, where a config says it in one place alone:
 * `init_model` of mmseg, `init_detector` of mmdet and both inferencers build `model` alone: a `data_preprocessor` at the
   top of the config, which the Runner hands on, is not used. Images come unnormalised, their channels not swapped;
 * the inferencers of mmpretrain read files in colour, whatever `LoadImageFromFile` of the pipeline says, and in the
-  order blue, green, red for models that learned from CIFAR's images, which are red, green, blue.
+  order blue, green, red for models that learned from CIFAR's images, which are red, green, blue;
+* all of them end in an AttributeError where the test data are in a wrapper, as ConcatDataset, or where mmseg finds no
+  `test_pipeline`.
 
 What we do: `test_pipeline` becomes that of the test data loader, with a warning if it was another; a model without a
 data preprocessor of its own gets the config's; files are read as the pipeline does, or as the data set holds them.
@@ -45,14 +47,16 @@ def apply() -> None:
         return
     after_import("mmseg.apis.inference", lambda module: replace_function(module, "init_model", _as_the_runner))
     after_import("mmdet.apis.inference", lambda module: replace_function(module, "init_detector", _as_the_runner))
-    for name, cls in _INFERENCERS.items():
-        after_import(name, functools.partial(_replace_method, cls, "_init_model", _as_the_runner))
-    for name, cls in _READERS.items():
-        after_import(name, functools.partial(_replace_method, cls, "preprocess", _reading_as_the_pipeline))
+    opens = {"_init_model": _as_the_runner, "_init_pipeline": _of_the_inner_dataset}
+    reads = {"preprocess": _reading_as_the_pipeline, "_init_pipeline": _of_the_inner_dataset}
+    for classes, methods in ((_INFERENCERS, opens), (_READERS, reads)):
+        for name, cls in classes.items():
+            after_import(name, functools.partial(_replace_methods, cls, methods))
 
 
-def _replace_method(cls: str, name: str, wrapper: Callable[..., Any], module: ModuleType) -> None:
-    replace_method(vars(module)[cls], name, wrapper)
+def _replace_methods(cls: str, methods: dict[str, Callable[..., Any]], module: ModuleType) -> None:
+    for name, wrapper in methods.items():
+        replace_method(vars(module)[cls], name, wrapper)
 
 
 # --- Models of mmdet and mmseg --------------------------------------------------------------------------------------
@@ -80,15 +84,28 @@ def _follow_test_loader(config: Any) -> None:
     from mmengine.logging import print_log
 
     dataset = _test_dataset(config)
-    if not dataset or config.get("test_pipeline", dataset["pipeline"]) == dataset["pipeline"]:
+    if not dataset or config.get("test_pipeline") == dataset["pipeline"]:
         return
+    differs = config.get("test_pipeline") is not None
     config["test_pipeline"] = copy.deepcopy(dataset["pipeline"])
-    print_log(
-        "test_pipeline of the config is not the pipeline of its test data loader, which is what is measured. Images "
-        "are prepared by the loader's",
-        "current",
-        logging.WARNING,
-    )
+    if differs:
+        print_log(
+            "test_pipeline of the config is not the pipeline of its test data loader, which is what is measured. "
+            "Images are prepared by the loader's",
+            "current",
+            logging.WARNING,
+        )
+
+
+def _of_the_inner_dataset(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _init_pipeline(self: Any, cfg: Any) -> Any:
+        cfg = copy.deepcopy(cfg)  # into which they write
+        dataset = _test_dataset(cfg)
+        if dataset:
+            cfg["test_dataloader"]["dataset"] = dataset
+        return original(self, cfg)
+
+    return _init_pipeline
 
 
 def _test_dataset(config: Any) -> Any:

@@ -71,7 +71,7 @@ def check_fits(model: nn.Module, path: str) -> None:
         CheckpointError: The file is not a checkpoint that can be loaded safely.
     """
     check_exists(path)
-    check_state_fits(model, named_as_in(unwrapped(model), read_state(path)), path)
+    check_state_fits(model, named_as_in(unwrapped(model), read_state(path), path), path)
 
 
 def check_state_fits(model: nn.Module, state: State, name: str) -> None:

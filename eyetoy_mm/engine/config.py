@@ -72,8 +72,7 @@ def load_config(
     if dist_timeout is not None:
         config.merge_from_dict({"env_cfg.dist_cfg.timeout": dist_timeout})
     if amp and "optim_wrapper" in config:
-        config.optim_wrapper.type = "AmpOptimWrapper"
-        config.optim_wrapper.setdefault("loss_scale", "dynamic")
+        _mix_precision(config)
     if data_root is not None:
         for _, dataset in datasets_of(config, ("train", "val", "test")):
             _repoint(dataset, data_root)
@@ -83,6 +82,9 @@ def load_config(
     if options:
         merge_options(config, options)
         refuse_fatal(structure_findings(config))
+        if amp and "optim_wrapper" in config and type_name(config.optim_wrapper) != "AmpOptimWrapper":
+            kind = config.optim_wrapper.get("type")
+            raise UserError(f"--amp trains in mixed precision, --cfg-options optim_wrapper.type={kind!r} not: give one")
     apply_image_orientation(config)
     match_channels(config)
     unify_preprocessing(config)
@@ -128,6 +130,22 @@ def find_config(name: str | Path) -> Path:
     if not path.is_file():
         raise UserError(f"there is no config file {path}" + (f" ({name})" if inside else ""))
     return path
+
+
+def _mix_precision(config: Config) -> None:
+    """Let the optimizer wrapper be that for mixed precision.
+
+    Raises:
+        UserError: It is one of another kind, whose own work would be lost.
+    """
+    kind = type_name(config.optim_wrapper)
+    if kind not in ("", "OptimWrapper", "AmpOptimWrapper"):
+        raise UserError(
+            f"--amp puts an AmpOptimWrapper in place of an OptimWrapper, and optim_wrapper.type is {kind!r}: set mixed "
+            "precision in the config"
+        )
+    config.optim_wrapper.type = "AmpOptimWrapper"
+    config.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
 def adapt_to_machine(config: Config) -> None:

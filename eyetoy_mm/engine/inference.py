@@ -22,6 +22,7 @@ from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.engine.painting import check_scope, make_painter
 from eyetoy_mm.engine.preprocessing import Preprocessing, test_dataset
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import check_folder
 
 
 class Predictor:
@@ -86,13 +87,25 @@ def open_predictor(
         score_threshold: Detections with a lower score are not painted.
 
     Raises:
-        UserError: The config is for another toolbox, or the checkpoint does not fit it.
+        UserError: The config is for another toolbox, the checkpoint does not fit it, the device is not there or the
+            score none.
     """
     check_scope(config.get("default_scope"))
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
+    _check_device(device)
+    if not 0 <= score_threshold <= 1:
+        raise UserError(f"--score-thr must be a score from 0 to 1, got {score_threshold}")
     return Predictor(config, checkpoint, device, score_threshold)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--device {device} cannot be used on this machine: {reason}") from error
 
 
 def paint_files(predictor: Predictor, images: Sequence[str | Path], folder: Path) -> Iterator[tuple[str | Path, Path]]:
@@ -107,8 +120,9 @@ def paint_files(predictor: Predictor, images: Sequence[str | Path], folder: Path
         Each image, and its picture.
 
     Raises:
-        UserError: Some were not painted; told at the end, each with the reason.
+        UserError: The folder cannot be one; or some images were not painted, told at the end, each with the reason.
     """
+    check_folder("--out", folder)
     used_paths: set[Path] = set()
     refused: list[str] = []
     last_error: Exception | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 
 from eyetoy_mm.backbones.pretrained import allow_missing
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_checkpoint
 from eyetoy_mm.engine.config_checks import check_config
+from eyetoy_mm.engine.config_parts import datasets_of
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined
 from eyetoy_mm.engine.exact_resume import go_on_exactly
@@ -26,6 +29,7 @@ from eyetoy_mm.engine.resume import choose_start
 from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import check_folder
 from eyetoy_mm.registry import type_name
 
 DATA_HOOKS = {"mmseg": "CheckSegLabelsHook", "mmdet": "CheckDetDataHook", "mmpretrain": "CheckClsLabelsHook"}
@@ -44,7 +48,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         UserError: What is missing or does not fit.
     """
     if auto_scale_lr:
-        if "auto_scale_lr" not in config:
+        if not (config.get("auto_scale_lr") or {}).get("base_batch_size"):
             raise UserError(f"{config.filename} has no auto_scale_lr=dict(base_batch_size=...) to scale from")
         config.auto_scale_lr.enable = True
     check_last_checkpoint(config, resume)
@@ -103,16 +107,16 @@ def evaluate(
     """
     if show_interval < 1:
         raise UserError(f"--show-interval must be at least 1, got {show_interval}")
+    if show_dir:
+        check_folder("--show-dir", show_dir)
+    if tta:
+        _augment(config)
     check_config(config, "test")
     check_exists(checkpoint)
     check_data(config, "test")
     guard_images(config)
     add_guards(config)
     config.load_from = checkpoint
-    if tta:
-        if "tta_model" not in config or "tta_pipeline" not in config:
-            raise UserError(f"{config.filename} has no test-time augmentation: tta_model and tta_pipeline are missing")
-        config.test_dataloader.dataset.pipeline = config.tta_pipeline
     with joined(config), explained_errors(config) as run:
         runner = run.runner = CheckedRunner.from_cfg(config)
         if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
@@ -123,6 +127,15 @@ def evaluate(
             runner.register_hook(PaintPredictionsHook(show_dir, show_interval, score_thr))
         check_fits(runner.model, checkpoint)
         runner.test()
+
+
+def _augment(config: Config) -> None:
+    """Let every test dataset, whatever is around it, prepare images as ``tta_pipeline`` says."""
+    missing = [key for key in ("tta_model", "tta_pipeline") if not config.get(key)]
+    if missing:
+        raise UserError(f"{config.filename} has no test-time augmentation: {' and '.join(missing)} missing")
+    for _, dataset in datasets_of(config, ("test",)):
+        dataset["pipeline"] = copy.deepcopy(config.tta_pipeline)
 
 
 def names_that_may_stay(config: Config) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Preprocessing:
 
     def __init__(self, config: Config) -> None:
         steps = [step for step in copy.deepcopy(test_pipeline(config)) if not _is_annotation_loader(step)]
-        end = next((index for index, step in enumerate(steps, 1) if _is_image_loader(step)), 0)
+        end = _end_of_loading(steps)
         transforms: list[Callable[[dict], dict | None]] = [TRANSFORMS.build(step) for step in steps]
         self._loading, self._steps = transforms[:end], transforms[end:]
         self._held_as = ("color", "bgr") if end else _held_images(config)
@@ -138,6 +138,8 @@ def check_image_exists(path: str | Path) -> None:
     Raises:
         UserError: There is no such file.
     """
+    if not is_address(path) and Path(path).is_dir():
+        raise UserError(f"{path} is a folder: name its images, as {Path(path) / '*.jpg'}")
     if not is_address(path) and not Path(path).is_file():
         raise UserError(f"there is no image {path}")
 
@@ -234,6 +236,8 @@ def _differences_between_splits(config: Config) -> Iterator[str]:
     for split, dataset in datasets_of(config, ("train", "val", "test")):
         if dataset.get("pipeline"):
             seen.setdefault(split, _color_treatment(dataset["pipeline"]))
+    if config.get("tta_pipeline"):
+        seen["test-time augmentation"] = _color_treatment(config.tta_pipeline)
     for key, learned in seen.pop("train", {}).items():
         others = [split for split in seen if seen[split][key] != learned]
         if others:
@@ -273,11 +277,13 @@ def _color_treatment(pipeline: list[dict]) -> dict[str, Any]:
     return {"color_type of LoadImageFromFile": loading.get("color_type", "color"), "Normalize": settings}
 
 
-def _steps(pipeline: list[dict]) -> Iterator[dict]:
+def _steps(pipeline: Sequence[Any]) -> Iterator[dict]:
     for step in pipeline:
         if isinstance(step, dict):
             yield step
-            yield from _steps([inner for inner in step.get("transforms") or () if isinstance(inner, dict)])
+            yield from _steps(step.get("transforms") or ())
+        elif isinstance(step, list | tuple):  # ways of test-time augmentation
+            yield from _steps(step)
 
 
 def _plain(node: Any) -> Any:
@@ -302,6 +308,18 @@ def _held_images(config: Config) -> tuple[str, str]:
 
 def _is_image_loader(step: dict) -> bool:
     return type_name(step).startswith("Load") and "Image" in type_name(step)
+
+
+def _end_of_loading(steps: list[dict]) -> int:
+    """How many steps come before a pipeline has its image, the loader included; 0 where none of them loads it.
+
+    A user's own loader may be called otherwise than those of the toolboxes: it is the first that loads anything.
+    """
+    for is_loader in (_is_image_loader, lambda step: type_name(step).startswith("Load")):
+        for index, step in enumerate(steps, 1):
+            if is_loader(step):
+                return index
+    return 0
 
 
 def _is_annotation_loader(step: dict) -> bool:

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper, ReduceOnPlateauParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from torch import Tensor, nn
 
 from eyetoy_mm.engine.checkpoint import check_state_fits
 from eyetoy_mm.errors import UserError, first_few
@@ -177,6 +179,40 @@ def _check_optimizer(
             f"{source} has its parameters in {len(saved_groups)} groups of the optimizer, and the config makes "
             f"{len(groups)} others (paramwise_cfg, or the optimizer's constructor). {restart}, or set what it had"
         )
+    if lacking := _lacking(runner.optim_wrapper.optimizer, state):
+        raise UserError(
+            f"{source}: {type(runner.optim_wrapper.optimizer).__name__} of the config needs {lacking!r} of each "
+            f"parameter, which the saved state has not: it was made with other settings. {restart}, or set what it had"
+        )
+
+
+def _lacking(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> str | None:
+    """What an optimizer with these settings misses in a saved state, found by a step on one number."""
+    settings = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+    kept = next(iter(state["state"].values()), None)
+    if not isinstance(kept, Mapping):
+        return None
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    one = {key: _of_one_number(value) for key, value in kept.items()}
+    try:
+        make: Any = type(optimizer)
+        trial = make([{"params": [parameter], **settings}])
+        trial.load_state_dict({"state": {0: one}, "param_groups": [{**settings, "params": [0]}]})
+        trial.step()
+    except KeyError as error:
+        return str(error.args[0])
+    except Exception:  # of an optimizer that is made or stepped in another way: the run will tell
+        return None
+    return None
+
+
+def _of_one_number(value: Any) -> Any:
+    """A part of an optimizer's state cut down from a whole parameter; counters and settings stay."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().cpu()
+    return value.flatten()[:1].clone() if value.dim() else value.clone()
 
 
 def _settings(groups: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -217,13 +253,19 @@ _POSITION |= {"best", "num_bad_epochs", "cooldown_counter", "patience_counter", 
 
 def _settle_schedule(runner: Runner, checkpoint: dict[str, Any]) -> Iterator[str]:
     """Where the config's schedule is another than the saved one, step it to where the run is."""
-    schedulers = runner.param_schedulers
-    if not isinstance(schedulers, list):
-        return
+    schedulers = runner.param_schedulers or []
     saved = checkpoint.get("param_schedulers") or []
-    if [_constants(state) for state in saved] == [_constants(each.state_dict()) for each in schedulers]:
+    if not isinstance(schedulers, list) or not isinstance(saved, list):  # of several optimizers
+        return
+    if not schedulers and saved:
+        yield f"param_scheduler: {len(saved)} in the checkpoint, none in the config: all stays as its optimizer says"
+    asked = [each.state_dict() for each in schedulers]
+    if not schedulers or [*map(_constants, saved)] == [*map(_constants, asked)]:
         return
     if any(isinstance(each, ReduceOnPlateauParamScheduler) for each in schedulers):
+        if _end_later(saved, schedulers):
+            yield "param_scheduler: as it was saved, and to the end that the config gives it"
+            return
         raise UserError(
             "param_scheduler differs from that of the checkpoint, and has a ReduceOnPlateau, which follows the metrics "
             "of all evaluations before: what it would be now is not known. Set what the checkpoint had, or start a new "
@@ -243,6 +285,18 @@ def _settle_schedule(runner: Runner, checkpoint: dict[str, Any]) -> Iterator[str
         checkpoint["optimizer"]["base_param_settings"] = wrapper.base_param_settings
     values = ", ".join(f"{name} {before[name]} -> {_range(groups, name)}" for name in names)
     yield f"param_scheduler: the config's, as a run with it would be at this step: {values}"
+
+
+def _end_later(saved: list[dict[str, Any]], schedulers: list[Any]) -> bool:
+    """Whether what follows metrics has another end alone, as of a longer training; the saved one is then set to it."""
+    ends = [each.end for each in schedulers]
+    asked = [_constants(each.state_dict()) for each in schedulers]
+    plateaus = [isinstance(each, ReduceOnPlateauParamScheduler) for each in schedulers]
+    moved = [dict(state, end=end) if plateau else state for state, end, plateau in zip(saved, ends, plateaus)]
+    if len(saved) != len(schedulers) or [*map(_constants, moved)] != asked:
+        return False
+    saved[:] = moved
+    return True
 
 
 def step_schedulers(schedulers: Iterable[Any], iterations: int, epochs: int) -> None:

@@ -82,6 +82,10 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "bare": lambda state: state,
     "of a trainer": lambda state: {"model": state, "epoch": 3},
     "of DataParallel": lambda state: {"state_dict": {f"module.{key}": x for key, x in state.items()}},
+    "of torch.compile": lambda state: {f"module._orig_mod.{key}": x for key, x in state.items()},
+    "of Lightning": lambda state: {"state_dict": {f"model.{key}": x for key, x in state.items()}, "epoch": 3},
+    "behind a key of its own": lambda state: {"net": state, "epoch": 3, "acc": 0.5},
+    "beside its average": lambda state: {"model": state, "model_ema": {key: 0 * x for key, x in state.items()}},
     "without norms' counts": lambda state: {k: x for k, x in state.items() if "num_batches" not in k},
 }
 
@@ -97,7 +101,8 @@ def test_every_form_of_a_file_loads(
         checkpoint = load_checkpoint(model, path)
     assert same(model, state)
     backbone = len([key for key in state if key.startswith("backbone.") and "num_batches" not in key])
-    [record] = [record for record in caplog.records if record.name == "eyetoy_mm.backbones.loading"]
+    assert ("has other tensors too, which are not used: model_ema" in caplog.text) == ("average" in form)
+    record = [record for record in caplog.records if record.name == "eyetoy_mm.backbones.loading"][-1]
     assert (
         record.getMessage() == f"loaded {backbone} of {backbone} backbone tensors and 2 of 2 of the heads from {path}"
     )
@@ -113,6 +118,41 @@ def test_the_backbones_own_file_loads_into_a_model(make: Callable[[], Model], tm
     with allow_missing([]):
         load_checkpoint(model, saved(without(state, "backbone."), tmp_path))
     assert same(model.backbone, without(state, "backbone."))
+
+
+@pytest.mark.parametrize("prefix", ["encoder_q.", "module.trunk.", "student.backbone."])
+@pytest.mark.parametrize("make", [ours, theirs])
+def test_a_backbone_behind_a_trainers_prefix_loads(make: Callable[[], Model], prefix: str, tmp_path: Path) -> None:
+    """Into a model, and by `init_cfg`."""
+    state, model = shuffled(make()), make()
+    own = without(state, "backbone.")
+    path = saved({f"{prefix}{key}": x for key, x in own.items()} | {"queue": torch.ones(2)}, tmp_path)
+    with allow_missing([]):
+        load_checkpoint(model, path)
+        assert same(model.backbone, own)
+        if make is ours:
+            backbone = NAT(**SMALL, init_cfg=dict(type="Pretrained", checkpoint=path))
+        else:
+            backbone = theirs(init_cfg=dict(type="Pretrained", checkpoint=path)).backbone
+        backbone.init_weights()
+    assert same(backbone, own)
+
+
+@pytest.mark.parametrize("make", [ours, theirs])
+def test_which_of_several_is_meant_is_not_guessed(make: Callable[[], Model], tmp_path: Path) -> None:
+    own = without(shuffled(make()), "backbone.")
+    twice = {f"{name}.backbone.{key}": x for name in ("student", "teacher") for key, x in own.items()}
+    with allow_missing([]):
+        with pytest.raises(
+            CheckpointError, match=r"2 times, behind 'student.backbone.', 'teacher.backbone.'. Name one"
+        ):
+            load_checkpoint(make(), path := saved(twice, tmp_path))
+        model = make()
+        model.backbone.init_cfg = dict(type="Pretrained", checkpoint=path, prefix="teacher.backbone.")
+        model.backbone.init_weights()
+        assert same(model.backbone, own)
+        with pytest.raises(CheckpointError, match=r"tensors behind 'student', 'teacher', and nothing says which"):
+            load_checkpoint(make(), saved({"student": own, "teacher": own, "epoch": 1}, tmp_path))
 
 
 def test_published_names_load_into_a_model(tmp_path: Path) -> None:
@@ -166,10 +206,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "more blocks": (lambda: theirs(depth=3).state_dict(), r"2 of more blocks than the model has \(backbone.layers.2.w"),
     "more blocks, bare": (lambda: Stack(depth=3).state_dict(), r"2 of more blocks than the model has"),
     "wider": (lambda: Model(Stack(channels=6)).state_dict(), r"of another shape \(backbone.bn.bias 6 -> 4, "),
-    "another prefix": (
-        lambda: {f"encoder.{key}": x for key, x in Stack().state_dict().items()},
+    "other names": (
+        lambda: {f"encoder.{key}s": x for key, x in Stack().state_dict().items()},
         "nothing of it fits this Model. The file has encoder.layers",
     ),
+    "no tensors": (lambda: {"state_dict": {}}, "has no tensors: it is a dict without entries"),
     "not numbers": (
         lambda: theirs().state_dict() | {"backbone.layers.0.bias": torch.full((4,), torch.nan)},
         "1 tensors that cannot be weights: backbone.layers.0.bias: NaN or infinite",
@@ -231,6 +272,11 @@ def test_what_is_named_may_stay(pattern: str, tmp_path: Path) -> None:
 def test_what_is_named_may_stay_in_ours(tmp_path: Path) -> None:
     path = saved(ours(kernel_size=5).state_dict(), tmp_path)
     with pytest.raises(CheckpointError, match=r"2 of another shape \(levels.0.blocks.0.attn.rpb"):
+        load_checkpoint(ours(), path)
+    with (
+        allow_missing([]),
+        pytest.raises(CheckpointError, match=r"allow_missing = \['backbone.levels.0.blocks.0.attn'"),
+    ):
         load_checkpoint(ours(), path)
     model = ours()
     fresh = model.backbone.levels[0].blocks[0].attn.rpb.clone()

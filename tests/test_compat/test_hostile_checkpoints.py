@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -96,23 +94,6 @@ def test_the_toolboxes_own_functions(toolbox: str, tmp_path: Path) -> None:
             assert_refused(lambda: open_in(toolbox, path), tmp_path, path, "system")
     finally:
         MODELS._module_dict.pop("Tiny")
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
-    monkeypatch.setenv("no_proxy", "*")
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, kwargs=dict(poll_interval=0.01))
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
-        httpd.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("way", [name for name in hostile.WAYS if name != "eyetoy convert"])

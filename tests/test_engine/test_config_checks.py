@@ -107,6 +107,22 @@ def test_a_config_that_runs_is_left_alone(name):
     assert config.to_dict() == before and random.getstate() == random_state
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("load_from_allow_missing", ["backbone.norm3"]),
+        ("image_orientation", "exif"),
+        ("skip_unreadable_images", 0.01),
+        ("on_save_error", "go_on"),
+    ],
+)
+def test_what_our_own_runs_read_may_be_given(key, value):
+    """Our messages name these: new ones, and in place of those that a config has."""
+    for config in (Config(dict(model=dict())), Config({"model": dict(), key: None})):
+        merge_options(config, {key: value})
+        assert config[key] == value
+
+
 def test_everything_is_told_at_once_and_what_is_odd_is_not_refused():
     config = ready(SEG)
     merge_options(config, {"model.backbone.frozen_stage": 1, "log_level": "LOUD", "model.decode_head.dropout": 0.1})

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import TRANSFORMS, BaseTransform
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -16,8 +17,9 @@ from eyetoy_mm.engine.attention_picture import picture_attention
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.inference import open_predictor
 from eyetoy_mm.engine.launch import evaluate
-from eyetoy_mm.engine.preprocessing import Preprocessing, unify_preprocessing
+from eyetoy_mm.engine.preprocessing import Preprocessing, read_image, unify_preprocessing
 from eyetoy_mm.errors import UserError
+from tests.toolbox_runs import PACK as PACK_OF
 from tests.toolbox_runs import PHOTOS, TOOLBOXES, own_mmengine, write_checkpoint, write_config
 
 PHOTO = str(PHOTOS[0])
@@ -203,6 +205,64 @@ def test_places_that_say_otherwise_are_told(config, remark, caplog):
 def test_splits_that_a_model_sees_differently_are_refused(config, message):
     with pytest.raises(UserError, match=message):
         unify_preprocessing(Config(config))
+
+
+def augmented(*steps: dict) -> list[dict]:
+    return [LOAD, dict(type="TestTimeAug", transforms=[[SMALL, dict(SMALL)], list(steps), [PACK]])]
+
+
+def test_normalisation_within_test_time_augmentation_counts():
+    unify_preprocessing(Config(loaders([LOAD, NORMALIZE], augmented(NORMALIZE))))
+    config = loaders([LOAD, NORMALIZE], [LOAD, NORMALIZE])
+    unify_preprocessing(Config(config | dict(tta_pipeline=augmented(NORMALIZE))))
+    with pytest.raises(UserError, match="Normalize is .* and None in that of test-time augmentation"):
+        unify_preprocessing(Config(config | dict(tta_pipeline=augmented())))
+
+
+@pytest.mark.parametrize("wrapper", [dict(type="ConcatDataset", datasets=[]), dict(type="RepeatDataset", times=1)])
+@pytest.mark.parametrize("toolbox", TOOLBOXES)
+def test_inferencers_find_the_pipeline_of_a_dataset_in_a_wrapper(toolbox, wrapper):
+    apis = pytest.importorskip(f"{toolbox}.apis")
+    name = dict(mmseg="MMSegInferencer", mmdet="DetInferencer", mmpretrain="ImageClassificationInferencer")[toolbox]
+    inner = dict(type="X", pipeline=[LOAD, SMALL, dict(type=PACK_OF[toolbox])])
+    inside = dict(datasets=[inner]) if "datasets" in wrapper else dict(dataset=inner)
+    config = Config(dict(test_dataloader=dict(dataset=wrapper | inside)))
+    before = config.pretty_text
+    with own_mmengine():
+        init_default_scope(toolbox)
+        inferencer = object.__new__(getattr(apis, name))
+        steps = inferencer._init_pipeline(config).transforms
+    assert "Resize" in [type(step).__name__ for step in steps] and config.pretty_text == before
+
+
+def test_a_users_own_loader_loads():
+    config = dict(
+        test_dataloader=dict(dataset=dict(type="X", pipeline=[dict(type="LoadBands"), dict(type="PackBands")]))
+    )
+
+    class LoadBands(BaseTransform):
+        def transform(self, results):
+            return results | dict(img=np.full((4, 5, 6), 7.0, np.float32), path=results["img_path"])
+
+    class PackBands(BaseTransform):
+        def transform(self, results):
+            return results["img"].shape
+
+    names = [cls.__name__ for cls in (LoadBands, PackBands)]
+    for cls in (LoadBands, PackBands):
+        TRANSFORMS.register_module(module=cls)
+    try:
+        preprocessing = Preprocessing(Config(config))
+    finally:
+        for name in names:
+            TRANSFORMS._module_dict.pop(name)
+    image = preprocessing.read(PHOTO)
+    assert image.shape == (4, 5, 6) and preprocessing.prepare(image) == (4, 5, 6)
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(UserError, match=r"is a folder: name its images, as .*\*\.jpg"):
+        read_image(tmp_path)
 
 
 def test_images_are_read_as_the_data_set_holds_them():

@@ -176,6 +176,23 @@ def test_a_schedule_that_follows_metrics_cannot_be_another(saved: Path, tmp_path
         go_on(saved, tmp_path, param_scheduler=[dict(type="ReduceOnPlateauLR", monitor="loss")])
 
 
+def test_one_that_follows_metrics_goes_on_in_a_longer_training(tmp_path: Path) -> None:
+    """Its end is that of the training where the config has none; what it has seen stays."""
+    schedule = [dict(type="ReduceOnPlateauLR", monitor="loss", patience=0, factor=0.5)]
+    launch.train(tiny(tmp_path, param_scheduler=schedule, train_cfg=dict(by_epoch=True, max_epochs=2)))
+    before = torch.load(tmp_path / "epoch_2.pth", weights_only=False)["param_schedulers"]
+    launch.train(tiny(tmp_path, param_scheduler=schedule, log_level="INFO", **LONGER), resume="auto")
+    assert "param_scheduler: as it was saved, and to the end that the config gives it" in said(tmp_path)
+    [after] = torch.load(tmp_path / "epoch_8.pth", weights_only=False)["param_schedulers"]
+    assert (before[0]["end"], after["end"]) == (2, 8) and after["_global_step"] == before[0]["_global_step"] + 6
+
+
+def test_no_schedule_any_more_is_said(saved: Path, tmp_path: Path) -> None:
+    text = go_on(saved, tmp_path, param_scheduler=None)
+    assert "param_scheduler: 1 in the checkpoint, none in the config" in text
+    assert set(rates(tmp_path).values()) == {0.01}
+
+
 def test_nothing_left_to_train_is_said(saved: Path, tmp_path: Path) -> None:
     text = go_on(saved, tmp_path, train_cfg=dict(by_epoch=True, max_epochs=2))
     assert "nothing is left to train: train_cfg ends at max_epochs=2" in text and not rates(tmp_path)
@@ -251,6 +268,10 @@ def test_other_classes_are_refused(saved: Path, tmp_path: Path, monkeypatch: pyt
         (
             dict(optimizer=dict(type="AdamW", lr=0.01, weight_decay=0.01), paramwise_cfg=dict(norm_decay_mult=0)),
             "parameters in 1 groups of the optimizer, and the config makes 4 others",
+        ),
+        (
+            dict(optimizer=dict(type="AdamW", lr=0.01, betas=(0.8, 0.9), amsgrad=True)),
+            "AdamW of the config needs 'max_exp_avg_sq' of each parameter, which the saved state has not",
         ),
     ],
 )
