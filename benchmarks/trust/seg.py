@@ -56,6 +56,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "labels out of range": checked(labels(0, 1), labels(0, 128)),
     "masks of 16 bits with labels above 255": checked(labels(0, 1, 300, dtype=np.uint16)),
     "masks in colour": checked(np.zeros((*SIZE, 3), np.uint8)),
+    "grey masks as RGB": checked(np.dstack([labels(0, 1)] * 3)),
     "masks of another size": checked(np.zeros((3, 4), np.uint8)),
     "a mask that is missing": checked(labels(0, 1), None),
     "images with another suffix": checked(labels(0, 1), suffix=".JPEG"),

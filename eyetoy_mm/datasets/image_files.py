@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import mmcv
 import numpy as np
+from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
 from eyetoy_mm.errors import UserError
@@ -52,6 +54,7 @@ class Header:
         format: Pillow's name of it, as ``JPEG``.
         bits: Of a channel.
         frames: Pictures in the file; only the first is loaded.
+        mode: Pillow's name of how pixels are stored, as ``RGB``; ``P`` for a palette.
     """
 
     size: tuple[int, int]
@@ -59,6 +62,7 @@ class Header:
     format: str = "JPEG"
     bits: int = 8
     frames: int = 1
+    mode: str = "RGB"
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def read_header(content: bytes | str) -> Header | None:
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's preview beside it
                 bits = 16 if image.mode.startswith("I") else 32 if image.mode == "F" else 8
                 known = orientation if orientation in range(1, 9) else 1  # 0 and 9 are seen, and turn nothing
-                return Header(image.size, known, image.format or "", bits, frames)
+                return Header(image.size, known, image.format or "", bits, frames, image.mode)
     except FileNotFoundError:
         raise
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError):  # what Pillow's readers raise
@@ -148,6 +152,38 @@ def examine(content: bytes, load: Callable[[bytes], np.ndarray | None]) -> Image
         return ImageReport(digest, header, None, (_unreadable(content, header),))
     return ImageReport(digest, header, pixels.shape, tuple(_oddities(content, header, pixels)))
 
+
+def examine_file(
+    path: str, color_type: str, backend: str, backend_args: dict | None = None
+) -> tuple[ImageReport, np.ndarray | None]:
+    """Look at an image file as a whole, on a disk or at an address.
+
+    Args:
+        path: Where it is.
+        color_type: How it is decoded, as mmcv's steps have it.
+        backend: By what.
+        backend_args: Of mmengine's file client.
+
+    Returns:
+        What is found, and the pixels; None if there are none.
+    """
+    loaded: list[np.ndarray | None] = [None]
+
+    def load(content: bytes) -> np.ndarray | None:
+        loaded[0] = mmcv.imfrombytes(content, flag=color_type, backend=backend)
+        return loaded[0]
+
+    try:
+        content = fileio.get(path, backend_args)
+    except FileNotFoundError:
+        return _NO_FILE, None
+    except OSError as error:  # a folder of that name, a link to itself, no rights, a bad disk
+        fault = Fault("unreadable file", "it cannot be read", detail=error.strerror or str(error))
+        return ImageReport("", None, None, (fault,)), None
+    return examine(content, load), loaded[0]
+
+
+_NO_FILE = ImageReport("", None, None, (Fault("missing file", "there is no such file"),))
 
 UNDECIDED = Fault(
     "orientation of photos",

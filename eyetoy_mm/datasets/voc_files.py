@@ -12,6 +12,7 @@ import numpy as np
 
 from eyetoy_mm.datasets.coco_boxes import MOST, inside, places
 from eyetoy_mm.datasets.coco_format import told_of
+from eyetoy_mm.datasets.files import absent, names_in, odd_line
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
@@ -65,14 +66,15 @@ def voc_findings(path: str | Path, split: str, classes: Sequence[str], dataset: 
 
 
 def _missing(ids: list[str], folder: Path, suffix: str) -> Iterator[Finding]:
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    missing = [id_ for id_ in ids if f"{id_}{suffix}" not in present and not (folder / f"{id_}{suffix}").is_file()]
+    files = [str(folder / f"{id_}{suffix}") for id_ in ids]
+    absent_files = set(absent(files))
+    missing = [id_ for id_, file in zip(ids, files) if file in absent_files]
     if not missing:
         return
-    first = missing[0]
+    first, present = missing[0], names_in(folder)
     remedy = "Take them off the list, or put the files there"
-    if not first.strip():
-        remedy = "The list has an empty line; take it out"
+    if odd := odd_line(ids):
+        remedy = odd
     elif len(first.split()) > 1:
         remedy = "The list should have the id alone in each line (VOC's lists of one class have a mark behind it)"
     elif f"{first}" in present or f"{Path(first).stem}{suffix}" in present:

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
+from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.detection_checks import detection_findings
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, join
@@ -41,9 +42,9 @@ def data_findings(config: Config, *splits: str, masks: bool = True) -> list[Find
         masks: Open some of the masks, too.
     """
     findings = [finding for _, dataset in datasets_of(config, splits) for finding in _outside_findings(dataset)]
-    if config.get("default_scope") == "mmdet":
+    if toolbox_of(config) == "mmdet":
         findings += detection_findings(config, *splits)
-    elif config.get("default_scope") == "mmseg":
+    elif toolbox_of(config) == "mmseg":
         findings += _segmentation_findings(config, *splits, masks=masks)
     return findings
 
@@ -54,8 +55,6 @@ def _segmentation_findings(config: Config, *splits: str, masks: bool) -> list[Fi
 
     from eyetoy_mm.datasets.segmentation_files import segmentation_findings
 
-    heads = (config.get("model") or {}).get("decode_head") or {}
-    head = heads[-1] if isinstance(heads, list | tuple) else heads
     by_dataset: dict[str, tuple[list[str], dict]] = {}
     for split, dataset in datasets_of(config, splits):
         by_dataset.setdefault(repr(dataset), ([], dataset))[0].append(split)
@@ -63,10 +62,15 @@ def _segmentation_findings(config: Config, *splits: str, masks: bool) -> list[Fi
     with DefaultScope.overwrite_default_scope("mmseg"):
         for used, dataset in by_dataset.values():
             names = ", ".join(dict.fromkeys(used))
-            classes = 2 if head.get("out_channels") == 1 else head.get("num_classes")
-            rules = (classes, head.get("ignore_index", 255))
-            found += segmentation_findings(names, dataset, *rules, **({} if masks else dict(sample=0)))
+            found += segmentation_findings(names, dataset, *labels_of_head(config), **({} if masks else dict(sample=0)))
     return found
+
+
+def labels_of_head(config: Config) -> tuple[int | None, int]:
+    """How many classes the last decode head of a config tells apart, if it says so, and the label that it ignores."""
+    heads = (config.get("model") or {}).get("decode_head") or {}
+    head = heads[-1] if isinstance(heads, list | tuple) else heads
+    return 2 if head.get("out_channels") == 1 else head.get("num_classes"), head.get("ignore_index", 255)
 
 
 def check_paths(config: Config, *splits: str) -> None:

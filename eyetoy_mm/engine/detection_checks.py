@@ -75,8 +75,9 @@ def _uses(config: Config, splits: tuple[str, ...]) -> Iterator[_Use]:
             if check is None and all(getattr(kind, name, None) is getattr(base, name) for name in methods):
                 check = candidate
         if check and dataset.get("ann_file"):
-            classes = kind._load_metainfo(dataset.get("metainfo")).get("classes") or ()
-            yield _Use(split, check, join(dataset.get("data_root") or "", dataset["ann_file"]), classes, dataset)
+            metainfo = kind._load_metainfo(dataset.get("metainfo"))
+            path = join(dataset.get("data_root") or "", dataset["ann_file"])
+            yield _Use(split, check, path, metainfo.get("classes") or (), dict(dataset, metainfo=metainfo))
 
 
 def _alike(uses: list[_Use]) -> list[tuple[_Use, str]]:

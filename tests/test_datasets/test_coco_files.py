@@ -101,6 +101,8 @@ SAID = {
     "VOC: a list of one class, with marks": "the id alone in each line",
     "panoptic: segments of no category": "category_id 7, which its categories do not list",
     "panoptic: segments of no class": "'sky' .* at which mmdet fails",
+    "panoptic: segments that the PNG does not have": "1 .of 1 looked at. PNGs of segments that lack segments",
+    "panoptic: things behind stuff": "has 'dog' as a thing .isthing=1., behind stuff",
     "panoptic: PNGs missing": "needs 1 PNGs of segments .of 1. that are not on disk: .*segments/2.png",
     "panoptic: no isthing": r"categories\[0\] has no isthing",
     "panoptic: a file of instances": r"annotations\[0\] has no segments_info",
