@@ -24,7 +24,8 @@ from eyetoy_mm.datasets.image_files import Fault, ImageReport, examine_file, ori
 from eyetoy_mm.datasets.masks import Labelling, Mask, look_at_mask, together_findings
 from eyetoy_mm.engine.config import datasets_of
 from eyetoy_mm.engine.config_parts import toolbox_of
-from eyetoy_mm.engine.data_checks import check_paths, data_findings, labels_of_head
+from eyetoy_mm.engine.data_checks import check_paths, data_findings
+from eyetoy_mm.engine.segmentation_checks import labels_of_head
 from eyetoy_mm.errors import UserError
 
 SPLITS = ("train", "val", "test")

@@ -12,6 +12,7 @@ from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.detection_checks import detection_findings
+from eyetoy_mm.engine.segmentation_checks import segmentation_config_findings
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, join
 
@@ -45,32 +46,8 @@ def data_findings(config: Config, *splits: str, masks: bool = True) -> list[Find
     if toolbox_of(config) == "mmdet":
         findings += detection_findings(config, *splits)
     elif toolbox_of(config) == "mmseg":
-        findings += _segmentation_findings(config, *splits, masks=masks)
+        findings += segmentation_config_findings(config, *splits, masks=masks)
     return findings
-
-
-def _segmentation_findings(config: Config, *splits: str, masks: bool) -> list[Finding]:
-    """Of every dataset that mmseg reads from folders; the same one of several splits once."""
-    from mmengine.registry import DefaultScope
-
-    from eyetoy_mm.datasets.segmentation_files import segmentation_findings
-
-    by_dataset: dict[str, tuple[list[str], dict]] = {}
-    for split, dataset in datasets_of(config, splits):
-        by_dataset.setdefault(repr(dataset), ([], dataset))[0].append(split)
-    found = []
-    with DefaultScope.overwrite_default_scope("mmseg"):
-        for used, dataset in by_dataset.values():
-            names = ", ".join(dict.fromkeys(used))
-            found += segmentation_findings(names, dataset, *labels_of_head(config), **({} if masks else dict(sample=0)))
-    return found
-
-
-def labels_of_head(config: Config) -> tuple[int | None, int]:
-    """How many classes the last decode head of a config tells apart, if it says so, and the label that it ignores."""
-    heads = (config.get("model") or {}).get("decode_head") or {}
-    head = heads[-1] if isinstance(heads, list | tuple) else heads
-    return 2 if head.get("out_channels") == 1 else head.get("num_classes"), head.get("ignore_index", 255)
 
 
 def check_paths(config: Config, *splits: str) -> None:
