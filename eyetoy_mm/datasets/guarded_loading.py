@@ -214,8 +214,6 @@ def look_at_some(dataset: Any, rule: str | None, limit: int = 100) -> Iterator[F
     Yields:
         What is wrong with those.
     """
-    if not hasattr(dataset, "get_data_info"):  # of no toolbox
-        return
     pipeline = getattr(dataset, "pipeline", None)
     step, rule = image_loader(pipeline), rule_of(pipeline, rule)
     faults: dict[Fault, list[str]] = {}

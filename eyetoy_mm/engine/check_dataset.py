@@ -18,6 +18,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
+from eyetoy_mm.datasets.corner_boxes import boxes_of, instance_findings
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.guarded_loading import annotated_size, image_loader, mask_step, rule_of
 from eyetoy_mm.datasets.image_files import Fault, ImageReport, examine_file, orientation_fault
@@ -25,8 +26,11 @@ from eyetoy_mm.datasets.masks import Labelling, Mask, look_at_mask, together_fin
 from eyetoy_mm.engine.config import datasets_of
 from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.data_checks import check_paths, data_findings
+from eyetoy_mm.engine.detection_checks import check_of
 from eyetoy_mm.engine.segmentation_checks import labels_of_head
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import join
+from eyetoy_mm.registry import type_name
 
 SPLITS = ("train", "val", "test")
 
@@ -166,6 +170,8 @@ def check_dataset(
         part.samples = [None if entry.task is None else found[entry.task] for entry in part.entries]
         report.not_opened += part.samples.count(None)
         report.findings += [(part.split, finding) for finding in _findings_of_files(part, config)]
+        if report.unit == "boxes" and check_of(type(part.dataset)) is None:
+            report.findings += [(part.split, finding) for finding in instance_findings(part.dataset, limit=None)]
         _count_classes(part, report)
     report.findings += _findings_across(parts, config)
     report.findings += _unseen_classes(report.counts)
@@ -196,7 +202,8 @@ def _open_split(config: Config, split: str, loaders: list[Loader], report: Repor
             entries = [_entry(dataset.get_data_info(index), index, number) for index in range(len(dataset))]
         except Exception as error:  # whatever the toolboxes raise of data that they do not expect
             if not report.fatal():  # else it is what was found, most likely
-                reason = f"{settings.get('type')} cannot read its list: {type(error).__name__}: {error}"
+                listed = join(settings.get("data_root") or "", settings.get("ann_file") or "")
+                reason = f"{type_name(settings)} cannot read {listed}: {type(error).__name__}: {error}"
                 report.findings.append((split, Finding("unreadable dataset", reason)))
             continue
         yield _Part(split, dataset, loader, entries)
@@ -205,7 +212,7 @@ def _open_split(config: Config, split: str, loaders: list[Loader], report: Repor
 def _build(config: Config, settings: dict) -> Any:
     # What pycocotools prints would be among the findings.
     with DefaultScope.overwrite_default_scope(toolbox_of(config)), contextlib.redirect_stdout(sys.stderr):
-        return DATASETS.build(dict(settings, lazy_init=False))
+        return DATASETS.build(dict(settings, lazy_init=False) if settings.get("lazy_init") else settings)
 
 
 def _loader_of(config: Config, dataset: Any) -> Loader:
@@ -219,14 +226,16 @@ def _loader_of(config: Config, dataset: Any) -> Loader:
 
 def _entry(data: dict, index: int, loader: int) -> _Entry:
     path, instances = data.get("img_path"), data.get("instances", ())
-    labels = [instance["bbox_label"] for instance in instances] + np.atleast_1d(data.get("gt_label", [])).tolist()
-    corners = [instance["bbox"] for instance in instances]
+    boxes = list(boxes_of(instances))
+    whole = data.get("gt_label", [])  # a dict where several tasks have labels of their own
+    labels = [box.get("bbox_label", 0) for box in boxes]
+    labels += [] if isinstance(whole, dict) else np.atleast_1d(whole).tolist()
     return _Entry(
         name=path if isinstance(path, str) else str(index),
         task=Task(path, data.get("seg_map_path"), loader) if isinstance(path, str) else None,
         size=annotated_size(data),
         labels=tuple(map(int, labels)),
-        boxes=tuple((x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners),
+        boxes=tuple((x2 - x1, y2 - y1) for x1, y1, x2, y2 in (box["bbox"] for box in boxes)),
     )
 
 

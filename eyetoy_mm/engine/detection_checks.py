@@ -59,25 +59,31 @@ class _ReadOnce:
 
 
 def _uses(config: Config, splits: tuple[str, ...]) -> Iterator[_Use]:
-    """Datasets that read their files as mmdet's own of COCO, panoptic COCO and VOC do; others are left alone."""
-    from mmdet.datasets import CocoDataset, CocoPanopticDataset, XMLDataset
+    """Datasets whose files one of our checks knows how to read; others are left alone."""
     from mmdet.registry import DATASETS
 
     for split, dataset in datasets_of(config, splits):
         kind: Any = dataset.get("type")
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-        check: Callable[..., list[Finding]] | None = None
-        for base, candidate, methods in (
-            (CocoPanopticDataset, panoptic_findings, ("load_data_list", "parse_data_info", "COCOAPI")),
-            (CocoDataset, coco_findings, ("load_data_list", "COCOAPI")),
-            (XMLDataset, voc_findings, ("load_data_list", "parse_data_info")),
-        ):
-            if check is None and all(getattr(kind, name, None) is getattr(base, name) for name in methods):
-                check = candidate
+        check = check_of(kind)
         if check and dataset.get("ann_file"):
             metainfo = kind._load_metainfo(dataset.get("metainfo"))
             path = join(dataset.get("data_root") or "", dataset["ann_file"])
             yield _Use(split, check, path, metainfo.get("classes") or (), dict(dataset, metainfo=metainfo))
+
+
+def check_of(kind: Any) -> Callable[..., list[Finding]] | None:
+    """What checks the files of a dataset's class: one that reads them as mmdet's own of COCO, panoptic COCO or VOC."""
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset, XMLDataset
+
+    for base, check, methods in (
+        (CocoPanopticDataset, panoptic_findings, ("load_data_list", "parse_data_info", "COCOAPI")),
+        (CocoDataset, coco_findings, ("load_data_list", "COCOAPI")),
+        (XMLDataset, voc_findings, ("load_data_list", "parse_data_info")),
+    ):
+        if all(getattr(kind, name, None) is getattr(base, name) for name in methods):
+            return check
+    return None
 
 
 def _alike(uses: list[_Use]) -> list[tuple[_Use, str]]:

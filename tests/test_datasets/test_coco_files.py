@@ -91,7 +91,7 @@ SAID = {
     "a file with a byte order mark": "is not JSON: it begins with a byte order mark; save it as UTF-8",
     "classes in another order in validation": "label 0 is 'cat' in training and 'dog' in val",
     "VOC: names that are no class": r"6 of 6 .* would be dropped in silence: 'Cat' \(3\), 'dog ' \(3\)",
-    "VOC: boxes as x y width height": "They seem to be x, y, width, height: write xmax",
+    "VOC: boxes as x y width height": "They seem to be x, y, width, height: write x2 = x1",
     "VOC: boxes normalised to 0..1": "normalised to 0..1",
     "VOC: width and height swapped": "3 of 6 boxes that reach far beyond their image, and fit when",
     "VOC: every object difficult": "difficult=1 in 6 of 6 objects",
