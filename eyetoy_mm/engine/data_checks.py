@@ -42,7 +42,9 @@ def data_findings(config: Config, *splits: str, masks: bool = True) -> list[Find
         splits: Which of ``train``, ``val`` and ``test`` will be used.
         masks: Open some of the masks, too.
     """
-    findings = [finding for _, dataset in datasets_of(config, splits) for finding in _outside_findings(dataset)]
+    datasets = list(datasets_of(config, splits))
+    findings = [finding for _, dataset in datasets for finding in _outside_findings(dataset)]
+    findings += dict.fromkeys(finding for split, dataset in datasets for finding in _old_names(split, dataset))
     if toolbox_of(config) == "mmdet":
         findings += detection_findings(config, *splits)
     elif toolbox_of(config) == "mmseg":
@@ -89,6 +91,14 @@ def _outside_findings(dataset: dict) -> Iterator[Finding]:
         names = [line.strip().rpartition(" ")[0] or line.strip() for line in file]
     if finding := find_outside(path, join(dataset.get("data_root") or "", prefix), names):
         yield finding
+
+
+def _old_names(split: str, dataset: dict) -> Iterator[Finding]:
+    """Names of metainfo that nothing reads: of the toolboxes' first and second versions."""
+    for key in dataset.get("metainfo") or ():
+        if key != key.lower() and key.lower() in ("classes", "palette"):
+            message = f"metainfo has {key}, which nothing reads: write {key.lower()}"
+            yield Finding(f"{split}_dataloader.dataset.metainfo", message, fatal=key.lower() == "classes")
 
 
 def _dataset_paths(dataset: dict) -> Iterator[str]:
