@@ -98,7 +98,9 @@ def _label_findings(
     wrong = ~ignored & ((labels < 0) | (labels >= len(classes or ())))
     if classes and wrong.any():
         values = first_few(map(str, sorted(set(labels[wrong].tolist()))))
-        message = f"has boxes of label {values}, and {len(classes)} classes, labels 0 to {len(classes) - 1}; correct them"
+        message = (
+            f"has boxes of label {values}, and {len(classes)} classes, labels 0 to {len(classes) - 1}; correct them"
+        )
         yield _finding("label out of range", message, wrong, of)
 
 

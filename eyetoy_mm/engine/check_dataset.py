@@ -19,6 +19,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
 from eyetoy_mm.datasets.corner_boxes import boxes_of, instance_findings
+from eyetoy_mm.datasets.files import why_not_listed
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.guarded_loading import annotated_size, image_loader, mask_step, rule_of
 from eyetoy_mm.datasets.image_files import Fault, ImageReport, examine_file, orientation_fault
@@ -199,7 +200,12 @@ def _open_split(config: Config, split: str, loaders: list[Loader], report: Repor
             if loader not in loaders:
                 loaders.append(loader)
             number = loaders.index(loader)
-            entries = [_entry(dataset.get_data_info(index), index, number) for index in range(len(dataset))]
+            tells = hasattr(dataset, "get_data_info")  # mmpretrain's MultiTaskDataset does not
+            infos = (dataset.get_data_info(index) if tells else {} for index in range(len(dataset)))
+            entries = [_entry(info, index, number) for index, info in enumerate(infos)]
+        except OSError as error:
+            report.findings.append((split, Finding("unreadable dataset", why_not_listed(error))))
+            continue
         except Exception as error:  # whatever the toolboxes raise of data that they do not expect
             if not report.fatal():  # else it is what was found, most likely
                 listed = join(settings.get("data_root") or "", settings.get("ann_file") or "")

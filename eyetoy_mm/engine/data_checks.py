@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.datasets.outside import find_outside
+from eyetoy_mm.engine.classification_checks import classification_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.detection_checks import detection_findings
@@ -49,6 +50,8 @@ def data_findings(config: Config, *splits: str, masks: bool = True) -> list[Find
         findings += detection_findings(config, *splits)
     elif toolbox_of(config) == "mmseg":
         findings += segmentation_config_findings(config, *splits, masks=masks)
+    elif toolbox_of(config) == "mmpretrain":
+        findings += classification_findings(config, *splits)
     return findings
 
 

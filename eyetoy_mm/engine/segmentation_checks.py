@@ -72,8 +72,8 @@ def _zero_labels(config: Config) -> Iterator[Finding]:
             settings.setdefault(bool(given), split)
     if len(settings) > 1:
         message = (
-            f"it is True in {settings[True]} and False in {settings[False]}: label 1 of the masks is the first class in "
-            "one and the second in the other. Set it alike, unless their masks are numbered so"
+            f"it is True in {settings[True]} and False in {settings[False]}: label 1 of the masks is the first class "
+            "in one and the second in the other. Set it alike, unless their masks are numbered so"
         )
         yield Finding("reduce_zero_label", message, fatal=False)
 

@@ -110,6 +110,7 @@ def test_classification(tmp_path):
         ("train", "contradictory labels", "b.jpg", False),
         *(("train", "label out of range", name, True) for name in ("b.jpg", "page.jpg", "phone.jpg")),
         ("val", "label out of range", "b.jpg", True),
+        ("", "classes", "", True),
     }
     assert not [kind for _, kind, _, _ in found(check_dataset(classification(tmp_path, 2))) if kind.startswith("label")]
 
@@ -117,7 +118,7 @@ def test_classification(tmp_path):
 def test_images_of_other_channels_than_most(tmp_path):
     put(tmp_path, {f"train/cat/{i}.jpg": jpeg(i) for i in range(3)})
     put(tmp_path, {"train/cat/grey.png": np.zeros((32, 48), np.uint8)})
-    config = classification(tmp_path)
+    config = classification(tmp_path, 1)
     assert not check_dataset(config, ["train"]).findings
     config.train_dataloader.dataset.pipeline[0].color_type = "unchanged"
     assert found(check_dataset(config, ["train"])) == {("train", "number of channels", "grey.png", True)}
