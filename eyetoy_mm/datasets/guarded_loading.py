@@ -7,12 +7,12 @@ orientation is set. Configs stay as they are: a hook guards the pipelines of dat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
+from mmengine import fileio
 
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.image_files import (
@@ -30,6 +30,7 @@ from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
 
 _UNSEEN, _SEEN, _UNREADABLE = 0, 1, 2
+_FROM_AFAR = 10  # files at addresses that are looked at before a run
 
 
 class ImageLog:
@@ -204,12 +205,12 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def look_at_some(dataset: Any, rule: str | None, limit: int = 100) -> Iterator[Finding]:
-    """Read the heads of some images of a data set on a disk, spread over it, and compare them with their annotations.
+    """Read the heads of some images of a data set, spread over it, and compare them with their annotations.
 
     Args:
         dataset: A plain data set.
         rule: ``image_orientation`` of the config.
-        limit: How many.
+        limit: How many; at addresses, where whole files are fetched, a few.
 
     Yields:
         What is wrong with those.
@@ -217,15 +218,20 @@ def look_at_some(dataset: Any, rule: str | None, limit: int = 100) -> Iterator[F
     pipeline = getattr(dataset, "pipeline", None)
     step, rule = image_loader(pipeline), rule_of(pipeline, rule)
     faults: dict[Fault, list[str]] = {}
+    from_afar = _FROM_AFAR
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).astype(int)):
         data = dataset.get_data_info(int(index))
         path, annotated = data.get("img_path"), annotated_size(data)
-        if step is None or not isinstance(path, str) or is_address(path) or not Path(path).is_file():
+        if step is None or not isinstance(path, str) or (annotated is None and not data.get("seg_map_path")):
             continue
-        if annotated is None and data.get("seg_map_path") and Path(data["seg_map_path"]).is_file():
-            mask = read_header(data["seg_map_path"])
+        if is_address(path):
+            from_afar -= 1
+            if from_afar < 0:
+                continue
+        if annotated is None:
+            mask = _header_of(data["seg_map_path"], step)
             annotated = None if mask is None else mask.size
-        header = read_header(path)
+        header = None if annotated is None else _header_of(path, step)
         if header is None or annotated is None:
             continue
         fault = orientation_fault(header, annotated, loaded_size(header, step.color_type), rule)
@@ -233,6 +239,14 @@ def look_at_some(dataset: Any, rule: str | None, limit: int = 100) -> Iterator[F
             faults.setdefault(fault, []).append(fault.of(path))
     for fault, paths in faults.items():
         yield Finding(fault.kind, fault.message, tuple(paths), fatal=fault.fatal)
+
+
+def _header_of(path: str, step: LoadImageFromFile) -> Header | None:
+    """The head of an image on a disk, or at an address, where the whole file is fetched; None if there is none."""
+    try:
+        return read_header(fileio.get(path, step.backend_args) if is_address(path) else path)
+    except OSError:  # told where it is loaded
+        return None
 
 
 def image_loader(pipeline: Any) -> LoadImageFromFile | None:

@@ -40,6 +40,11 @@ _FOREIGN = {
     b"<html": "a web page, such as a failed download leaves: download it again",
     b"<!doc": "a web page, such as a failed download leaves: download it again",
     b"%pdf": "a PDF: convert it",
+    b"<svg": "a drawing (SVG): convert it",
+    b"<?xml": "XML, such as storage answers in place of a file: download it again",
+    b'{"': "JSON, such as a server answers in place of a file: download it again",
+    b"pk\x03\x04": "a ZIP archive: unpack it",
+    b"\x00\x05\x16\x07": "what macOS keeps beside a file of its own (._name), not the file: take it out",
     b"version https://git-lfs": "a pointer of Git LFS, not the file: git lfs pull",
 }
 
@@ -215,12 +220,8 @@ def orientation_fault(
     # A photo of unequal sides tells by them which way its annotations are.
     if not turns or (annotated == loaded and header.orientation in SWAPS_SIDES and loaded[0] != loaded[1]):
         return None
-    if rule is not None and header.format not in TURNED_ON_REQUEST and (header.format == "TIFF") != (rule == "exif"):
-        return Fault(
-            "orientation of photos",
-            f"image_orientation={rule!r} is not followed for {header.format}, which OpenCV "
-            f"{'always' if header.format == 'TIFF' else 'never'} turns; write these files turned, without the tag",
-        )
+    if header.format not in TURNED_ON_REQUEST:
+        return _turned_by_none(header, matches, rule)
     if not matches:
         return Fault(
             "orientation of photos",
@@ -228,6 +229,19 @@ def orientation_fault(
             f"orientation is not followed alike. Set image_orientation={_other(header, loaded)!r} in the config",
         )
     return UNDECIDED if rule is None else None
+
+
+def _turned_by_none(header: Header, matches: bool, rule: str | None) -> Fault | None:
+    """The fault of a photo of a format that no setting turns, or leaves as stored."""
+    always = header.format == "TIFF"
+    how = f"OpenCV {'always' if always else 'never'} turns {header.format} by its EXIF tag"
+    if not matches:
+        message = f"the annotations are of the photo {'as stored' if always else 'as it is shown'}, and {how}"
+    elif rule is not None and always != (rule == "exif"):
+        message = f"image_orientation={rule!r} is not followed for {header.format}: {how}"
+    else:
+        return UNDECIDED if rule is None else None
+    return Fault("orientation of photos", f"{message}. Write these files as they were annotated, without the tag")
 
 
 def size_fault(annotated: tuple[int, int], loaded: tuple[int, int]) -> Fault:
