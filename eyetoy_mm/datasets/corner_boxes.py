@@ -105,5 +105,5 @@ def _label_findings(
 
 
 def _finding(kind: str, message: str, affected: np.ndarray, of: Sequence[str], fatal: Any = True) -> Finding:
-    files = dict.fromkeys(of[index] for index in np.flatnonzero(affected))
+    files = dict.fromkeys(of[index] for index in np.flatnonzero(affected).tolist())
     return Finding(kind, message, tuple(files)[:5], int(affected.sum()), bool(fatal))

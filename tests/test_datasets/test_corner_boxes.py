@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, RepeatDataset
 
 from eyetoy_mm.datasets.corner_boxes import instance_findings
+from eyetoy_mm.engine.hooks.images import CheckImagesHook
+from eyetoy_mm.errors import UserError
 
 RNG = np.random.default_rng(0)
 UPPER_LEFT = RNG.uniform(0, [60, 40], (40, 2))
@@ -57,3 +59,10 @@ def test_what_is_wrong_is_fatal(settings, kind, message):
     (finding,) = find(**settings)
     assert finding.fatal and finding.kind == kind
     assert message in finding.message and finding.where == ("a.jpg",)
+
+
+def test_a_run_looks_at_what_it_has_built():
+    samples = [dict(img_path="a.jpg", instances=[dict(bbox=[1, 2, 3, 4], bbox_label=2)])]
+    data = Boxes(metainfo=dict(samples=samples))
+    with pytest.raises(UserError, match="Boxes has boxes of label 2"):
+        CheckImagesHook().check(RepeatDataset(data, times=2))
