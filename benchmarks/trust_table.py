@@ -26,6 +26,7 @@ from eyetoy_mm.tables import markdown_table, write_into  # noqa: E402
 SUBJECTS = {
     "seg": "Segmentation data",
     "det": "Detection data",
+    "cls": "Classification data",
     "photos": "Photos and files",
     "weights": "Weights, and going on",
     "onerule": "Preprocessing",

@@ -318,8 +318,10 @@ def panoptic(folder: Path) -> tuple[Config, dict]:
     for part in ("photos", "segments"):
         (folder / part).mkdir(parents=True)
     cv2.imwrite(str(folder / "photos/1.jpg"), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    cv2.imwrite(str(folder / "segments/1.png"), np.ones((HEIGHT, WIDTH, 3), np.uint8))
-    segments = [dict(id=i, category_id=i, iscrowd=0, bbox=[0, 0, 32, 48], area=1536) for i in (1, 2)]
+    ids = np.zeros((HEIGHT, WIDTH, 3), np.uint8)  # blue, green, red
+    ids[:, :32, 2], ids[:, 32:, 2] = 1, 2
+    cv2.imwrite(str(folder / "segments/1.png"), ids)
+    segments = [dict(id=i, category_id=i, iscrowd=0, bbox=[32 * i - 32, 0, 32, 48], area=1536) for i in (1, 2)]
     content = dict(
         images=[dict(id=1, file_name="1.jpg", width=WIDTH, height=HEIGHT)],
         annotations=[dict(image_id=1, file_name="1.png", segments_info=segments)],
@@ -345,6 +347,8 @@ _PANOPTIC: dict[str, Callable[[dict], Any]] = {
         c["categories"].append(dict(id=3, name="sky", isthing=0)),
         c["annotations"][0]["segments_info"][0].update(category_id=3),
     ),
+    "panoptic: segments that the PNG does not have": lambda c: c["annotations"][0]["segments_info"][0].update(id=300),
+    "panoptic: things behind stuff": lambda c: [x.update(isthing=1 - x["isthing"]) for x in c["categories"]],
     "panoptic: PNGs missing": lambda c: c["images"][0].update(file_name="2.jpg"),
     "panoptic: no isthing": no_isthing,
     "panoptic: a file of instances": lambda c: c["annotations"][0].pop("segments_info"),

@@ -39,12 +39,12 @@ def write(folder: Path, masks: list[np.ndarray | None], suffix: str = ".jpg", ma
     )
 
 
-def checked(*masks: np.ndarray | None, **settings: Any) -> Callable[[Path], None]:
+def checked(*masks: np.ndarray | None, num_classes: int = 2, **settings: Any) -> Callable[[Path], None]:
     """A case of such masks."""
 
     def run(folder: Path) -> None:
         dataset = write(folder, list(masks), **settings)
-        config = dict(default_scope="mmseg", model=dict(decode_head=dict(num_classes=2)))
+        config = dict(default_scope="mmseg", model=dict(decode_head=dict(num_classes=num_classes)))
         check_data(Config(dict(config, train_dataloader=dict(dataset=dataset))), "train")
 
     return run
@@ -55,8 +55,10 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "everything ignored": checked(labels(255), labels(255)),
     "labels out of range": checked(labels(0, 1), labels(0, 128)),
     "masks of 16 bits with labels above 255": checked(labels(0, 1, 300, dtype=np.uint16)),
-    "masks in colour": checked(np.zeros((*SIZE, 3), np.uint8)),
+    "masks in colour": checked(np.tile(np.arange(3, dtype=np.uint8), (*SIZE, 1))),
+    "grey masks as RGB": checked(np.dstack([labels(0, 1)] * 3)),
     "masks of another size": checked(np.zeros((3, 4), np.uint8)),
+    "one class and the background as one output": checked(labels(0, 1), num_classes=1),
     "a mask that is missing": checked(labels(0, 1), None),
     "images with another suffix": checked(labels(0, 1), suffix=".JPEG"),
     "masks with another suffix": checked(labels(0, 1), mask_suffix="_label.png"),

@@ -34,7 +34,7 @@ from typing import Any
 from eyetoy_mm.compat import plain_python
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 
-__all__ = ["DataFileError", "PlainUnpickler", "apply", "needed"]
+__all__ = ["DataFileError", "PlainUnpickler", "apply", "named_in_refusals", "needed"]
 
 
 class DataFileError(RuntimeError):
@@ -52,7 +52,7 @@ def apply() -> None:
         return
     after_import("mmengine.fileio.handlers.yaml_handler", _read_yaml_safely)
     after_import("mmengine.fileio.handlers.pickle_handler", _unpickle_safely)
-    after_import("mmengine.fileio.io", lambda module: replace_function(module, "load", _name_the_file))
+    after_import("mmengine.fileio.io", lambda module: replace_function(module, "load", named_in_refusals))
     for name in ("mmpretrain.datasets.cifar", "mmseg.utils.io"):
         after_import(name, _unpickle_safely)
     after_import("mmdet.datasets.openimages", _load_arrays_safely)
@@ -61,14 +61,16 @@ def apply() -> None:
     after_import("mmengine.runner", lambda module: _texts_are_foreign(module.Runner, "resume"))
 
 
-def _name_the_file(load: Callable[..., Any]) -> Callable[..., Any]:
-    def load_named(file: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return load(file, *args, **kwargs)
-        except DataFileError as error:
-            raise DataFileError(f"{file}: {error}") from error
+def named_in_refusals(read: Callable[..., Any]) -> Callable[..., Any]:
+    """A reader whose refusals begin with the file that is its first argument."""
 
-    return load_named
+    def read_named(file: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return read(file, *args, **kwargs)
+        except DataFileError as error:
+            raise type(error)(f"{file}: {error}") from error
+
+    return read_named
 
 
 # --- YAML -----------------------------------------------------------------------------------------------------------

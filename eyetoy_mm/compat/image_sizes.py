@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
-from eyetoy_mm.compat.data_files import DataFileError
+from eyetoy_mm.compat.data_files import DataFileError, named_in_refusals
 
 __all__ = ["ImageTooLargeError", "apply", "needed"]
 
@@ -52,7 +52,7 @@ def apply() -> None:
 def _limit(module: ModuleType) -> None:
     functions = sys.modules["mmcv.image.io"]
     replace_function(functions, "imfrombytes", _check_first)
-    replace_function(functions, "imread", _name_the_file)
+    replace_function(functions, "imread", named_in_refusals)
 
 
 def _check_first(imfrombytes: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,16 +98,6 @@ def _size(content: bytes) -> tuple[int, int]:
             Image.MAX_IMAGE_PIXELS = limit
     except Exception:  # not an image, or one that the decoder knows: its message is about that
         return 0, 0
-
-
-def _name_the_file(imread: Callable[..., Any]) -> Callable[..., Any]:
-    def read_named(img_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return imread(img_or_path, *args, **kwargs)
-        except ImageTooLargeError as error:
-            raise ImageTooLargeError(f"{img_or_path}: {error}") from error
-
-    return read_named
 
 
 def _name_in_transforms(module: ModuleType) -> None:

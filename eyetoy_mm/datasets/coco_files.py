@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from os import scandir
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -22,6 +22,7 @@ from eyetoy_mm.datasets.coco_boxes import (
     repeated_findings,
 )
 from eyetoy_mm.datasets.coco_format import format_findings, numbers, read_json, told_of
+from eyetoy_mm.datasets.files import absent, names_in
 from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.errors import first_few
@@ -332,24 +333,19 @@ def images_not_on_disk(used: list[dict], dataset: dict) -> Iterator[Finding]:
     folder = _folder_of(dataset)
     if is_address(folder):
         return
-    paths = [Path(folder, image["file_name"]) for image in used]
-    # Whole folders at a time: asking for each image takes minutes on network disks.
-    parents = {path.parent for path in paths}
-    present = {
-        Path(entry.path) for parent in parents if parent.is_dir() for entry in scandir(parent) if entry.is_file()
-    }
-    missing = [path for path in paths if path not in present]
+    paths = [str(Path(folder, image["file_name"])) for image in used]
+    missing = absent(paths)
     if missing:
-        name = next(image["file_name"] for image, path in zip(used, paths) if path not in present)
+        name = used[paths.index(missing[0])]["file_name"]
         yield Finding(
             "images missing",
-            f"names {len(missing)} images (of {len(paths)}) that are not on disk: {first_few(map(str, missing))}. "
-            f"{_why_missing(name, Path(folder), present)}"
+            f"names {len(missing)} images (of {len(paths)}) that are not on disk: {first_few(missing)}. "
+            f"{_why_missing(name, Path(folder))}"
             "Put them there, or say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR",
         )
 
 
-def _why_missing(name: str, folder: Path, present: set[Path]) -> str:
+def _why_missing(name: str, folder: Path) -> str:
     """What is wrong with a file name, if that can be told: a sentence, or nothing."""
     if "://" in name:
         return f"The file_name {name!r} is an address; download the images and write their names. "
@@ -361,9 +357,11 @@ def _why_missing(name: str, folder: Path, present: set[Path]) -> str:
             "file_name or data_prefix. "
         )
     path = folder / name
-    alike = [p.name for p in present if p.parent == path.parent and p.stem.casefold() == path.stem.casefold()]
+    if os.path.lexists(path):
+        return f"{path} is {'a folder' if path.is_dir() else 'a link that leads to no file'}. "
+    alike = [other for other in names_in(path.parent) if Path(other).stem.casefold() == path.stem.casefold()]
     if alike:
-        return f"The file_name {name!r} is {min(alike)!r} on disk; make them the same. "
+        return f"The file_name {name!r} is {alike[0]!r} on disk; make them the same. "
     return f"There is no folder {path.parent}. " if not path.parent.is_dir() else ""
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from eyetoy_mm.datasets.coco_boxes import drop_findings, drop_reasons, form_findings, places
 from eyetoy_mm.datasets.coco_files import boxes_of, category_findings, images_not_on_disk
@@ -17,7 +20,9 @@ from eyetoy_mm.datasets.coco_format import (
     told_of,
     value_findings,
 )
+from eyetoy_mm.datasets.files import absent
 from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.image_files import examine_file
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
 
@@ -26,6 +31,7 @@ FIELDS = dict(
     annotations=("image_id", "segments_info"),
     categories=("id", "name", "isthing"),
 )
+_OPENED = 20  # PNGs looked into
 _SEGMENT_FIELDS = ("id", "category_id", "bbox", "area")
 
 
@@ -57,7 +63,8 @@ def panoptic_findings(
         boxes = boxes_of(segments, classes)
         # Segments are looked up by their number in the PNG: what lies beyond the image is not dropped.
         reasons = {why: lost for why, lost in drop_reasons(boxes).items() if "area" in why or "pixel" in why}
-        found = [*_class_findings(segments, classes), *form_findings(boxes), *drop_findings(boxes, reasons)]
+        found = [*_class_findings(segments, classes), *_thing_findings(segments, classes, dataset)]
+        found += [*form_findings(boxes), *drop_findings(boxes, reasons)]
         return [*found, *_files(file, dataset)]
 
     return told_of(path, split, findings)
@@ -94,6 +101,29 @@ def _class_findings(segments: dict[str, list[dict]], classes: Sequence[str]) -> 
         yield Finding(finding.kind, finding.message + remedy) if left_out else finding
 
 
+def _thing_findings(segments: dict[str, list[dict]], classes: Sequence[str], dataset: dict) -> Iterator[Finding]:
+    """Things behind stuff, or that the metric takes for stuff: training has them from the file, it from the config."""
+    is_thing = {category["name"]: bool(category["isthing"]) for category in segments["categories"]}
+    known = [name for name in classes if name in is_thing]
+    late = [name for first, name in pairwise(known) if is_thing[name] and not is_thing[first]]
+    if late:
+        message = (
+            f"has {late[0]!r} as a thing (isthing=1), behind stuff in the classes: mmdet's heads take the first labels "
+            "for things. List all things first, in the file and in classes, or correct isthing"
+        )
+        yield Finding("things and stuff", message)
+    named = (dataset.get("metainfo") or {}).get("thing_classes")
+    things = [name for name in known if is_thing[name]]
+    if named is not None and [name for name in known if name in named] != things:
+        shown = f"{tuple(things)}" if len(things) <= 10 else f"the {len(things)} of isthing=1"
+        message = (
+            f"has {len(things)} things among the classes (isthing=1), and thing_classes of the dataset's metainfo "
+            "others, by which the metric tells things from stuff. Set metainfo=dict(classes=..., thing_classes=..., "
+            f"stuff_classes=...), with thing_classes={shown}"
+        )
+        yield Finding("things and stuff", message)
+
+
 def _files(content: dict[str, list[dict]], dataset: dict) -> Iterator[Finding]:
     """Photos and PNGs that are not there, and photos without annotation."""
     images = content["images"]
@@ -112,11 +142,46 @@ def _files(content: dict[str, list[dict]], dataset: dict) -> Iterator[Finding]:
     if not (dataset.get("data_prefix") or {}).get("seg") or is_address(folder):
         return
     names = [image["file_name"].replace(".jpg", ".png") for image in images if image["id"] in annotated]
-    present = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
-    missing = [str(Path(folder, name)) for name in names if name not in present and not Path(folder, name).is_file()]
+    missing = absent([Path(folder, name) for name in names])
     if missing:
         yield Finding(
             "segment maps missing",
             f"needs {len(missing)} PNGs of segments (of {len(names)}) that are not on disk: {first_few(missing)}. "
             "mmdet looks for the photo's name with .png for .jpg, in data_prefix=dict(seg=...) of the dataset",
         )
+        return
+    yield from _png_findings(content, Path(folder))
+
+
+def _png_findings(content: dict[str, list[dict]], folder: Path) -> Iterator[Finding]:
+    """PNGs, some of them, that do not hold the segments that the file lists for them."""
+    images = {image["id"]: image for image in content["images"]}
+    listed = [annotation for annotation in content["annotations"] if annotation["image_id"] in images]
+    unlike: dict[str, list[str]] = {}
+    chosen = np.unique(np.linspace(0, len(listed) - 1, min(_OPENED, len(listed))).astype(int))
+    for annotation in [listed[index] for index in chosen]:
+        image = images[annotation["image_id"]]
+        path = str(folder / image["file_name"].replace(".jpg", ".png"))
+        fault = _png_fault(path, {segment["id"] for segment in annotation["segments_info"]}, image)
+        if fault:
+            unlike.setdefault(fault, []).append(path)
+    for fault, paths in unlike.items():
+        message = f"has {len(paths)} (of {len(chosen)} looked at) PNGs of segments that {fault}"
+        yield Finding("segment maps", message, tuple(paths[:5]), len(paths))
+
+
+def _png_fault(path: str, ids: set, image: dict) -> str | None:
+    """What is wrong with a PNG for segments of these ids."""
+    report, pixels = examine_file(path, "color", "cv2")
+    if pixels is None:
+        return f"cannot be loaded: {report.faults[0].message}"
+    if pixels.shape[:2] != (image["height"], image["width"]):
+        return "are of another size than the image; make them anew, without resizing"
+    blue, green, red = pixels.reshape(-1, 3).T.astype(int)
+    if ids <= set(np.unique(red + 256 * green + 65536 * blue).tolist()):
+        return None
+    if ids <= set(np.unique(blue + 256 * green + 65536 * red).tolist()):
+        return "have red and blue the other way round, so that no segment is found; save them as RGB"
+    if report.header is not None and report.header.mode in ("L", "P", "I;16", "I"):
+        return "are of one channel, where COCO's number a segment by R + 256 G + 65536 B; save them so"
+    return "lack segments which the file lists by id (R + 256 G + 65536 B): their masks would be empty"

@@ -7,11 +7,8 @@ orientation is set. Configs stay as they are: a hook guards the pipelines of dat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
@@ -23,14 +20,17 @@ from eyetoy_mm.datasets.image_files import (
     TURNED_ON_REQUEST,
     Fault,
     Header,
-    examine,
+    examine_file,
     orientation_fault,
     read_header,
+    size_fault,
 )
+from eyetoy_mm.datasets.masks import number_fault
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
 
 _UNSEEN, _SEEN, _UNREADABLE = 0, 1, 2
+_FROM_AFAR = 10  # files at addresses that are looked at before a run
 
 
 class ImageLog:
@@ -44,6 +44,7 @@ class ImageLog:
     def __init__(self, size: int, skip: float = 0.0) -> None:
         self.skip = skip
         self.states = torch.zeros(size, dtype=torch.uint8).share_memory_()
+        self.masks_seen = torch.zeros(size, dtype=torch.bool).share_memory_()
         self.known: list[str] = []  # of this process, for its message
 
     def is_new(self, results: dict) -> bool:
@@ -53,6 +54,15 @@ class ImageLog:
             return index is None
         self.states[index] = _SEEN
         return True
+
+    def is_new_mask(self, results: dict) -> bool:
+        """Whether the mask of an image is loaded for the first time, as far as is known."""
+        index = results.get("sample_idx")
+        if index is None:
+            return True
+        seen = bool(self.masks_seen[index])
+        self.masks_seen[index] = True
+        return not seen
 
     def leave_out(self, results: dict, path: str, why: str) -> None:
         """Note that an image cannot be read.
@@ -92,6 +102,8 @@ class GuardedLoading:
     def __init__(self, step: Any, rule: str | None, log: ImageLog) -> None:
         self.step, self.rule, self.log = step, rule, log
         self.loads_image = isinstance(step, LoadImageFromFile)
+        # mmseg's step casts to 8 bits; panoptic PNGs of mmdet are colours, and number more.
+        self.cuts_numbers = any(kind.__module__.startswith("mmseg.") for kind in type(step).__mro__)
 
     def __call__(self, results: dict) -> dict | None:
         """Load, and compare what is loaded with what the annotation says.
@@ -108,6 +120,9 @@ class GuardedLoading:
         except Exception as error:
             why = _why_unreadable(path, self.step)
             if why is None:  # the file is well: something else is wrong
+                self._refuse_other_size(path, results, error)
+                if hasattr(error, "add_note"):  # from Python 3.11 on
+                    error.add_note(f"The file: {path}")
                 raise
             try:
                 self.log.leave_out(results, str(path), why)
@@ -115,8 +130,34 @@ class GuardedLoading:
                 raise refusal from error
             return None
         if loaded is not None and isinstance(path, str):
+            if not self.loads_image:
+                self._check_numbers(path, loaded)
             self._compare(loaded)
         return loaded
+
+    def _refuse_other_size(self, path: Any, results: dict, error: Exception) -> None:
+        """Tell a mask of another size than its image, at which a step has failed, as of panoptic PNGs.
+
+        Raises:
+            UserError: It is one.
+        """
+        if self.loads_image or not isinstance(path, str) or is_address(path) or "ori_shape" not in results:
+            return
+        header, (height, width) = read_header(path), results["ori_shape"][:2]
+        if header is not None and header.size != (width, height):
+            fault = size_fault(header.size, (width, height))
+            raise UserError(f"{fault.kind}: {fault.of(path)}: {fault.message}") from error
+
+    def _check_numbers(self, path: str, results: dict) -> None:
+        """Refuse a mask that cannot be labels: in colour, or of more than 8 bits with numbers beyond them."""
+        labels, fault = results.get("gt_seg_map"), None
+        if labels is None or is_address(path):
+            return
+        if labels.ndim != 2 or (self.cuts_numbers and self.log.is_new_mask(results) and _is_wide(path)):
+            report, pixels = examine_file(path, "unchanged", self.step.imdecode_backend, self.step.backend_args)
+            fault = None if pixels is None else number_fault(pixels, report.header)
+        if fault is not None:
+            raise UserError(f"{fault.kind}: {fault.of(path)}: {fault.message}")
 
     def _compare(self, results: dict) -> None:
         """Compare the image, as it was loaded, with its annotation: boxes after it was loaded, a mask once it is."""
@@ -164,30 +205,33 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def look_at_some(dataset: Any, rule: str | None, limit: int = 100) -> Iterator[Finding]:
-    """Read the heads of some images of a data set on a disk, spread over it, and compare them with their annotations.
+    """Read the heads of some images of a data set, spread over it, and compare them with their annotations.
 
     Args:
         dataset: A plain data set.
         rule: ``image_orientation`` of the config.
-        limit: How many.
+        limit: How many; at addresses, where whole files are fetched, a few.
 
     Yields:
         What is wrong with those.
     """
-    if not hasattr(dataset, "get_data_info"):  # of no toolbox
-        return
     pipeline = getattr(dataset, "pipeline", None)
     step, rule = image_loader(pipeline), rule_of(pipeline, rule)
     faults: dict[Fault, list[str]] = {}
+    from_afar = _FROM_AFAR
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).astype(int)):
         data = dataset.get_data_info(int(index))
         path, annotated = data.get("img_path"), annotated_size(data)
-        if step is None or not isinstance(path, str) or is_address(path) or not Path(path).is_file():
+        if step is None or not isinstance(path, str) or (annotated is None and not data.get("seg_map_path")):
             continue
-        if annotated is None and data.get("seg_map_path") and Path(data["seg_map_path"]).is_file():
-            mask = read_header(data["seg_map_path"])
+        if is_address(path):
+            from_afar -= 1
+            if from_afar < 0:
+                continue
+        if annotated is None:
+            mask = _header_of(data["seg_map_path"], step)
             annotated = None if mask is None else mask.size
-        header = read_header(path)
+        header = None if annotated is None else _header_of(path, step)
         if header is None or annotated is None:
             continue
         fault = orientation_fault(header, annotated, loaded_size(header, step.color_type), rule)
@@ -197,9 +241,22 @@ def look_at_some(dataset: Any, rule: str | None, limit: int = 100) -> Iterator[F
         yield Finding(fault.kind, fault.message, tuple(paths), fatal=fault.fatal)
 
 
+def _header_of(path: str, step: LoadImageFromFile) -> Header | None:
+    """The head of an image on a disk, or at an address, where the whole file is fetched; None if there is none."""
+    try:
+        return read_header(fileio.get(path, step.backend_args) if is_address(path) else path)
+    except OSError:  # told where it is loaded
+        return None
+
+
 def image_loader(pipeline: Any) -> LoadImageFromFile | None:
     """The step of a pipeline that loads the image."""
     return next((step for step in steps_of(pipeline) if isinstance(step, LoadImageFromFile)), None)
+
+
+def mask_step(pipeline: Any) -> LoadAnnotations | None:
+    """The step of a pipeline that loads masks of labels."""
+    return next((step for step in steps_of(pipeline) if isinstance(step, LoadAnnotations) and step.with_seg), None)
 
 
 def rule_of(pipeline: Any, rule: str | None) -> str | None:
@@ -256,14 +313,16 @@ def _why_unreadable(path: Any, step: Any) -> str | None:
     """What is wrong with a file that a step could not load; None if nothing is."""
     if not isinstance(path, str):
         return None
-    try:
-        content = fileio.get(path, backend_args=step.backend_args)
-    except FileNotFoundError:
-        return "there is no such file"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror or error})"
-    load = partial(mmcv.imfrombytes, flag=getattr(step, "color_type", "unchanged"), backend=step.imdecode_backend)
-    return next((fault.message for fault in examine(content, load).faults if fault.fatal), None)
+    color_type = getattr(step, "color_type", "unchanged")
+    report, _ = examine_file(path, color_type, step.imdecode_backend, step.backend_args)
+    fault = next((fault for fault in report.faults if fault.fatal), None)
+    return None if fault is None else f"{fault.message} ({fault.detail})" if fault.detail else fault.message
+
+
+def _is_wide(path: str) -> bool:
+    """Whether a file has more than 8 bits a pixel and channel, by its head."""
+    header = read_header(path)
+    return header is not None and header.bits > 8
 
 
 def _size(mask: np.ndarray | None) -> tuple[int, int] | None:

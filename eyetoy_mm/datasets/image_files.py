@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import mmcv
 import numpy as np
+from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
 from eyetoy_mm.errors import UserError
@@ -38,6 +40,11 @@ _FOREIGN = {
     b"<html": "a web page, such as a failed download leaves: download it again",
     b"<!doc": "a web page, such as a failed download leaves: download it again",
     b"%pdf": "a PDF: convert it",
+    b"<svg": "a drawing (SVG): convert it",
+    b"<?xml": "XML, such as storage answers in place of a file: download it again",
+    b'{"': "JSON, such as a server answers in place of a file: download it again",
+    b"pk\x03\x04": "a ZIP archive: unpack it",
+    b"\x00\x05\x16\x07": "what macOS keeps beside a file of its own (._name), not the file: take it out",
     b"version https://git-lfs": "a pointer of Git LFS, not the file: git lfs pull",
 }
 
@@ -52,6 +59,7 @@ class Header:
         format: Pillow's name of it, as ``JPEG``.
         bits: Of a channel.
         frames: Pictures in the file; only the first is loaded.
+        mode: Pillow's name of how pixels are stored, as ``RGB``; ``P`` for a palette.
     """
 
     size: tuple[int, int]
@@ -59,6 +67,7 @@ class Header:
     format: str = "JPEG"
     bits: int = 8
     frames: int = 1
+    mode: str = "RGB"
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ def read_header(content: bytes | str) -> Header | None:
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's preview beside it
                 bits = 16 if image.mode.startswith("I") else 32 if image.mode == "F" else 8
                 known = orientation if orientation in range(1, 9) else 1  # 0 and 9 are seen, and turn nothing
-                return Header(image.size, known, image.format or "", bits, frames)
+                return Header(image.size, known, image.format or "", bits, frames, image.mode)
     except FileNotFoundError:
         raise
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError):  # what Pillow's readers raise
@@ -149,6 +158,38 @@ def examine(content: bytes, load: Callable[[bytes], np.ndarray | None]) -> Image
     return ImageReport(digest, header, pixels.shape, tuple(_oddities(content, header, pixels)))
 
 
+def examine_file(
+    path: str, color_type: str, backend: str, backend_args: dict | None = None
+) -> tuple[ImageReport, np.ndarray | None]:
+    """Look at an image file as a whole, on a disk or at an address.
+
+    Args:
+        path: Where it is.
+        color_type: How it is decoded, as mmcv's steps have it.
+        backend: By what.
+        backend_args: Of mmengine's file client.
+
+    Returns:
+        What is found, and the pixels; None if there are none.
+    """
+    loaded: list[np.ndarray | None] = [None]
+
+    def load(content: bytes) -> np.ndarray | None:
+        loaded[0] = mmcv.imfrombytes(content, flag=color_type, backend=backend)
+        return loaded[0]
+
+    try:
+        content = fileio.get(path, backend_args)
+    except FileNotFoundError:
+        return _NO_FILE, None
+    except OSError as error:  # a folder of that name, a link to itself, no rights, a bad disk
+        fault = Fault("unreadable file", "it cannot be read", detail=error.strerror or str(error))
+        return ImageReport("", None, None, (fault,)), None
+    return examine(content, load), loaded[0]
+
+
+_NO_FILE = ImageReport("", None, None, (Fault("missing file", "there is no such file"),))
+
 UNDECIDED = Fault(
     "orientation of photos",
     "EXIF tags say that these photos are to be turned, by which they are loaded, and nothing says whether boxes and "
@@ -179,12 +220,8 @@ def orientation_fault(
     # A photo of unequal sides tells by them which way its annotations are.
     if not turns or (annotated == loaded and header.orientation in SWAPS_SIDES and loaded[0] != loaded[1]):
         return None
-    if rule is not None and header.format not in TURNED_ON_REQUEST and (header.format == "TIFF") != (rule == "exif"):
-        return Fault(
-            "orientation of photos",
-            f"image_orientation={rule!r} is not followed for {header.format}, which OpenCV "
-            f"{'always' if header.format == 'TIFF' else 'never'} turns; write these files turned, without the tag",
-        )
+    if header.format not in TURNED_ON_REQUEST:
+        return _turned_by_none(header, matches, rule)
     if not matches:
         return Fault(
             "orientation of photos",
@@ -192,6 +229,19 @@ def orientation_fault(
             f"orientation is not followed alike. Set image_orientation={_other(header, loaded)!r} in the config",
         )
     return UNDECIDED if rule is None else None
+
+
+def _turned_by_none(header: Header, matches: bool, rule: str | None) -> Fault | None:
+    """The fault of a photo of a format that no setting turns, or leaves as stored."""
+    always = header.format == "TIFF"
+    how = f"OpenCV {'always' if always else 'never'} turns {header.format} by its EXIF tag"
+    if not matches:
+        message = f"the annotations are of the photo {'as stored' if always else 'as it is shown'}, and {how}"
+    elif rule is not None and always != (rule == "exif"):
+        message = f"image_orientation={rule!r} is not followed for {header.format}: {how}"
+    else:
+        return UNDECIDED if rule is None else None
+    return Fault("orientation of photos", f"{message}. Write these files as they were annotated, without the tag")
 
 
 def size_fault(annotated: tuple[int, int], loaded: tuple[int, int]) -> Fault:

@@ -1,8 +1,4 @@
-"""Images and masks of segmentation looked at before a run: what mmseg would ignore, mix up, or fail at without a name.
-
-mmseg trains on whatever numbers the masks hold: 255 is ignored, so that masks of 0 and 255 teach nothing and score
-100 %, and masks in colour or of another size end in an error of a tensor's shape.
-"""
+"""Segmentation data looked at before a run: names of images and masks, and some masks."""
 
 from __future__ import annotations
 
@@ -13,17 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
-from mmengine.fileio import get as read_bytes
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS, TRANSFORMS
-from PIL import Image
+from mmseg.registry import DATASETS
 
+from eyetoy_mm.datasets.files import absent, odd_line, why_not_listed
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.errors import first_few
+from eyetoy_mm.datasets.guarded_loading import mask_step
+from eyetoy_mm.datasets.image_files import SWAPS_SIDES, Fault, read_header, size_fault
+from eyetoy_mm.datasets.masks import Labelling, Mask, look_at_mask, together_findings
 from eyetoy_mm.paths import is_address
-from eyetoy_mm.registry import type_name
 
 SAMPLE = 50  # masks of a split that are opened
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -41,9 +36,8 @@ def segmentation_findings(
         ignore_index: The label that the loss ignores.
         sample: How many masks are opened, spread over the dataset.
     """
-    kind: Any = dataset.get("type")
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(kind, type) and issubclass(kind, BaseSegDataset)):
+    kind = segmentation_class(dataset)
+    if kind is None:
         return []
     try:
         built = DATASETS.build({**copy.deepcopy(dict(dataset)), "type": kind, "lazy_init": True})
@@ -53,15 +47,24 @@ def segmentation_findings(
         items = built.load_data_list()
     except ImportError:  # a client of other storage is not installed, which is told by itself
         raise
+    except OSError as error:
+        return [Finding("unreadable dataset", f"{split}: {why_not_listed(error)}")]
     except Exception as error:  # whatever mmseg raises of settings and lists that it does not expect
         message = f"{split}: {kind.__name__} cannot read its list: {type(error).__name__}: {error}"
         return [Finding("unreadable dataset", message)]
     found = list(_name_findings(built, items))
-    if not any(finding.fatal for finding in found):
+    step = mask_step(built.pipeline)
+    if step is not None and not any(finding.fatal for finding in found):
         chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(sample, len(items))).astype(int))]
-        classes = num_classes or len(built.metainfo.get("classes") or ()) or None
-        found += _mask_findings(dataset, chosen, classes, ignore_index)
+        found += _mask_findings(chosen, Labelling.of(built, step, num_classes, ignore_index))
     return [Finding(f.kind, f"{split}: {f.message}", f.where, f.count, f.fatal) for f in found]
+
+
+def segmentation_class(dataset: dict) -> type[BaseSegDataset] | None:
+    """The class of a dataset's config, if it is one of mmseg's datasets of folders."""
+    kind: Any = dataset.get("type")
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return kind if isinstance(kind, type) and issubclass(kind, BaseSegDataset) else None
 
 
 # --- Names ------------------------------------------------------------------------------------------------------------
@@ -70,8 +73,10 @@ def segmentation_findings(
 def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Finding]:
     """Images and masks that have no partner, or that nobody would read."""
     folder = Path(built.data_prefix.get("img_path") or ".")
-    suffixes = Counter(p.suffix for p in folder.rglob("*") if p.suffix.lower() in _IMAGES) if folder.is_dir() else {}
-    others = {suffix: count for suffix, count in suffixes.items() if not built.img_suffix.endswith(suffix)}
+    if not items and built.ann_file and Path(built.ann_file).is_file():
+        yield Finding("no images", f"{built.ann_file} is empty; it should list images, a line each", (built.ann_file,))
+        return
+    others = _unused(built, folder)
     listed = ", ".join(f"{suffix} ({count})" for suffix, count in others.items())
     if not items:
         what = f"it has files of {listed}" if others else "it has no images"
@@ -81,27 +86,35 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
     if others and not built.ann_file:
         message = f"{folder} has files that do not end in img_suffix={built.img_suffix!r} and are not used: {listed}"
         yield Finding("images left out", message, count=sum(others.values()), fatal=False)
-    missing = _absent([item["img_path"] for item in items])
+    missing = absent([item["img_path"] for item in items])
     if missing:
-        message = f"{len(missing)} of {len(items)} images are listed in {built.ann_file} and are not there"
-        yield Finding("images missing", f"{message}. Correct the list, or img_suffix={built.img_suffix!r}", missing)
+        listed = f" are listed in {built.ann_file} and" if built.ann_file else ""
+        message = f"{len(missing)} of {len(items)} images{listed} are not there. {_why_not_there(built, missing[0])}"
+        yield Finding("images missing", message, tuple(missing))
     without = set(missing)
-    pairs = {x["seg_map_path"]: x["img_path"] for x in items if x.get("seg_map_path") and x["img_path"] not in without}
+    pairs = {
+        str(Path(x["seg_map_path"])): x["img_path"]
+        for x in items
+        if x.get("seg_map_path") and str(Path(x["img_path"])) not in without
+    }
     masks = list(pairs)
-    if not masks or (built.test_mode and not _loads_masks(built)):
+    if not masks or (built.test_mode and mask_step(built.pipeline) is None):
         return
-    missing = _absent(masks)
+    missing = absent(masks)
     if missing:
         stem = Path(pairs[missing[0]]).name.removesuffix(built.img_suffix)
         ends = sorted(
             p.name.removeprefix(stem)
             for p in Path(missing[0]).parent.glob(f"{glob.escape(stem)}*")
-            if not p.name.removeprefix(stem)[:1].isalnum()  # 10.png is none of 1.jpg
+            if not p.name.removeprefix(stem)[:1].isalnum() and p.is_file()  # 10.png is none of 1.jpg
         )
         hint = f"; there is {stem}{f', {stem}'.join(ends)}" if ends else ""
         message = f"{len(missing)} of {len(masks)} images have no mask{hint}"
         advice = f"Add them, set seg_map_suffix (now {built.seg_map_suffix!r}), or take the images off the list"
-        yield Finding("masks missing", f"{message}. {advice}", missing)
+        if _named_twice(built, pairs[missing[0]]):
+            message = f"{len(missing)} of the images found are masks, beside the images and with the same suffix"
+            advice = "Move the masks to a folder of their own, or list the images: ann_file of the dataset"
+        yield Finding("masks missing", f"{message}. {advice}", tuple(missing))
     elif not built.ann_file and built.data_prefix["seg_map_path"] != built.data_prefix["img_path"]:
         folder, used = Path(built.data_prefix["seg_map_path"]), {Path(mask) for mask in masks}
         spare = [str(p) for p in folder.rglob(f"*{built.seg_map_suffix}") if p not in used]
@@ -109,110 +122,60 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
             yield Finding("masks left out", f"{len(spare)} masks have no image", tuple(spare), fatal=False)
 
 
-def _absent(paths: Sequence[str]) -> tuple[str, ...]:
-    """Those that are not there; whole folders are listed at a time, which network disks need."""
-    parents = {Path(path).parent for path in paths}
-    present = {p for parent in parents if parent.is_dir() for p in parent.iterdir()}
-    return tuple(path for path in paths if Path(path) not in present)
+def _unused(built: BaseSegDataset, folder: Path) -> dict[str, int]:
+    """Suffixes of images in a folder that the dataset does not take, and how many; masks beside the images are none."""
+    suffixes = Counter(
+        path.suffix
+        for path in (folder.rglob("*") if folder.is_dir() else ())
+        if path.suffix.lower() in _IMAGES and not path.name.startswith(".")
+        and not path.name.endswith((built.img_suffix, built.seg_map_suffix))
+    )  # fmt: skip
+    return dict(suffixes)
 
 
-def _loads_masks(built: BaseSegDataset) -> bool:
-    return any(type(step).__name__ == "LoadAnnotations" for step in built.pipeline.transforms)
+def _why_not_there(built: BaseSegDataset, first: str) -> str:
+    """What to do about a list that names images which are not there."""
+    text = Path(built.ann_file).read_text(encoding="utf-8", errors="replace") if built.ann_file else ""
+    names = text.splitlines()
+    if odd := odd_line(names):
+        return odd
+    if first.endswith(f"{built.img_suffix}{built.img_suffix}"):
+        return f"The list should have names without img_suffix={built.img_suffix!r}"
+    return f"Correct the list, or img_suffix={built.img_suffix!r}" if names else "Put the files there"
+
+
+def _named_twice(built: BaseSegDataset, image: str) -> bool:
+    """Whether a mask was taken for an image: it lies among the images, and ends as they do."""
+    return image.endswith(built.seg_map_suffix) and built.seg_map_suffix.endswith(built.img_suffix)
 
 
 # --- Masks ------------------------------------------------------------------------------------------------------------
 
 
-def _mask_findings(
-    dataset: dict, items: Sequence[dict], num_classes: int | None, ignore_index: int
-) -> Iterator[Finding]:
+def _mask_findings(items: Sequence[dict], labelling: Labelling) -> Iterator[Finding]:
     """What the numbers in some masks say, as the pipeline loads them."""
-    load = next((step for step in dataset.get("pipeline") or () if type_name(step) == "LoadAnnotations"), None)
-    if load is None:
+    of_step, of_dataset = getattr(labelling.step, "reduce_zero_label", None), labelling.settings["reduce_zero_label"]
+    if of_step is not None and of_step != of_dataset:
+        message = f"the dataset has {of_dataset}, its LoadAnnotations {of_step}, at which mmseg fails"
+        yield Finding("reduce_zero_label", f"{message}. Write the same in both, or leave it out of LoadAnnotations")
         return
-    loader, backend = TRANSFORMS.build(copy.deepcopy(dict(load))), load.get("imdecode_backend") or "pillow"
-    faults: dict[tuple[str, str], list[str]] = {}
-    raw_values, labels_seen, ignored, some_ignored = set[int](), set[int](), 0, False
-    for item in items:
-        path = item["seg_map_path"]
-        try:
-            fault, raw, labels = _look_at(item, loader, backend, num_classes, ignore_index)
-        except Exception as error:  # whatever a decoder or a step raises of a file
-            faults.setdefault(("masks unreadable", f"cannot be loaded: {type(error).__name__}: {error}"), []).append(
-                path
-            )
-            continue
-        if fault is not None:
-            faults.setdefault(fault, []).append(path)
-        if labels is not None and raw is not None:
-            raw_values.update(raw)
-            seen = [label for label in labels if label != ignore_index]
-            labels_seen.update(seen)
-            ignored += not seen
-            some_ignored |= len(seen) < len(labels)
-    for (kind, message), paths in faults.items():
-        yield Finding(kind, f"{len(paths)} of the {len(items)} masks looked at {message}", tuple(paths))
-    if faults or not raw_values:
+    masks = [(item["seg_map_path"], look_at_mask(item["seg_map_path"], labelling)) for item in items]
+    faults: dict[Fault, list[str]] = {}
+    for item, (path, mask) in zip(items, masks):
+        for fault in (*mask.report.faults, *_of_another_size(item["img_path"], mask)):
+            if fault.kind != "masks without labels":  # which is told of all together
+                faults.setdefault(fault, []).append(fault.of(path))
+    for fault, paths in faults.items():
+        yield Finding(fault.kind, fault.message, tuple(paths), fatal=fault.fatal)
+    if not any(fault.fatal for fault in faults):
+        yield from together_findings(masks, labelling)
+
+
+def _of_another_size(image: str, mask: Mask) -> Iterator[Fault]:
+    """The fault of a mask that is not of its image's size, held this way or that."""
+    header = read_header(image)
+    if header is None or mask.size is None:  # no image: told by what loads it
         return
-    where = tuple(item["seg_map_path"] for item in items)
-    if ignored == len(items):
-        message = (
-            f"in all {len(items)} masks looked at every pixel is {ignore_index} after loading, which is ignored: the "
-            f"loss would be 0 and every score undefined. They hold {_numbers(raw_values)}. Check "
-            "them, and reduce_zero_label"
-        )
-        yield Finding("nothing but ignored", message, where)
-    elif num_classes and num_classes >= 2 and set(labels_seen) == {0} and some_ignored:
-        what, advice = f"{ignore_index} is ignored", f"Write 1 where the masks have {ignore_index}"
-        if ignore_index not in raw_values:
-            what = "reduce_zero_label takes 1 from each, and ignores what was 0"
-            advice = "Set reduce_zero_label=False, of the dataset and of LoadAnnotations"
-        message = (
-            f"the {len(items)} masks looked at hold {_numbers(raw_values)} alone, and {what}: only "
-            f"label 0 of {num_classes} is left, which any model gets right. {advice}"
-        )
-        yield Finding("one label and ignored", message, where, fatal=num_classes == 2)
-    elif num_classes and num_classes >= 2 and len(labels_seen) == 1 and len(items) > 1:
-        label = next(iter(labels_seen))
-        yield Finding("one label", f"the {len(items)} masks looked at have no label but {label}", where, fatal=False)
-
-
-def _look_at(
-    item: dict, loader: Any, backend: str, num_classes: int | None, ignore_index: int
-) -> tuple[tuple[str, str] | None, list[int] | None, list[int] | None]:
-    """A fault (its kind, what of it), the numbers in a file, and the labels that they become."""
-    pixels = mmcv.imfrombytes(read_bytes(item["seg_map_path"]), flag="unchanged", backend=backend)
-    if pixels.squeeze().ndim > 2:
-        message = (
-            f"are in colour ({pixels.shape[2]} channels); a mask has one number for each pixel, the class: convert "
-            "them, as grey or palette images of 8 bits"
-        )
-        return ("masks in colour", message), None, None
-    raw = np.unique(pixels).tolist()
-    if raw[-1] > 255:
-        message = "hold numbers above 255, and 8 bits are loaded: 256 becomes 0. Number the classes below 255"
-        return ("labels beyond 255", message), raw, None
-    height, width = pixels.shape[:2]
-    try:
-        with Image.open(item["img_path"]) as image:
-            size, turned = image.size, image.getexif().get(0x0112, 1) >= 5
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # no image: told by what loads it
-        size, turned = (width, height), False
-    if (width, height) != size and not (turned and (height, width) == size):
-        mask, image_file = Path(item["seg_map_path"]).name, Path(item["img_path"]).name
-        example = f"{mask} is {width} x {height}, {image_file} {size[0]} x {size[1]}"
-        return ("sizes of masks", f"are of another size than their images: {example}"), raw, None
-    labels = np.unique(loader.transform({**item, "seg_fields": []})["gt_seg_map"]).tolist()
-    wrong = [label for label in labels if label != ignore_index and not 0 <= label < (num_classes or 256)]
-    if wrong:
-        message = (
-            f"have labels that the model has no class for ({_numbers(wrong)} after loading; it has 0 to "
-            f"{(num_classes or 0) - 1}, and {ignore_index} is ignored). Check the masks, num_classes, and "
-            "reduce_zero_label, which takes 1 from every label"
-        )
-        return ("labels out of range", message), raw, labels
-    return None, raw, labels
-
-
-def _numbers(values: Any) -> str:
-    return first_few(map(str, sorted(values)), 8)
+    turned = header.orientation in SWAPS_SIDES and mask.size == header.size[::-1]
+    if mask.size != header.size and not turned:
+        yield size_fault(mask.size, header.size)

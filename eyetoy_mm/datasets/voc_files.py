@@ -10,8 +10,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from eyetoy_mm.datasets.coco_boxes import MOST, inside, places
+from eyetoy_mm.datasets.coco_boxes import MOST, places
 from eyetoy_mm.datasets.coco_format import told_of
+from eyetoy_mm.datasets.corner_boxes import corner_findings
+from eyetoy_mm.datasets.files import absent, names_in, odd_line
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
@@ -65,14 +67,15 @@ def voc_findings(path: str | Path, split: str, classes: Sequence[str], dataset: 
 
 
 def _missing(ids: list[str], folder: Path, suffix: str) -> Iterator[Finding]:
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    missing = [id_ for id_ in ids if f"{id_}{suffix}" not in present and not (folder / f"{id_}{suffix}").is_file()]
+    files = [str(folder / f"{id_}{suffix}") for id_ in ids]
+    absent_files = set(absent(files))
+    missing = [id_ for id_, file in zip(ids, files) if file in absent_files]
     if not missing:
         return
-    first = missing[0]
+    first, present = missing[0], names_in(folder)
     remedy = "Take them off the list, or put the files there"
-    if not first.strip():
-        remedy = "The list has an empty line; take it out"
+    if odd := odd_line(ids):
+        remedy = odd
     elif len(first.split()) > 1:
         remedy = "The list should have the id alone in each line (VOC's lists of one class have a mark behind it)"
     elif f"{first}" in present or f"{Path(first).stem}{suffix}" in present:
@@ -168,41 +171,12 @@ def _name_findings(objects: _Objects, classes: Sequence[str]) -> Iterator[Findin
 def _box_findings(objects: _Objects) -> Iterator[Finding]:
     if not objects.files:
         return
-    corners, sizes = np.array(objects.corners), np.array(objects.sizes)
-    total, files = len(corners), np.array(objects.files)
-    x1, y1, x2, y2 = corners.T
-    known = np.isfinite(sizes).all(1)
-    flat = ~((x2 > x1) & (y2 > y1))
-    sized = inside((x1, y1, x1 + x2, y1 + y2), sizes)
-    normalised = np.abs(corners).max(1) <= 1.01
-    outside = known & ~flat & ~inside((x1, y1, x2, y2), sizes)
-    swapped = outside & inside((x1, y1, x2, y2), sizes[:, ::-1])
-    if normalised.mean() > MOST:
-        message = (
-            "has boxes normalised to 0..1; VOC's are in pixels. Multiply x by the image's width and y by its height"
-        )
-        yield _of_files("box form", message, normalised, files)
-    elif flat.any():
-        form = " They seem to be x, y, width, height: write xmax = xmin + width" if sized[known].mean() > 0.95 else ""
-        message = f"has {int(flat.sum())} of {total} boxes whose xmax or ymax is not above xmin or ymin.{form}"
-        yield _of_files("box form", message, flat, files, fatal=bool(form) or flat.mean() > MOST)
-    if outside.any():
-        likely = swapped.sum() >= 0.9 * outside.sum()
-        message = f"has {int(outside.sum())} of {total} boxes that reach far beyond their image" + (
-            ", and fit when width and height of <size> change places: correct these" if likely else "; correct them"
-        )
-        fatal = outside.mean() > MOST or (likely and outside.mean() > 0.1)
-        yield _of_files(
-            "width and height swapped" if likely else "boxes beyond the image", message, outside, files, fatal
-        )
+    yield from corner_findings(np.array(objects.corners), np.array(objects.sizes), objects.files)
     difficult = np.array(objects.difficult)
     if difficult.mean() > MOST:
+        files = dict.fromkeys(file for file, odd in zip(objects.files, difficult) if odd)
         message = (
-            f"has difficult=1 in {int(difficult.sum())} of {total} objects: these are not trained on. Write 0 for what "
-            "should be learnt"
+            f"has difficult=1 in {int(difficult.sum())} of {len(difficult)} objects: these are not trained on. Write 0 "
+            "for what should be learnt"
         )
-        yield _of_files("difficult", message, difficult, files)
-
-
-def _of_files(kind: str, message: str, affected: np.ndarray, files: np.ndarray, fatal: bool = True) -> Finding:
-    return Finding(kind, message, tuple(dict.fromkeys(files[affected].tolist()))[:5], int(affected.sum()), bool(fatal))
+        yield Finding("difficult", message, tuple(files)[:5], int(difficult.sum()))

@@ -10,26 +10,30 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
-from mmcv.transforms import LoadAnnotations
-from mmengine import fileio
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
+from eyetoy_mm.datasets.corner_boxes import boxes_of, instance_findings
+from eyetoy_mm.datasets.files import why_not_listed
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.datasets.guarded_loading import annotated_size, image_loader, rule_of, steps_of
-from eyetoy_mm.datasets.image_files import Fault, ImageReport, examine, orientation_fault
+from eyetoy_mm.datasets.guarded_loading import annotated_size, image_loader, mask_step, rule_of
+from eyetoy_mm.datasets.image_files import Fault, ImageReport, examine_file, orientation_fault
+from eyetoy_mm.datasets.masks import Labelling, Mask, look_at_mask, together_findings
 from eyetoy_mm.engine.config import datasets_of
+from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.data_checks import check_paths, data_findings
-from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.engine.detection_checks import check_of
+from eyetoy_mm.engine.segmentation_checks import labels_of_head
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import join
+from eyetoy_mm.registry import type_name
 
 SPLITS = ("train", "val", "test")
-_MISSING = ImageReport("", None, None, (Fault("missing file", "there are no such files, or they cannot be read"),))
 
 
 @dataclass(frozen=True)
@@ -40,25 +44,13 @@ class Loader:
         color_type: How images are decoded.
         backend: By what.
         backend_args: Of mmengine's file client.
-        settings: What the step that loads masks of labels needs to know of the dataset.
-        mask: This step in words.
-        classes: How many classes the dataset names.
-        ignored: The label that the loss ignores.
-        step: The step itself; None where there are no such masks.
+        labelling: What its masks of labels stand for; None where there are none.
     """
 
     color_type: str = "color"
     backend: str = "cv2"
     backend_args: dict | None = None
-    settings: dict = field(default_factory=dict)
-    mask: str = ""
-    classes: int = 0
-    ignored: int = 255
-    step: Any = field(default=None, compare=False)  # steps that do the same are not equal
-
-    def labels(self, path: str) -> np.ndarray:
-        """The labels of a mask ``(H, W)``, as they are in training."""
-        return self.step(dict(self.settings, seg_map_path=path, seg_fields=[]))["gt_seg_map"]
+    labelling: Labelling | None = None
 
 
 @dataclass(frozen=True)
@@ -77,14 +69,10 @@ class Sample:
     Args:
         image: Of the image.
         mask: Of its mask, if it has one.
-        mask_size: Its width and height.
-        labels: Pixels of each label from 0 on; None without a mask of labels.
     """
 
     image: ImageReport
-    mask: ImageReport | None = None
-    mask_size: tuple[int, int] | None = None
-    labels: tuple[int, ...] | None = None
+    mask: Mask | None = None
 
 
 @dataclass
@@ -139,6 +127,7 @@ class _Part:
 
     split: str
     dataset: Any
+    loader: Loader
     entries: list[_Entry]
     samples: list[Sample | None] = field(default_factory=list)
 
@@ -171,7 +160,7 @@ def check_dataset(
     """
     began = time.monotonic()
     report, loaders = Report(), list[Loader]()
-    report.unit = {"mmdet": "boxes", "mmseg": "pixels"}.get(config.get("default_scope", ""), "images")
+    report.unit = {"mmdet": "boxes", "mmseg": "pixels"}.get(toolbox_of(config) or "", "images")
     splits = [split for split in splits if _is_there(config, split, report)]
     report.findings += [("", finding) for finding in data_findings(config, *splits, masks=False)]
     parts = [part for split in splits for part in _open_split(config, split, loaders, report)]
@@ -182,9 +171,12 @@ def check_dataset(
         part.samples = [None if entry.task is None else found[entry.task] for entry in part.entries]
         report.not_opened += part.samples.count(None)
         report.findings += [(part.split, finding) for finding in _findings_of_files(part, config)]
+        if report.unit == "boxes" and check_of(type(part.dataset)) is None:
+            report.findings += [(part.split, finding) for finding in instance_findings(part.dataset, limit=None)]
         _count_classes(part, report)
     report.findings += _findings_across(parts, config)
     report.findings += _unseen_classes(report.counts)
+    report.findings = list(dict.fromkeys(report.findings))  # of files that several datasets have
     report.seconds = time.monotonic() - began
     return report
 
@@ -208,42 +200,48 @@ def _open_split(config: Config, split: str, loaders: list[Loader], report: Repor
             if loader not in loaders:
                 loaders.append(loader)
             number = loaders.index(loader)
-            entries = [_entry(dataset.get_data_info(index), index, number) for index in range(len(dataset))]
+            tells = hasattr(dataset, "get_data_info")  # mmpretrain's MultiTaskDataset does not
+            infos = (dataset.get_data_info(index) if tells else {} for index in range(len(dataset)))
+            entries = [_entry(info, index, number) for index, info in enumerate(infos)]
+        except OSError as error:
+            report.findings.append((split, Finding("unreadable dataset", why_not_listed(error))))
+            continue
         except Exception as error:  # whatever the toolboxes raise of data that they do not expect
             if not report.fatal():  # else it is what was found, most likely
-                reason = f"{settings.get('type')} cannot read its list: {type(error).__name__}: {error}"
+                listed = join(settings.get("data_root") or "", settings.get("ann_file") or "")
+                reason = f"{type_name(settings)} cannot read {listed}: {type(error).__name__}: {error}"
                 report.findings.append((split, Finding("unreadable dataset", reason)))
             continue
-        yield _Part(split, dataset, entries)
+        yield _Part(split, dataset, loader, entries)
 
 
 def _build(config: Config, settings: dict) -> Any:
     # What pycocotools prints would be among the findings.
-    with DefaultScope.overwrite_default_scope(config.get("default_scope")), contextlib.redirect_stdout(sys.stderr):
-        return DATASETS.build(dict(settings, lazy_init=False))
+    with DefaultScope.overwrite_default_scope(toolbox_of(config)), contextlib.redirect_stdout(sys.stderr):
+        return DATASETS.build(dict(settings, lazy_init=False) if settings.get("lazy_init") else settings)
 
 
 def _loader_of(config: Config, dataset: Any) -> Loader:
     image = image_loader(dataset.pipeline)
     decoding = {} if image is None else dict(color_type=image.color_type, backend=image.imdecode_backend)
-    mask = next((step for step in steps_of(dataset.pipeline) if isinstance(step, LoadAnnotations)), None)
-    if config.get("default_scope") == "mmseg" and mask is not None:
-        settings = {key: getattr(dataset, key, None) for key in ("label_map", "reduce_zero_label")}
-        decoding.update(settings=settings, mask=repr(mask), step=mask)
-        decoding.update(classes=len(dataset.metainfo.get("classes") or ()), ignored=dataset.ignore_index)
+    step = mask_step(dataset.pipeline)
+    if toolbox_of(config) == "mmseg" and step is not None:
+        decoding.update(labelling=Labelling.of(dataset, step, *labels_of_head(config)))
     return Loader(**decoding, backend_args=getattr(dataset, "backend_args", None))
 
 
 def _entry(data: dict, index: int, loader: int) -> _Entry:
     path, instances = data.get("img_path"), data.get("instances", ())
-    labels = [instance["bbox_label"] for instance in instances] + np.atleast_1d(data.get("gt_label", [])).tolist()
-    corners = [instance["bbox"] for instance in instances]
+    boxes = list(boxes_of(instances))
+    whole = data.get("gt_label", [])  # a dict where several tasks have labels of their own
+    labels = [box.get("bbox_label", 0) for box in boxes]
+    labels += [] if isinstance(whole, dict) else np.atleast_1d(whole).tolist()
     return _Entry(
         name=path if isinstance(path, str) else str(index),
         task=Task(path, data.get("seg_map_path"), loader) if isinstance(path, str) else None,
         size=annotated_size(data),
         labels=tuple(map(int, labels)),
-        boxes=tuple((x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners),
+        boxes=tuple((x2 - x1, y2 - y1) for x1, y1, x2, y2 in (box["bbox"] for box in boxes)),
     )
 
 
@@ -289,61 +287,13 @@ def _look_at_in_process(task: Task) -> Sample:
 
 def _look_at(task: Task, loader: Loader) -> Sample:
     """Open the files of a task."""
-    image, _ = _examine(task.image, loader, loader.color_type, loader.backend)
+    image, _ = examine_file(task.image, loader.color_type, loader.backend, loader.backend_args)
     if task.mask is None:
         return Sample(image)
-    backend = "cv2" if loader.step is None else loader.step.imdecode_backend
-    mask, pixels = _examine(task.mask, loader, "unchanged", backend)
-    if pixels is None:
-        return Sample(image, mask)
-    size = (pixels.shape[1], pixels.shape[0])
-    if loader.step is None:
-        return Sample(image, mask, size)
-    faults, labels = _look_at_labels(task.mask, pixels, loader)
-    return Sample(image, replace(mask, faults=(*mask.faults, *faults)), size, labels)
-
-
-def _examine(path: str, loader: Loader, color_type: str, backend: str) -> tuple[ImageReport, np.ndarray | None]:
-    """What is wrong with a file, and its pixels."""
-    loaded: list[np.ndarray | None] = [None]
-
-    def load(content: bytes) -> np.ndarray | None:
-        loaded[0] = mmcv.imfrombytes(content, flag=color_type, backend=backend)
-        return loaded[0]
-
-    try:
-        content = fileio.get(path, loader.backend_args)
-    except OSError:
-        return _MISSING, None
-    return examine(content, load), loaded[0]
-
-
-def _look_at_labels(path: str, pixels: np.ndarray, loader: Loader) -> tuple[list[Fault], tuple[int, ...] | None]:
-    """What is wrong with the labels of a mask, and how many pixels each has."""
-    if pixels.ndim > 2 and pixels.shape[2] > 1:
-        message = "a mask has one number for each pixel, these have several channels; write the number of the class"
-        return [Fault("mask in colour", message, detail=f"{pixels.shape[2]} channels")], None
-    if pixels.max() > 255:
-        message = "8 bits are loaded: 256 becomes 0, 257 becomes 1; number the classes below 255, in 8-bit masks"
-        return [Fault("label beyond 255", message, detail=f"up to {pixels.max()}")], None
-    try:
-        labels = loader.labels(path)
-    except Exception as error:  # whatever a step raises of a mask that it does not expect
-        detail = f"{type(error).__name__}: {error}"
-        return [Fault("unreadable mask", "the pipeline cannot load these masks", detail=detail)], None
-    counts = np.bincount(labels.ravel())
-    faults = []
-    wrong = [str(label) for label in np.flatnonzero(counts) if label >= loader.classes and label != loader.ignored]
-    if loader.classes and wrong:
-        message = (
-            f"the dataset has {loader.classes} classes, labels 0 to {loader.classes - 1} after loading, and "
-            f"{loader.ignored} to ignore. Check the masks, the classes, and reduce_zero_label, which takes 1 from each"
-        )
-        faults.append(Fault("label out of range", message, detail=f"labels {first_few(wrong)}"))
-    if counts[: loader.ignored].sum() == 0:
-        message = f"every pixel is {loader.ignored}, to be ignored: nothing is learned from these"
-        faults.append(Fault("mask without labels", message, fatal=False))
-    return faults, tuple(counts.tolist())
+    if loader.labelling is not None:
+        return Sample(image, look_at_mask(task.mask, loader.labelling))
+    report, pixels = examine_file(task.mask, "unchanged", "cv2", loader.backend_args)
+    return Sample(image, Mask(report, None if pixels is None else (pixels.shape[1], pixels.shape[0])))
 
 
 def _findings_of_files(part: _Part, config: Config) -> Iterator[Finding]:
@@ -353,15 +303,17 @@ def _findings_of_files(part: _Part, config: Config) -> Iterator[Finding]:
     for entry, task, sample in part.opened():
         for fault in sample.image.faults:
             faults[fault].append(fault.of(task.image))
-        for fault in sample.mask.faults if sample.mask else ():
-            if fault.kind != "16-bit image":  # which says something of photos
-                faults[fault].append(fault.of(str(task.mask)))
+        for fault in sample.mask.report.faults if sample.mask else ():
+            faults[fault].append(fault.of(str(task.mask)))
         fault_of_pair = _compare(entry, sample, rule)
         if fault_of_pair is not None:
             faults[fault_of_pair].append(fault_of_pair.of(task.image))
     for fault, paths in faults.items():
         yield Finding(fault.kind, fault.message, tuple(paths), fatal=fault.fatal)
     yield from _mixed_channels(part)
+    masks = [(str(task.mask), sample.mask) for _, task, sample in part.opened() if sample.mask is not None]
+    if part.loader.labelling is not None:
+        yield from together_findings(masks, part.loader.labelling)
 
 
 def _mixed_channels(part: _Part) -> Iterator[Finding]:
@@ -379,7 +331,7 @@ def _mixed_channels(part: _Part) -> Iterator[Finding]:
 
 def _compare(entry: _Entry, sample: Sample, rule: str | None) -> Fault | None:
     """Compare the image with the annotation of boxes, or with its mask."""
-    annotated = entry.size or sample.mask_size
+    annotated = entry.size or (sample.mask.size if sample.mask else None)
     header, shape = sample.image.header, sample.image.shape
     if header is None or shape is None or annotated is None:
         return None
@@ -390,10 +342,10 @@ def _count_classes(part: _Part, report: Report) -> None:
     """Add the classes of a dataset to those of its split, and its boxes."""
     counts = Counter(label for entry in part.entries for label in entry.labels)
     for sample in part.samples:
-        if sample is not None and sample.labels is not None:
-            counts.update(dict(enumerate(sample.labels)))
+        if sample is not None and sample.mask is not None and sample.mask.counts is not None:
+            counts.update(dict(enumerate(sample.mask.counts)))
     names = tuple(part.dataset.metainfo.get("classes") or ())
-    ignored = getattr(part.dataset, "ignore_index", None) if report.unit == "pixels" else None
+    ignored = None if part.loader.labelling is None else part.loader.labelling.ignored
     into = report.counts.setdefault(part.split, dict.fromkeys(names, 0))
     for label, count in sorted(counts.items()):
         if label != ignored and count:
@@ -419,7 +371,7 @@ def _findings_across(parts: list[_Part], config: Config) -> Iterator[tuple[str, 
                     leaks[part.split].append(_pair(seen[sample.image.digest][0], task.image))
                 continue
             first, known = seen.setdefault(sample.image.digest, (task.image, entry.labels))
-            if known != entry.labels and config.get("default_scope") == "mmpretrain":
+            if known != entry.labels and toolbox_of(config) == "mmpretrain":
                 labels.append(_pair(first, task.image))
     if labels:
         message = "the same image is there with several labels, of which a model can learn one at most; keep one"
@@ -440,7 +392,7 @@ def _pair(first: str, second: str) -> str:
 def _labels_out_of_range(parts: list[_Part], config: Config) -> Iterator[tuple[str, Finding]]:
     """Labels of classification for which the head has no output."""
     number = ((config.get("model") or {}).get("head") or {}).get("num_classes")
-    if config.get("default_scope") != "mmpretrain" or number is None:
+    if toolbox_of(config) != "mmpretrain" or number is None:
         return
     for part in parts:
         wrong = [

@@ -14,7 +14,7 @@ from mmengine.utils import get_installed_path
 from eyetoy_mm.datasets.findings import refuse_fatal
 from eyetoy_mm.engine.channels import match_channels
 from eyetoy_mm.engine.config_options import merge_options
-from eyetoy_mm.engine.config_parts import datasets_of, evaluators_of
+from eyetoy_mm.engine.config_parts import datasets_of, evaluators_of, toolbox_of
 from eyetoy_mm.engine.config_structure import structure_findings
 from eyetoy_mm.engine.photo_rules import apply_image_orientation
 from eyetoy_mm.engine.preprocessing import unify_preprocessing
@@ -61,8 +61,10 @@ def load_config(
     path = find_config(path)
     config = read_config(path)
     refuse_fatal(structure_findings(config))
-    scope = config.get("default_scope", "mmengine")
-    if find_spec(scope) is None:
+    scope = toolbox_of(config)
+    if scope is not None:
+        config.default_scope = scope  # what is checked, added and painted depends on it
+    if find_spec(scope or "mmengine") is None:
         raise UserError(f"{path} is for {scope}, which is not installed; {_INSTALL}")
     if work_dir is not None:
         config.work_dir = work_dir

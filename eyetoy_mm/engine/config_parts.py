@@ -1,10 +1,32 @@
-"""Parts of a config that many look for: the datasets and the metrics of each split."""
+"""Parts of a config that many look for: its toolbox, the datasets and the metrics of each split."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from mmengine.config import Config
+
+TOOLBOXES = ("mmdet", "mmseg", "mmpretrain")
+
+
+def toolbox_of(config: Config) -> str | None:
+    """The toolbox of a config: its ``default_scope``, or where it has none, that of its datasets or its model.
+
+    Configs whose types are classes need no scope (mmdet's of that kind have ``default_scope = None``), nor do those
+    that write it before each type.
+    """
+    if config.get("default_scope"):
+        return config["default_scope"]
+    parts = [dataset for _, dataset in datasets_of(config, ("train", "val", "test"))] + [config.get("model") or {}]
+    names = [name for part in parts for name in _packages(part.get("type"))]
+    return next((name for name in names if name in TOOLBOXES), None)
+
+
+def _packages(kind: object) -> list[str]:
+    """Packages that a type is of: by the scope in its name, or those of a class and of what it derives from."""
+    if isinstance(kind, str):
+        return [kind.partition(".")[0]]
+    return [base.__module__.partition(".")[0] for base in getattr(kind, "__mro__", ())]
 
 
 def datasets_of(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:

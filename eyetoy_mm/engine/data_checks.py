@@ -9,8 +9,11 @@ from mmengine.config import Config
 
 from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.datasets.outside import find_outside
+from eyetoy_mm.engine.classification_checks import classification_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
+from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.detection_checks import detection_findings
+from eyetoy_mm.engine.segmentation_checks import segmentation_config_findings
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, join
 
@@ -40,33 +43,16 @@ def data_findings(config: Config, *splits: str, masks: bool = True) -> list[Find
         splits: Which of ``train``, ``val`` and ``test`` will be used.
         masks: Open some of the masks, too.
     """
-    findings = [finding for _, dataset in datasets_of(config, splits) for finding in _outside_findings(dataset)]
-    if config.get("default_scope") == "mmdet":
+    datasets = list(datasets_of(config, splits))
+    findings = [finding for _, dataset in datasets for finding in _outside_findings(dataset)]
+    findings += dict.fromkeys(finding for split, dataset in datasets for finding in _old_names(split, dataset))
+    if toolbox_of(config) == "mmdet":
         findings += detection_findings(config, *splits)
-    elif config.get("default_scope") == "mmseg":
-        findings += _segmentation_findings(config, *splits, masks=masks)
+    elif toolbox_of(config) == "mmseg":
+        findings += segmentation_config_findings(config, *splits, masks=masks)
+    elif toolbox_of(config) == "mmpretrain":
+        findings += classification_findings(config, *splits)
     return findings
-
-
-def _segmentation_findings(config: Config, *splits: str, masks: bool) -> list[Finding]:
-    """Of every dataset that mmseg reads from folders; the same one of several splits once."""
-    from mmengine.registry import DefaultScope
-
-    from eyetoy_mm.datasets.segmentation_files import segmentation_findings
-
-    heads = (config.get("model") or {}).get("decode_head") or {}
-    head = heads[-1] if isinstance(heads, list | tuple) else heads
-    by_dataset: dict[str, tuple[list[str], dict]] = {}
-    for split, dataset in datasets_of(config, splits):
-        by_dataset.setdefault(repr(dataset), ([], dataset))[0].append(split)
-    found = []
-    with DefaultScope.overwrite_default_scope("mmseg"):
-        for used, dataset in by_dataset.values():
-            names = ", ".join(dict.fromkeys(used))
-            classes = 2 if head.get("out_channels") == 1 else head.get("num_classes")
-            rules = (classes, head.get("ignore_index", 255))
-            found += segmentation_findings(names, dataset, *rules, **({} if masks else dict(sample=0)))
-    return found
 
 
 def check_paths(config: Config, *splits: str) -> None:
@@ -108,6 +94,14 @@ def _outside_findings(dataset: dict) -> Iterator[Finding]:
         names = [line.strip().rpartition(" ")[0] or line.strip() for line in file]
     if finding := find_outside(path, join(dataset.get("data_root") or "", prefix), names):
         yield finding
+
+
+def _old_names(split: str, dataset: dict) -> Iterator[Finding]:
+    """Names of metainfo that nothing reads: of the toolboxes' first and second versions."""
+    for key in dataset.get("metainfo") or ():
+        if key != key.lower() and key.lower() in ("classes", "palette"):
+            message = f"metainfo has {key}, which nothing reads: write {key.lower()}"
+            yield Finding(f"{split}_dataloader.dataset.metainfo", message, fatal=key.lower() == "classes")
 
 
 def _dataset_paths(dataset: dict) -> Iterator[str]:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from eyetoy_mm.datasets.coco_files import coco_findings, evaluator_findings
 from eyetoy_mm.datasets.coco_format import read_json
+from eyetoy_mm.datasets.coco_kin import lvis_findings, objects365_v1_findings, objects365_v2_findings
 from eyetoy_mm.datasets.coco_panoptic import panoptic_findings
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.voc_files import voc_findings
@@ -43,6 +44,7 @@ def detection_findings(config: Config, *splits: str) -> list[Finding]:
     for use, split in _alike(uses):
         reader = {} if use.check is voc_findings else dict(read=read)
         findings += use.check(use.path, split, use.classes, use.dataset, **reader)
+    findings += _without_ground_truth(config, splits)
     return _merged(findings + _evaluator_findings(config, uses, splits, read))
 
 
@@ -59,24 +61,35 @@ class _ReadOnce:
 
 
 def _uses(config: Config, splits: tuple[str, ...]) -> Iterator[_Use]:
-    """Datasets that read their files as mmdet's own of COCO, panoptic COCO and VOC do; others are left alone."""
-    from mmdet.datasets import CocoDataset, CocoPanopticDataset, XMLDataset
+    """Datasets whose files one of our checks knows how to read; others are left alone."""
     from mmdet.registry import DATASETS
 
     for split, dataset in datasets_of(config, splits):
         kind: Any = dataset.get("type")
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-        check: Callable[..., list[Finding]] | None = None
-        for base, candidate, methods in (
-            (CocoPanopticDataset, panoptic_findings, ("load_data_list", "parse_data_info", "COCOAPI")),
-            (CocoDataset, coco_findings, ("load_data_list", "COCOAPI")),
-            (XMLDataset, voc_findings, ("load_data_list", "parse_data_info")),
-        ):
-            if check is None and all(getattr(kind, name, None) is getattr(base, name) for name in methods):
-                check = candidate
+        check = check_of(kind)
         if check and dataset.get("ann_file"):
-            classes = kind._load_metainfo(dataset.get("metainfo")).get("classes") or ()
-            yield _Use(split, check, join(dataset.get("data_root") or "", dataset["ann_file"]), classes, dataset)
+            metainfo = kind._load_metainfo(dataset.get("metainfo"))
+            path = join(dataset.get("data_root") or "", dataset["ann_file"])
+            yield _Use(split, check, path, metainfo.get("classes") or (), dict(dataset, metainfo=metainfo))
+
+
+def check_of(kind: Any) -> Callable[..., list[Finding]] | None:
+    """What checks the files of a dataset's class: one that reads them as mmdet's own of COCO and its kin, or VOC."""
+    from mmdet import datasets as mmdet
+
+    for base, check, methods in (
+        (mmdet.CocoPanopticDataset, panoptic_findings, ("load_data_list", "parse_data_info", "COCOAPI")),
+        (mmdet.CocoDataset, coco_findings, ("load_data_list", "COCOAPI")),
+        (mmdet.LVISV1Dataset, lvis_findings, ("load_data_list",)),
+        (mmdet.LVISV05Dataset, lvis_findings, ("load_data_list",)),
+        (mmdet.Objects365V1Dataset, objects365_v1_findings, ("load_data_list", "COCOAPI")),
+        (mmdet.Objects365V2Dataset, objects365_v2_findings, ("load_data_list", "COCOAPI")),
+        (mmdet.XMLDataset, voc_findings, ("load_data_list", "parse_data_info")),
+    ):
+        if all(getattr(kind, name, None) is getattr(base, name) for name in methods):
+            return check
+    return None
 
 
 def _alike(uses: list[_Use]) -> list[tuple[_Use, str]]:
@@ -121,6 +134,28 @@ def _evaluator_findings(
         for evaluator, use, of in found.values()
         for finding in evaluator_findings(evaluator["ann_file"], ", ".join(of), use.classes, evaluator, use.path, read)
     ]
+
+
+def _without_ground_truth(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
+    """Metrics of mmdet that score against what the pipeline loads, where it loads nothing: they fail at the first."""
+    for split, evaluator in evaluators_of(config, splits):
+        name = type_name(evaluator)
+        of_pipeline = name == "VOCMetric" or (name == "CocoMetric" and not evaluator.get("ann_file"))
+        if not of_pipeline or evaluator.get("format_only"):
+            continue
+        for _, dataset in datasets_of(config, (split,)):
+            steps = {type_name(step): step for step in dataset.get("pipeline") or ()}
+            packs = steps.get("PackDetInputs")
+            if packs is None:
+                continue
+            if name == "CocoMetric" and "instances" not in packs.get("meta_keys", ()):
+                message = "has no ann_file, without which its first evaluation fails: set ann_file to the dataset's"
+                yield Finding(f"{split}_evaluator", f"CocoMetric {message}, by its whole path")
+            elif name == "VOCMetric" and not any("Annotations" in step for step in steps):
+                message = "the pipeline loads no boxes, at which VOCMetric's first evaluation fails: add"
+                yield Finding(
+                    f"{split}_dataloader.dataset.pipeline", f'{message} dict(type="LoadAnnotations", with_bbox=True)'
+                )
 
 
 # How the messages of the checks begin, after the file: "(val, test) ", "(val, evaluator) ".

@@ -83,7 +83,7 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
     )
     stage = "in an evaluation" if evaluates else "in the first step"
     for key, step in _steps_of_pipelines(config, error):
-        return Finding(key, f"{step['type']} fails on an image: {text}")
+        return Finding(key, f"{step['type']} fails on {_image_of(error)}: {text}")
     if was_built(error):
         return explain(error, "", config._cfg_dict, MODELS).finding
     module = failing_module(unwrapped(runner), error) if runner is not None else ""
@@ -93,6 +93,13 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
         where = f"{settings.get('type')}, at {inside}," if inside else str(settings.get("type"))
         return Finding(f"model.{part}", f"{where} fails {stage}: {text}")
     return Finding("the run", f"fails {stage}: {text}")
+
+
+def _image_of(error: BaseException) -> str:
+    """The path of the image that a pipeline was at, as the steps that an error came through had it."""
+    passed = [frame.f_locals.get("results") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    paths = [results.get("img_path") for results in passed if isinstance(results, dict)]
+    return next((path for path in paths if isinstance(path, str)), "an image")
 
 
 def _steps_of_pipelines(config: Config, error: BaseException) -> Iterator[tuple[str, dict]]:

@@ -117,6 +117,42 @@ def test_files_are_named(tmp_path):
         guarded([masked(good, bad)])[0]
 
 
+def test_masks_that_are_no_labels_are_named(tmp_path):
+    """Where a run loads them: only some are opened before it."""
+    mmseg = pytest.importorskip("mmseg.datasets.transforms", reason="mmsegmentation is not installed")
+    good = photo(tmp_path / "a.jpg")
+    steps = LoadImageFromFile(), mmseg.LoadAnnotations(reduce_zero_label=False)
+
+    def loaded(numbers):
+        Image.fromarray(numbers).save(tmp_path / "m.png")
+        entry = masked(good, tmp_path / "m.png") | dict(reduce_zero_label=False, seg_fields=[])
+        return guarded([entry], *steps)[0]["gt_seg_map"]
+
+    wide = np.ones((24, 32), np.uint16)
+    assert loaded(wide).max() == 1
+    with pytest.raises(UserError, match=r"labels beyond 255: .*m.png \(257 to 257\)"):
+        loaded(wide * 257)
+    with pytest.raises(UserError, match=r"masks in colour: .*m.png \(3 channels\)"):
+        loaded(np.zeros((24, 32, 3), np.uint8))
+    assert loaded(np.zeros((24, 32), np.uint8)).shape == (24, 32)
+
+
+def test_a_step_that_fails_at_the_size_of_a_mask(tmp_path):
+    class Fails(LoadAnnotations):
+        def _load_seg_map(self, results):
+            raise ValueError("cannot reshape")
+
+    step = Fails(with_bbox=False, with_label=False, with_seg=True)
+    entry = masked(photo(tmp_path / "a.jpg"), mask_file(tmp_path / "m.png", (16, 12)))
+    with pytest.raises(UserError, match="m.png .annotated 16 x 12, loaded 32 x 24."):
+        guarded([entry], LoadImageFromFile(), step)[0]
+    entry = masked(photo(tmp_path / "a.jpg"), mask_file(tmp_path / "m.png"))
+    with pytest.raises(ValueError, match="cannot reshape") as caught:
+        guarded([entry], LoadImageFromFile(), step)[0]
+    if hasattr(caught.value, "add_note"):
+        assert caught.value.__notes__ == [f"The file: {tmp_path}/m.png"]
+
+
 def test_other_errors_stay_what_they_are(tmp_path):
     class Broken(LoadImageFromFile):
         def transform(self, results):

@@ -79,11 +79,15 @@ def test_what_is_right_is_left_alone(masks, tmp_path):
     [
         ([labels(0, 255), labels(0, 255)], "one label and ignored: .*hold 0, 255 alone, and 255 is ignored.*Write 1"),
         ([labels(255), labels(255)], "nothing but ignored: .*in all 2 masks .*the loss would be 0"),
-        ([labels(0, 1), labels(0, 128, 255)], r"labels out of range: .*1 of the 2 .*128 after loading; it has 0 to 1"),
+        (
+            [labels(0, 1), labels(0, 128, 255)],
+            r"labels out of range: .*labels 0 to 1 after loading.*\[1: .*1.png \(labels 128\)",
+        ),
         ([labels(0, 1, 300, dtype=np.uint16)], "labels beyond 255: .*256 becomes 0"),
         ([np.zeros((*SIZE, 3), np.uint8)], r"masks in colour: .*3 channels"),
         ([np.zeros((*SIZE, 4), np.uint8)], r"masks in colour: .*4 channels"),
-        ([labels(0, 1).T], r"sizes of masks: .*0.png is 6 x 8, 0.jpg 8 x 6"),
+        ([labels(0, 1).T], r"size of images: .*annotated 6 x 8, loaded 8 x 6"),
+        ([np.dstack([labels(0, 1)] * 3)], "masks in colour: .*the channels are equal: keep one"),
         ([labels(0, 1), None], r"masks missing: .*1 of 2 images have no mask.*seg_map_suffix \(now '.png'\)"),
     ],
 )
@@ -129,6 +133,58 @@ def test_names(tmp_path):
     (tmp_path / "labels/list.txt").write_text("0\n1\nnone\n")
     (finding,) = find(dataset | dict(ann_file="list.txt", seg_map_suffix="_labelTrainIds.png"))
     assert finding.fatal and "1 of 3 images are listed" in finding.message and "none.jpg" in str(finding)
+
+
+def test_masks_beside_the_images(tmp_path):
+    """As Roboflow writes them: another suffix is fine, the same one makes every mask an image."""
+    dataset = write(tmp_path, []) | dict(data_prefix=dict(img_path="images", seg_map_path="images"))
+    for suffix in (".jpg", "_mask.png"):
+        for name in ("a", "b"):
+            Image.fromarray(labels(0, 1)).save(tmp_path / f"images/{name}{suffix}")
+    assert find(dataset | dict(seg_map_suffix="_mask.png")) == []
+    for photo in tmp_path.glob("images/*.jpg"):
+        photo.rename(photo.with_suffix(".png"))
+    (finding,) = find(dataset | dict(img_suffix=".png", seg_map_suffix="_mask.png"))
+    assert finding.fatal and "2 of the images found are masks" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.jpg\n1.jpg", "names without img_suffix='.jpg'"),
+        ("0\n\n1", "an empty line, 2"),
+        ("\ufeff0\n1", "a byte order mark"),
+        ("", "is empty; it should list images"),
+    ],
+)
+def test_lists(text, message, tmp_path):
+    dataset = write(tmp_path, GOOD) | dict(ann_file="list.txt")
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+    (finding,) = find(dataset)
+    assert finding.fatal and message in finding.message
+
+
+def test_numbers_that_loading_changes(tmp_path):
+    dataset = write(tmp_path, [Image.fromarray(labels(0, 0.5, 1, dtype=np.float32))], mask_suffix=".tif")
+    (finding,) = find(dataset | dict(seg_map_suffix=".tif"))
+    assert finding.fatal and finding.kind == "fractions in masks" and "as 0.5" in str(finding)
+    dataset = write(tmp_path / "jpeg", GOOD, mask_suffix=".jpg") | dict(seg_map_suffix=".jpg")
+    assert ("masks in JPEG", False) in [(finding.kind, finding.fatal) for finding in find(dataset, num_classes=256)]
+    dataset = write(tmp_path / "palette", [palette(mask) for mask in GOOD])
+    (finding,) = find(dataset | dict(pipeline=[dict(type="LoadAnnotations", imdecode_backend="cv2")]))
+    assert finding.fatal and "take 'pillow'" in finding.message
+
+
+def test_two_settings_of_the_zero_label(tmp_path):
+    (finding,) = find(write(tmp_path, GOOD) | dict(pipeline=[dict(type="LoadAnnotations", reduce_zero_label=True)]))
+    assert finding.fatal and "the dataset has False, its LoadAnnotations True" in finding.message
+
+
+def test_links_that_lead_back(tmp_path):
+    dataset = write(tmp_path, GOOD)
+    (tmp_path / "images/loop").symlink_to(".")
+    (finding,) = find(dataset)
+    assert finding.fatal and f"{tmp_path}/images/loop is a link that leads back" in finding.message
 
 
 def test_labels_that_are_odd_are_told(tmp_path):

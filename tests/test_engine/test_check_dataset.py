@@ -87,7 +87,8 @@ def test_segmentation(tmp_path):
         ("train", "orientation of photos", "turned.jpg", True),
         ("val", "class without training", "road", False),
     }
-    assert "sound" not in str(report.findings)
+    told = [finding for _, finding in report.findings if "sound" in str(finding)]
+    assert [finding.kind for finding in told] == ["one label and ignored"]  # of all masks together
     assert report.counts["train"] == {"sky": 31 * 48 * 2 + 15 * 24, "road": 0}
     assert report.counts["val"] == {"sky": 48, "road": 31 * 48}
 
@@ -102,12 +103,12 @@ def test_labels_of_masks(tmp_path):
     put(tmp_path, {f"train/masks/{name}.png": content for name, content in masks.items()})
     report = check_dataset(segmentation(tmp_path), ["train"])
     assert found(report) == {
-        ("train", "mask in colour", "colour.png", True),
-        ("train", "label beyond 255", "wide.png", True),
-        ("train", "label out of range", "beyond.png", True),
-        ("train", "mask without labels", "void.png", False),
+        ("train", "masks in colour", "colour.png", True),
+        ("train", "labels beyond 255", "wide.png", True),
+        ("train", "labels out of range", "beyond.png", True),
+        ("train", "masks without labels", "void.png", False),
     }
-    assert "beyond.png (labels 6)" in str(report.findings) and "wide.png (up to 257)" in str(report.findings)
+    assert "beyond.png (labels 6)" in str(report.findings) and "wide.png (257 to 257)" in str(report.findings)
 
 
 def test_classification(tmp_path):
@@ -123,6 +124,7 @@ def test_classification(tmp_path):
         ("train", "contradictory labels", "b.jpg", False),
         *(("train", "label out of range", name, True) for name in ("b.jpg", "page.jpg", "phone.jpg")),
         ("val", "label out of range", "b.jpg", True),
+        ("", "classes", "", True),
     }
     assert not [kind for _, kind, _, _ in found(check_dataset(classification(tmp_path, 2))) if kind.startswith("label")]
 
@@ -130,7 +132,7 @@ def test_classification(tmp_path):
 def test_images_of_other_channels_than_most(tmp_path):
     put(tmp_path, {f"train/cat/{i}.jpg": jpeg(i) for i in range(3)})
     put(tmp_path, {"train/cat/grey.png": np.zeros((32, 48), np.uint8)})
-    config = classification(tmp_path)
+    config = classification(tmp_path, 1)
     assert not check_dataset(config, ["train"]).findings
     config.train_dataloader.dataset.pipeline[0].color_type = "unchanged"
     assert found(check_dataset(config, ["train"])) == {("train", "number of channels", "grey.png", True)}

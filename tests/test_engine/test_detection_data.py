@@ -294,6 +294,31 @@ def test_tools_tell_it_in_one_message(tmp_path, option, message):
     assert not list(tmp_path.rglob("*.pth"))
 
 
+@pytest.mark.parametrize(
+    ("evaluator", "pack", "message"),
+    [
+        (dict(type="CocoMetric"), {}, "CocoMetric has no ann_file, without which its first evaluation fails"),
+        (dict(type="CocoMetric"), dict(meta_keys=("img_id", "instances")), None),
+        (dict(type="CocoMetric", format_only=True), {}, None),
+        (dict(type="VOCMetric"), {}, "the pipeline loads no boxes, at which VOCMetric's first evaluation fails"),
+    ],
+)
+def test_metrics_without_ground_truth(tmp_path, evaluator, pack, message):
+    root = write(tmp_path, coco()).parent
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="PackDetInputs", **pack)]
+    dataset = dict(
+        type="CocoDataset", data_root=str(root), ann_file="boxes.json", data_prefix=dict(img="photos"), test_mode=True,
+        metainfo=dict(classes=("cat", "dog")), pipeline=pipeline,
+    )  # fmt: skip
+    loader = dict(dataset=dataset)
+    config = Config(dict(default_scope="mmdet", val_dataloader=loader, val_evaluator=evaluator))
+    if message is None:
+        check_data(config, "val")
+    else:
+        with pytest.raises(UserError, match=message):
+            check_data(config, "val")
+
+
 def test_data_of_ones_own_trains_as_the_messages_ask(tmp_path):
     """Two classes, one iteration; the same data under COCO's classes is refused in the tests above."""
     root = write(tmp_path / "data", coco()).parent

@@ -72,7 +72,12 @@ def test_heads_of_other_things_and_of_one_output():
 def test_what_a_head_ignores_is_no_fault():
     run = runner()
     run.model.decode_head.ignore_index = 9
+    with pytest.raises(UserError, match="label 9 after loading"):  # the other head does not ignore it
+        CheckSegLabelsHook().before_train_iter(run, 0, batch(0, 9))
+    run.model.auxiliary_head.ignore_index = 9
     CheckSegLabelsHook().before_train_iter(run, 0, batch(0, 9))
+    with pytest.raises(UserError, match=r"label 255 .*labels 0 to 1, 9 to ignore.*seg_pad_val"):
+        CheckSegLabelsHook().before_train_iter(run, 0, batch(0, 255))
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,28 @@ def test_coco_files_are_checked_there_too(bucket):
         check_data(load_config(path, data_root="s3://none"), "train")
 
 
+def test_heads_of_some_photos_are_read_there(bucket):
+    """Photos whose tag contradicts the boxes are found before they are loaded; only a few are fetched for that."""
+    from mmcv.transforms import LoadImageFromFile
+    from mmengine.dataset import BaseDataset
+
+    from benchmarks.trust.photos import jpeg
+    from eyetoy_mm.datasets.guarded_loading import look_at_some
+
+    (bucket / "turned.jpg").write_bytes(jpeg(orientation=6))
+    box = dict(bbox=[1, 1, 5, 5], bbox_label=0)
+    entries = [dict(img_path="s3://turned.jpg", width=48, height=32, instances=[box])] * 30
+
+    class Photos(BaseDataset):
+        def load_data_list(self):
+            return list(entries)
+
+    (finding,) = look_at_some(Photos(pipeline=[LoadImageFromFile()]), None)
+    assert finding.where == ("s3://turned.jpg",) * 10 and "Set image_orientation='stored'" in finding.message
+    entries[0]["img_path"] = "s3://none.jpg"
+    assert list(look_at_some(Photos(pipeline=[LoadImageFromFile()]), None)) == []
+
+
 def test_training_reads_through_the_client(bucket, tmp_path):
     pytest.importorskip("mmseg")
     shutil.copytree(SAMPLE, bucket / "sample")

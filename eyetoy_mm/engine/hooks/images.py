@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine import dist
@@ -10,7 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from eyetoy_mm.datasets.findings import refuse_fatal
+from eyetoy_mm.datasets.corner_boxes import instance_findings
+from eyetoy_mm.datasets.findings import Finding, refuse_fatal
 from eyetoy_mm.datasets.guarded_loading import guard, look_at_some, plain_datasets
 from eyetoy_mm.datasets.image_files import check_rule
 from eyetoy_mm.errors import UserError, first_few
@@ -47,7 +49,7 @@ class CheckImagesHook(Hook):
             UserError: Some are not what was annotated, or nothing says how they are to be turned.
         """
         plain = list(plain_datasets(dataset))
-        refuse_fatal(finding for part in plain for finding in look_at_some(part, self.orientation, _LOOK_AT))
+        refuse_fatal(finding for part in plain for finding in self._look_at(part))
         total = sum(map(len, plain))
         unopened = total - sum(min(len(part), _LOOK_AT) for part in plain)
         if unopened:
@@ -57,6 +59,11 @@ class CheckImagesHook(Hook):
                 "current",
             )
         guard(dataset, self.orientation, self.skip)
+
+    def _look_at(self, dataset: Any) -> Iterator[Finding]:
+        if hasattr(dataset, "get_data_info"):  # else of no toolbox
+            yield from look_at_some(dataset, self.orientation, _LOOK_AT)
+            yield from instance_findings(dataset)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Guard the training set, to which another hook may have given another pipeline."""

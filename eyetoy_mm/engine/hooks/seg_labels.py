@@ -24,7 +24,7 @@ class CheckSegLabelsHook(CheckClassesHook):
     Decode heads are looked at, one or several; a model without is not checked.
 
     Args:
-        ignore_index: A label that may be there besides those that the heads ignore.
+        ignore_index: The label that heads ignore which do not say it.
         patience: After so many batches of which every pixel is ignored training is stopped.
     """
 
@@ -60,7 +60,8 @@ class CheckSegLabelsHook(CheckClassesHook):
         if not heads or not samples:
             return
         num_classes = max(heads.values())
-        ignored = {self.ignore_index, *(getattr(head, "ignore_index", self.ignore_index) for _, head in _heads(model))}
+        rules = {getattr(head, "ignore_index", self.ignore_index) for _, head in _heads(model)}
+        ignored = rules if len(rules) == 1 else set()  # what one head ignores is a label to the other
         paths = []
         for sample in samples:
             labels = sample.gt_sem_seg.data
@@ -68,10 +69,12 @@ class CheckSegLabelsHook(CheckClassesHook):
             counted = ~torch.isin(labels, torch.tensor([*ignored], device=labels.device))
             wrong = labels[counted & ((labels < 0) | (labels >= num_classes))]
             if wrong.numel():
+                to_ignore = f", {', '.join(map(str, sorted(ignored)))} to ignore" if ignored else ""
                 raise UserError(
                     f"{path} has label {int(wrong[0])} after loading, but the model has "
-                    f"num_classes={num_classes} (labels 0 to {num_classes - 1}, {self.ignore_index} to ignore). Check "
-                    "the masks, num_classes, and reduce_zero_label, which takes 1 from every label"
+                    f"num_classes={num_classes} (labels 0 to {num_classes - 1}{to_ignore}). Check the masks, "
+                    "num_classes, ignore_index of the heads, reduce_zero_label, which takes 1 from every label, and "
+                    "seg_pad_val, with which crops and batches are filled"
                 )
             if self._labelled.get(mode) or bool(counted.any()):
                 self._labelled[mode] = True

@@ -1,0 +1,87 @@
+"""Lists and folders of classification as users write them, told before a run."""
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+import eyetoy_mm  # noqa: F401 - before mmpretrain: supplies what mmcv-lite lacks
+
+pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
+
+from eyetoy_mm.engine.data_checks import check_data, data_findings
+from eyetoy_mm.errors import UserError
+
+
+def folders(root, **images: int) -> None:
+    for name, count in images.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(root / name / f"{index}.jpg")
+
+
+def config(root, num_classes=2, val=None, kind="CustomDataset", **train):
+    data = dict(type=kind, data_root=str(root), data_prefix="train", pipeline=[])
+    loaders = dict(train_dataloader=dict(dataset=dict(data, **train)))
+    if val is not None:
+        loaders["val_dataloader"] = dict(dataset=dict(data, data_prefix="val", **val))
+    return Config(dict(default_scope="mmpretrain", model=dict(head=dict(num_classes=num_classes)), **loaders))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("a/0.jpg,0\nb/0.jpg,1", "list.txt, line 1: 'a/0.jpg,0' .*not a comma or tab"),
+        ("a/0.jpg\t0", "not a comma or tab"),
+        ("path label\na/0.jpg 0", "a list has no header"),
+        ("a/0.jpg 0\n\nb/0.jpg 1", "line 2: '' .*take the empty line out"),
+        ("a/0.jpg cat", "the number of the class, from 0 on"),
+        ("\ufeffa/0.jpg 0", "a byte order mark"),
+        ("", "is empty; it should list images and their labels"),
+        ("a/0.jpg 1\nb/0.jpg 2", "such as 2 in line 2; it has 2, labels 0 to 1. They are counted from 1"),
+        ("a/0.jpg -1\nb/0.jpg 0", "such as -1 in line 1; it has 2, labels 0 to 1. Correct"),
+        ("a/0.jpg 0\nb/none.jpg 1", r"lists 1 images \(of 2\) that are not in .*b/none.jpg"),
+    ],
+)
+def test_lists_that_are_wrong(lines, message, tmp_path):
+    folders(tmp_path / "train", a=1, b=1)
+    (tmp_path / "list.txt").write_text(lines, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        check_data(config(tmp_path, ann_file="list.txt"), "train")
+
+
+def test_lists_that_are_right(tmp_path):
+    folders(tmp_path / "train", a=2, b=1)
+    (tmp_path / "list.txt").write_bytes(b"a/0.jpg 0\r\nb/0.jpg 1\r\n")
+    assert data_findings(config(tmp_path, ann_file="list.txt"), "train") == []
+    (tmp_path / "list.txt").write_text("a/0.jpg\nb/0.jpg")
+    assert data_findings(config(tmp_path, ann_file="list.txt", with_label=False), "train") == []
+    (tmp_path / "list.txt").write_text("a/0.jpg 0\na/1.jpg 0")
+    (finding,) = data_findings(config(tmp_path, ann_file="list.txt"), "train")
+    assert not finding.fatal and "label 0 in every line" in finding.message
+
+
+def test_images_that_may_be_missing(tmp_path):
+    folders(tmp_path / "train", a=1)
+    (tmp_path / "list.txt").write_text("a/0.jpg 0\na/none.jpg 1")
+    settings = config(tmp_path, ann_file="list.txt")
+    settings.skip_unreadable_images = 0.5
+    (finding,) = data_findings(settings, "train")
+    assert not finding.fatal and finding.kind == "images missing"
+
+
+def test_folders(tmp_path):
+    folders(tmp_path / "train", a=1, b=1)
+    folders(tmp_path / "val", a=1, b=1)
+    wrapped = config(tmp_path, val={})
+    wrapped.train_dataloader.dataset = dict(type="RepeatDataset", times=2, dataset=wrapped.train_dataloader.dataset)
+    check_data(wrapped, "train", "val")
+    with pytest.raises(UserError, match=r"train has 2 classes \(a, ..., b\), and model.head num_classes=3"):
+        check_data(config(tmp_path, 3), "train")
+    with pytest.raises(UserError, match=r"2 folders \(a, b\), and the dataset 1000 classes"):
+        check_data(config(tmp_path, 1000, kind="ImageNet"), "train")
+    (tmp_path / "val/b").rename(tmp_path / "val/c")
+    with pytest.raises(UserError, match="label 1 is 'b' in training and 'c' in val"):
+        check_data(config(tmp_path, val={}), "train", "val")
+    with pytest.raises(UserError, match="train/a should have a folder of images for each class; it has 1 files"):
+        check_data(config(tmp_path, data_prefix="train/a"), "train")
