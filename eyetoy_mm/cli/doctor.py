@@ -1,0 +1,66 @@
+"""Tell what this installation and machine can do, and the remedy for each thing that will go wrong.
+
+Examples::
+
+    eyetoy doctor
+    eyetoy doctor --json > doctor.json        # what a bug report should contain
+
+Exit code 1 where something will fail. A line with `!` is a problem, one with `?` may surprise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eyetoy_mm.engine.doctor import Check
+
+_MARKS = {"ok": " ", "note": "?", "problem": "!"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.add_argument("--json", action="store_true", help="everything as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Look, print, and exit with 1 where there is a problem."""
+    from eyetoy_mm.engine.doctor import examine_installation
+
+    checks = examine_installation(Path.cwd())
+    if args.json:
+        print(json.dumps([dataclasses.asdict(check) for check in checks], indent=1))
+    else:
+        print("\n".join(_lines(checks, shutil.get_terminal_size((100, 24)).columns)))
+    if any(check.state == "problem" for check in checks):
+        sys.exit(1)
+
+
+def _lines(checks: Iterable[Check], width: int) -> Iterator[str]:
+    checks = list(checks)
+    names = max(len(check.name) for check in checks)
+    for section, members in groupby(checks, key=lambda check: check.section):
+        yield section
+        for check in members:
+            yield from _wrapped(f"{_MARKS[check.state]} {check.name:{names}}  ", check.found, width)
+            if check.remedy:
+                yield from _wrapped(" " * (names + 4) + "-> ", check.remedy, width)
+        yield ""
+    problems, notes = (sum(check.state == state for check in checks) for state in ("problem", "note"))
+    yield f"{problems} problems (!), {notes} notes (?). A bug report should contain: `eyetoy doctor --json`,"
+    yield "the command, the config (`eyetoy show-config CONFIG`), and the whole log with its traceback."
+
+
+def _wrapped(lead: str, text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text, max(width, len(lead) + 30), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+    )
