@@ -61,7 +61,7 @@ class _Index:
         forget_packs()
 
     def _sorted(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Names, their ends and places in the order of names, in which folders are walked; tars of others may differ."""
+        """Names, their ends and places in the order of names, as folders are walked; others may differ."""
         names, ends = np.frombuffer(self.names, np.uint8), np.frombuffer(self.ends, np.uint64)
         if self._in_order:
             return names, ends, places

@@ -47,7 +47,7 @@ class Pack:
         self.folder = Path(folder)
         description = self._description()
         self.shards: list[tuple[str, int]] = [(shard["name"], shard["bytes"]) for shard in description["shards"]]
-        self._names = memoryview(self._array(NAMES, np.dtype("u1")))
+        self._names = self._array(NAMES, np.dtype("u1"))
         self._ends = self._array(ENDS, np.dtype("<u8"))
         self._places = self._array(PLACES, PLACE)
         if not len(self._ends) == len(self._places) == description["files"] or self._end(-1) != len(self._names):
@@ -86,15 +86,14 @@ class Pack:
             yield os.fsdecode(name), bool(is_folder)
             index = self.below(f"{folder}/{os.fsdecode(name)}".lstrip("/")).stop if is_folder else index + 1
 
-    def with_suffix(self, files: range, suffixes: Sequence[str]) -> Sequence[int]:
+    def with_suffix(self, files: range, suffixes: Sequence[str]) -> range | np.ndarray:
         """Those of some files that have one of some suffixes, whatever their case; the range itself if all have."""
         ends = self._ends[files.start : files.stop].astype(np.int64)
-        names = np.asarray(self._names)
         found = np.zeros(len(ends), dtype=bool)
         for suffix in map(os.fsencode, suffixes):
             matches = np.ones(len(ends), dtype=bool)
             for back, byte in enumerate(reversed(suffix.lower()), start=1):
-                last = names[np.maximum(ends - back, 0)]
+                last = self._names[np.maximum(ends - back, 0)]
                 matches &= np.where((last >= ord("A")) & (last <= ord("Z")), last | 32, last) == byte
             found |= matches
         return files if found.all() else files.start + np.flatnonzero(found)
@@ -119,7 +118,7 @@ class Pack:
         return int(self._ends[index]) if len(self._ends) else 0
 
     def _name(self, index: int) -> bytes:
-        return bytes(self._names[self._end(index - 1) if index else 0 : self._end(index)])
+        return self._names[self._end(index - 1) if index else 0 : self._end(index)].tobytes()
 
     def _first_from(self, key: bytes) -> int:
         return bisect.bisect_left(range(len(self)), key, key=self._name)
