@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="work dir, or scalars.json")
     parser.add_argument("--out", type=Path, default=Path("curves.png"), help="picture (default: curves.png)")
-    parser.add_argument(
-        "--keys", nargs="+", metavar="KEY", default=[], help="what to draw (default: loss, metrics)"
-    )
+    parser.add_argument("--keys", nargs="+", metavar="KEY", default=[], help="what to draw (default: loss, metrics)")
 
 
 def run(args: argparse.Namespace) -> None:

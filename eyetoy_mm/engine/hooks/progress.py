@@ -79,7 +79,8 @@ class ProgressHook(Hook):
         runner.logger.info(
             f"{self._seen} iterations, {self._images / self._seconds:.1f} images/s on {processes} "
             f"process{'es' if processes > 1 else ''} ({self._seconds / self._iterations:.4f} s an iteration); "
-            f"{self._evaluations} evaluations, {timedelta(seconds=round(self._evaluating))}"
+            f"{self._evaluations} evaluation{'s' if self._evaluations != 1 else ''} in "
+            f"{timedelta(seconds=round(self._evaluating))}"
         )
 
     def _seconds_left(self, runner: Runner) -> float:
