@@ -30,6 +30,7 @@ SCHEME = "pack://"
 DESCRIPTION, NAMES, ENDS, PLACES = "pack.json", "names.npy", "ends.npy", "places.npy"
 VERSION = 1
 PLACE = np.dtype([("shard", "<u4"), ("crc", "<u4"), ("start", "<u8"), ("size", "<u8")])
+_AFTER = b"0"  # the byte that follows / in order: what is in a folder comes before
 _OPEN_SHARDS = 128  # of a process; many systems allow it 1024 files
 
 
@@ -75,7 +76,7 @@ class Pack:
         if not folder:
             return range(len(self))
         prefix = os.fsencode(folder)
-        return range(self._first_from(prefix + b"/"), self._first_from(prefix + b"0"))  # 0 comes after /
+        return range(self._first_from(prefix + b"/"), self._first_from(prefix + _AFTER))
 
     def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
         """What is right in a folder: names, and whether each is a folder. Files of those are not looked at."""
@@ -84,7 +85,7 @@ class Pack:
         while index < files.stop:
             name, is_folder, _ = self._name(index)[start:].partition(b"/")
             yield os.fsdecode(name), bool(is_folder)
-            index = self.below(f"{folder}/{os.fsdecode(name)}".lstrip("/")).stop if is_folder else index + 1
+            index = self._first_from(self._name(index)[: start + len(name)] + _AFTER) if is_folder else index + 1
 
     def with_suffix(self, files: range, suffixes: Sequence[str]) -> range | np.ndarray:
         """Those of some files that have one of some suffixes, whatever their case; the range itself if all have."""
@@ -96,7 +97,9 @@ class Pack:
                 last = self._names[np.maximum(ends - back, 0)]
                 matches &= np.where((last >= ord("A")) & (last <= ord("Z")), last | 32, last) == byte
             found |= matches
-        return files if found.all() else files.start + np.flatnonzero(found)
+            if found.all():  # nearly always, by one suffix
+                return files
+        return files.start + np.flatnonzero(found)
 
     def read(self, index: int) -> bytes:
         """Content of a file.
