@@ -81,6 +81,8 @@ def test_command_line(tmp_path, capsys):
     assert f"| {tmp_path / 'y/a'} | loss | 1 at 2 | 1 at 2 | 3 at 1 |" in text and "| mIoU | 7 at 2 |" in text
     assert "1 lines of the logs cannot be read" in text
     assert "<svg" in (tmp_path / "new/c.svg").read_text()
+    main(["analyze-logs", str(tmp_path / "x/a"), "--keys", "mIoU", "--out", str(tmp_path / "c.png")])
+    assert "loss" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,12 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
+from eyetoy_mm.cli import main
 from eyetoy_mm.engine.hooks import ProgressHook, ResultsPictureHook
 from eyetoy_mm.engine.hooks.progress import images_in
 from eyetoy_mm.engine.tracking import add_trackers
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import package_file
 
 STEP, EVALUATION, COUNT = 2.0, 30.0, 12  # seconds by the clock of the test; samples
 
@@ -209,6 +211,14 @@ def test_what_cannot_be_tracked(monkeypatch):
     monkeypatch.setattr("eyetoy_mm.engine.tracking.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package wandb, which is not installed: pip install wandb"):
         add_trackers(Config(dict(track="wandb", work_dir="a")))
+
+
+def test_the_switch_on_the_command_line(monkeypatch, tmp_path):
+    pytest.importorskip("mmseg")
+    monkeypatch.setattr("eyetoy_mm.engine.tracking.find_spec", lambda name: None)
+    config = str(package_file("configs/sample/upernet_eyetoy-demo_sample.py"))
+    with pytest.raises(SystemExit, match="error: track='tensorboard' needs the package tensorboard"):
+        main(["train", config, "--work-dir", str(tmp_path), "--track", "tensorboard", "wandb"])
 
 
 def tracked(name: str, tmp_path: Path, monkeypatch) -> None:
