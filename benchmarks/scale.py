@@ -161,21 +161,47 @@ def measure(config: str, options: dict, data: Data, image: tuple[int, int], **_:
     parameters = [p for p in model.parameters() if p.requires_grad]
     has_ema = any(hook.get("type") == "EMAHook" for hook in loaded.get("custom_hooks") or ())
     found = Measured(
-        sum(p.numel() for p in parameters),
-        _flops(model.eval(), image, loaded.default_scope),
-        _checkpoint(model, parameters, has_ema),
-        _loading(loaded.train_dataloader.dataset.pipeline, data.pixels),
+        parameters=sum(p.numel() for p in parameters),
+        checkpoint=_checkpoint(model, parameters, has_ema),
+        flops=_flops(model.eval(), image, loaded.default_scope),
+        loading=_loading(loaded.train_dataloader.dataset.pipeline, data.pixels),
     )
     return found, loaded.train_dataloader.batch_size
 
 
+class _Counter(io.RawIOBase):
+    """A file that only knows how long it is."""
+
+    bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content) -> int:
+        self.bytes += len(content)
+        return len(content)
+
+
 def _flops(model: object, image: tuple[int, int], scope: str) -> float:
+    """Counted on shapes alone; a detector's heads are for 1,000 boxes, 100 with a mask, without RoIAlign."""
     import torch
     from mmengine.analysis import FlopAnalyzer
 
-    from eyetoy_mm.engine.model_table import Dense
+    class Detector(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
 
-    analyzer = FlopAnalyzer(Dense(model) if scope == "mmdet" else model, torch.zeros(1, 3, *image))
+        def forward(self, x, boxes, masks):
+            roi = self.model.roi_head
+            return self.model.rpn_head(self.model.extract_feat(x)), roi.bbox_head(boxes), roi.mask_head(masks)
+
+    shapes = [(1, 3, *image)]
+    if scope == "mmdet":
+        model.to("meta")
+        shapes += [(1000, 256, 7, 7), (100, 256, 14, 14)]
+    inputs = tuple(torch.zeros(shape, device="meta") for shape in shapes)
+    analyzer = FlopAnalyzer(Detector() if scope == "mmdet" else model.to("meta"), inputs)
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with torch.no_grad():
         return analyzer.total()
@@ -192,9 +218,9 @@ def _checkpoint(model: object, parameters: list, has_ema: bool) -> int:
     saved = dict(state_dict=state, optimizer=optimizer.state_dict())
     if has_ema:
         saved["ema_state_dict"] = {f"module.{key}": value.clone() for key, value in state.items()}
-    stream = io.BytesIO()
-    torch.save(saved, stream)
-    return stream.tell()
+    counter = _Counter()
+    torch.save(saved, counter)
+    return counter.bytes
 
 
 def _loading(pipeline: list, pixels: tuple[int, int], rounds: int = 40) -> float:
