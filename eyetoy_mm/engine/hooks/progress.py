@@ -11,6 +11,7 @@ from typing import Any
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor
 
 from eyetoy_mm.engine.hooks.common import samples_of
 from eyetoy_mm.registry import HOOKS
@@ -97,8 +98,8 @@ class ProgressHook(Hook):
 def images_in(data_batch: Any) -> int:
     """Images of a batch, as the toolboxes have them; 0 where it does not say."""
     samples = sum(1 for _ in samples_of(data_batch))
-    inputs = data_batch.get("inputs") if isinstance(data_batch, dict) else None
-    return samples or (len(inputs) if isinstance(inputs, Sequence) or hasattr(inputs, "shape") else 0)
+    inputs: Any = data_batch.get("inputs") if isinstance(data_batch, dict) else None
+    return samples or (len(inputs) if isinstance(inputs, Sequence | Tensor) else 0)
 
 
 def peak_memory() -> float:
