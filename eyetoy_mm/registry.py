@@ -8,6 +8,7 @@ try:
     from mmengine.registry import LOOPS as MMENGINE_LOOPS
     from mmengine.registry import MODELS as MMENGINE_MODELS
     from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+    from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
     from mmengine.registry import Registry
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -25,6 +26,9 @@ DATASETS = Registry(
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.hooks"])
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.exact_resume"])
+VISBACKENDS = Registry(
+    "vis backend", parent=MMENGINE_VISBACKENDS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.tracking"]
+)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,

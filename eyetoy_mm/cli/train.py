@@ -4,6 +4,7 @@ Examples::
 
     eyetoy train configs/upernet_eyetoy_ade20k.py
     eyetoy train eyetoy_mm::upernet_eyetoy_ade20k.py --data-root path/to/ADEChallengeData2016
+    eyetoy train CONFIG --track tensorboard wandb      # then: tensorboard --logdir work_dirs
     torchrun --nproc_per_node 8 -m eyetoy_mm.cli train configs/upernet_eyetoy_ade20k.py --launcher pytorch
 """
 
@@ -26,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the real batch size")
     parser.add_argument("--force", action="store_true", help="run in a work dir that another run is using")
+    parser.add_argument(
+        "--track",
+        nargs="+",
+        metavar="PROGRAM",
+        help="log for tensorboard and wandb (offline) besides",
+    )
     add_run_options(parser)
 
 
@@ -33,4 +40,7 @@ def run(args: argparse.Namespace) -> None:
     """Train."""
     from eyetoy_mm.engine.launch import train
 
-    train(load_config_from(args), resume=args.resume, auto_scale_lr=args.auto_scale_lr, force=args.force)
+    config = load_config_from(args)
+    if args.track:
+        config.track = args.track
+    train(config, resume=args.resume, auto_scale_lr=args.auto_scale_lr, force=args.force)

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine import fileio
 from mmpretrain.datasets import BaseDataset
 
+from eyetoy_mm.datasets.packs import SCHEME, PackedImages
 from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES, class_images, class_names
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, join
@@ -21,6 +22,8 @@ class ClassFolders(BaseDataset):
     """mmpretrain's CustomDataset, with what is wrong with local files said by name before training.
 
     Images at an address (``s3://...``) are listed by mmengine's file client and not looked at before they are loaded.
+    Those in a pack (``pack://...``, made by ``eyetoy pack``) are not even listed: of tens of millions each process
+    would have a list of gigabytes.
 
     Without ``ann_file`` the classes are the folders below ``data_prefix``, in the order of ``classes`` if they are
     given; with it, a line is the path of an image and its label, as ``tools/split_classes.py`` writes them.
@@ -40,11 +43,17 @@ class ClassFolders(BaseDataset):
     ) -> None:
         if isinstance(classes, str):
             classes = [line.strip() for line in _lines(join(data_root, classes))]
+        if data_root.startswith(SCHEME) and not ann_file:
+            kwargs["serialize_data"] = False  # the index of the pack is
         super().__init__(ann_file=ann_file, data_root=data_root, classes=classes, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> Sequence[dict]:
         """Paths of the images, and their labels."""
         root = self.img_prefix
+        if root.startswith(SCHEME) and not self.ann_file:
+            if self.CLASSES is None:
+                self._metainfo["classes"] = tuple(_class_names(root))
+            return PackedImages(root, self.CLASSES, IMAGE_SUFFIXES)
         pairs = list(self._from_list() if self.ann_file else self._from_folders(root))
         if not pairs:
             raise UserError(f"{self.ann_file or root} has no images")
@@ -77,7 +86,8 @@ class ClassFolders(BaseDataset):
 def _class_names(root: str) -> list[str]:
     if not is_address(root):
         return class_names(Path(root))
-    return sorted(fileio.list_dir_or_file(root, list_file=False))
+    names = fileio.list_dir_or_file(root, list_file=False)
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _class_images(root: str, name: str) -> list[str]:

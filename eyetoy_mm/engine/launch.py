@@ -20,6 +20,8 @@ from eyetoy_mm.engine.hooks import (
     CompareResumedHook,
     PaintPredictionsHook,
     PrepareWeightsHook,
+    ProgressHook,
+    ResultsPictureHook,
     SaveOnSignalHook,
     SeedIterationsHook,
 )
@@ -27,6 +29,7 @@ from eyetoy_mm.engine.loop_checks import check_loops
 from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.engine.resume import choose_start
 from eyetoy_mm.engine.runner import CheckedRunner
+from eyetoy_mm.engine.tracking import add_trackers
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import check_folder
@@ -52,6 +55,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
             raise UserError(f"{config.filename} has no auto_scale_lr=dict(base_batch_size=...) to scale from")
         config.auto_scale_lr.enable = True
     check_last_checkpoint(config, resume)
+    add_trackers(config)
     check_config(config, "train", "val")
     check_exists(config.get("load_from"))
     check_exists(resume if resume != "auto" else None)
@@ -67,6 +71,8 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         for hook in (
             SaveOnSignalHook(),
             SeedIterationsHook(),
+            ProgressHook(),
+            ResultsPictureHook(),
             CheckInitialisedHook(),
             PrepareWeightsHook(),
             CompareResumedHook(config.load_from if config.get("resume") else None),

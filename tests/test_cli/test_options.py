@@ -66,6 +66,11 @@ WITHOUT_TOOLBOX = {
             {"meta/classes.txt": 1, "meta/train.txt": 1, "meta/val.txt": 1},
         )
     ],
+    "pack": [
+        ("{folders} {out}/pack --shard-size 2K --jobs 2", {"pack/pack.json": 1, "pack/*.tar": 3}),
+        ("--verify {out}/pack", {}),
+        ("--index {out}/pack", {"pack/pack.json": 1}),
+    ],
 }
 # What a page has before a table is written into it: a place, for rows with the columns that they go below.
 PLACES = {
@@ -74,9 +79,11 @@ PLACES = {
 }
 # Options that another file runs, which has them as they are.
 ELSEWHERE = {
+    "analyze-logs": "tests/test_engine/test_curves.py",
     "convert": "tests/test_cli/test_convert.py",
     "demo": "tests/test_cli/test_demo.py",
 }
+NEEDS_A_PACKAGE = {"--track": "tests/test_engine/test_progress.py"}  # which is not among those of the tests
 
 
 def runs(toolbox: str) -> dict[str, list]:
@@ -157,6 +164,7 @@ def test_no_option_is_left_out(verb):
         texts = [f"{TRAIN[0] if verb == 'train' else ''} {ANY_TOOLBOX[verb]}"]
     else:
         texts = [str([ONCE[toolbox].get(verb) for toolbox in TOOLBOXES] + WITHOUT_TOOLBOX.get(verb, []))]
+    texts = [text + "".join((ROOT / path).read_text() for path in NEEDS_A_PACKAGE.values()) for text in texts]
     for text in texts:
         left_out = [names for names in recorder.options if not any(name in text for name in names)]
         assert not left_out, f"no run of {verb} has {left_out}"

@@ -1,6 +1,9 @@
 """Runs that were interrupted go on as if they had not been."""
 
+import multiprocessing
+import os
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +62,11 @@ class Losses(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.values[runner.iter] = outputs["loss"].item()
         if runner.iter + 1 == self.end:
-            raise KeyboardInterrupt
+            self.stop()
+
+    @staticmethod
+    def stop() -> None:
+        raise KeyboardInterrupt
 
 
 def train(
@@ -146,6 +153,55 @@ def test_what_was_seen_is_not_read_again(tmp_path):
     Noisy.read.clear()
     train(tmp_path, resume=True)
     assert len(Noisy.read) == 4 * 11 - (2 * 11 + 3)  # two epochs of 4 batches are over, and a batch of the third
+
+
+class NoisyPixels:
+    """Last step of a pipeline: four pixels of an image, with noise of all generators."""
+
+    def __call__(self, results: dict) -> dict:
+        pixels = torch.from_numpy(results["img"].astype(np.float32)).ravel()[:4] / 255
+        return dict(inputs=pixels + torch.randn(4) + random.random() + float(np.random.rand()))
+
+
+@pytest.fixture
+def packed(tmp_path) -> dict:
+    """A loader of eleven images of two classes in a pack of several shards, each of another colour."""
+    pytest.importorskip("mmpretrain")
+    import cv2
+    from mmpretrain.registry import TRANSFORMS
+
+    from eyetoy_mm.datasets.packing import pack_folder
+
+    for number in range(11):
+        path = tmp_path / f"photos/{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.random.default_rng(number).integers(0, 256, (2, 2, 3), np.uint8))
+    assert len(pack_folder(tmp_path / "photos", tmp_path / "pack", shard_size=2000).shards) > 2
+    TRANSFORMS.register_module(module=NoisyPixels)
+    pipeline = [dict(type="mmcv.LoadImageFromFile"), dict(type="mmpretrain.NoisyPixels")]
+    dataset = dict(type="eyetoy_mm.ClassFolders", data_root=f"pack://{tmp_path}/pack", pipeline=pipeline)
+    yield dict(dataset=dataset, sampler=dict(type="InfiniteSampler", shuffle=True))
+    del TRANSFORMS.module_dict["NoisyPixels"]
+
+
+def killed_at(end: int, work_dir: Path, **settings) -> None:
+    """Train in a process that is killed in the middle of an iteration."""
+    Losses.stop = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    train(work_dir, end, **settings)
+
+
+def test_data_in_a_pack_after_a_kill_with_other_numbers_of_workers(packed, tmp_path):
+    settings = dict(train_cfg=dict(by_epoch=False, max_iters=9), loader=packed)
+    whole = train(tmp_path / "whole", **settings)
+    process = multiprocessing.get_context("fork").Process(
+        target=killed_at, args=(5, tmp_path / "run"), kwargs=dict(workers=2, **settings)
+    )
+    process.start()
+    process.join(120)
+    process.kill()
+    assert process.exitcode == -signal.SIGKILL and (tmp_path / "run/iter_5.pth").exists()
+    after = train(tmp_path / "run", workers=3, resume=True, **settings)
+    assert after == {step: whole[step] for step in range(5, 9)} and len(set(whole.values())) == 9
 
 
 def test_more_processes_read_the_same_data_in_the_same_order(monkeypatch):

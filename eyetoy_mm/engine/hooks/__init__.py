@@ -7,6 +7,8 @@ from eyetoy_mm.engine.hooks.finite import StopOnNonFiniteHook
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
 from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
+from eyetoy_mm.engine.hooks.progress import ProgressHook
+from eyetoy_mm.engine.hooks.results_picture import ResultsPictureHook
 from eyetoy_mm.engine.hooks.resume import CompareResumedHook
 from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
 from eyetoy_mm.engine.hooks.seed_iterations import SeedIterationsHook
@@ -23,6 +25,8 @@ __all__ = [
     "EvaluateUntrainedHook",
     "PaintPredictionsHook",
     "PrepareWeightsHook",
+    "ProgressHook",
+    "ResultsPictureHook",
     "SaveOnSignalHook",
     "SeedIterationsHook",
     "StopOnNonFiniteHook",

@@ -1,0 +1,38 @@
+"""The curves of a run as a picture in its work dir."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from eyetoy_mm.registry import HOOKS
+
+PICTURE = "results.png"
+
+
+@HOOKS.register_module()
+class ResultsPictureHook(Hook):
+    """Draw what a run has logged into ``results.png`` of its work dir, when it ends.
+
+    A run whose picture fails is as good as any other: what went wrong is in the log.
+    """
+
+    priority = "LOWEST"  # after everything is logged
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Draw."""
+        target = Path(runner.work_dir, PICTURE)
+        try:
+            from eyetoy_mm.engine.curves import draw_curves, read_curves
+
+            temporary = target.with_name(f".{PICTURE}.part")
+            draw_curves([read_curves(runner.work_dir)]).savefig(temporary, format="png", dpi=100)
+            temporary.replace(target)
+        except Exception as error:
+            runner.logger.warning(f"The curves were not drawn into {target}: {type(error).__name__}: {error}")
+        else:
+            runner.logger.info(f"The curves of this run are in {target}")
