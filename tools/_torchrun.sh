@@ -11,10 +11,12 @@ if [[ -n ${NNODES:-} && $NNODES != 1 ]]; then
 fi
 # A store for each attempt: in the launcher's own the addresses of processes that died stay.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# Slurm tells every process of a step; torchrun would die of USR1, and leave its workers alone.
+export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 
 # torchrun says 1 where it was told to stop; whoever queues the run again looks for 85, which train.py says.
 told='' child=''
-tell() { told=yes; kill -TERM "$child" 2> /dev/null || true; } # it would die of USR1, and leave its processes
+tell() { told=yes; kill -TERM "$child" 2> /dev/null || true; }
 trap tell TERM USR1 INT
 "${PYTHON:-python}" -m torch.distributed.run "${where[@]}" --nproc_per_node "$processes" \
     --max_restarts "${MAX_RESTARTS:-0}" "$tool" "$config" --launcher pytorch "$@" &

@@ -1,0 +1,748 @@
+"""Faults and what becomes of the run: kills, signals, disks and hosts, played on real trainings.
+
+    python benchmarks/faults.py                           # all of them, most of an hour on two busy cores
+    python benchmarks/faults.py kill write --plays 5      # some, with less plays
+    python benchmarks/faults.py --into docs/faults.md
+
+A training of 96 steps, with workers, augmentation, dropout, clipping, a schedule and averaged weights, runs through
+``tools/train.py`` or ``tools/dist_train.sh`` and beside it through mmengine's plain Runner in an interpreter without
+this package. A fault is played at a random moment; the run is started again as a user would, with ``--resume``. It is
+lost where it does not end then, or starts again at step 1 although it had saved. It is exact where every loss of every
+attempt, and the weights at the end, are bit for bit those of an uninterrupted run. Exit code 1 where one of ours is
+lost or not exact.
+
+Linux. Disks and hosts need root (mount, network namespaces); without it they are skipped, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import multiprocessing
+import os
+import random
+import resource
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "benchmarks"
+sys.path[:0] = [str(ROOT), str(HERE)]
+
+SIDES = ("ours", "mmengine")
+LIMIT = 300  # seconds, for any one attempt
+NOBODY = 65534
+
+
+class Skipped(Exception):
+    """This machine cannot play a fault; the message says why."""
+
+
+@dataclass
+class Outcome:
+    """What became of a run.
+
+    Args:
+        lost: It did not end, or began at 1 again.
+        exact: Its losses and weights are those of the uninterrupted run.
+        repeated: Steps that were done more than once.
+        why: What it ended with.
+    """
+
+    lost: bool
+    exact: bool
+    repeated: int
+    why: str = ""
+
+
+@dataclass
+class Row:
+    """All plays of a fault on one side."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    skipped: str = ""
+
+
+# --- Trainings --------------------------------------------------------------------------------------------------------
+
+
+class Attempt:
+    """One start of a training: a child of this process, or a script."""
+
+    def __init__(self, process: Any, log: Path) -> None:
+        self.process, self.log = process, log
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        return self.process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status; None as long as it runs."""
+        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
+
+    def end(self, seconds: float = LIMIT) -> int:
+        """Wait for its end; one that takes too long is killed, and counts as failed."""
+        until = time.monotonic() + seconds
+        while self.status is None and time.monotonic() < until:
+            time.sleep(0.01)
+        if self.status is None:
+            kill_tree(self.pid)
+            self.process.wait() if isinstance(self.process, subprocess.Popen) else self.process.join()
+            return -99
+        return int(self.status)
+
+    def last_words(self) -> str:
+        """The last line that it wrote, shortened."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1].strip()[-200:] if lines else ""
+
+
+class Training:
+    """A training in a folder of its own.
+
+    Args:
+        side: ``ours`` or ``mmengine``.
+        folder: For config, record and logs; the work dir is in it unless said otherwise.
+        kind: A config of fault_training.
+        options: Changes to it.
+        processes: 1 in a forked process; more through torchrun.
+    """
+
+    def __init__(
+        self, side: str, folder: Path, kind: str = "iterations", options: Sequence[str] = (), processes: int = 1
+    ) -> None:
+        from fault_training import CONFIGS
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.side, self.folder, self.options, self.processes = side, folder, list(options), processes
+        self.kind = kind
+        self.config = folder / "config.py"
+        self.config.write_text(CONFIGS[kind])
+        self.record, self.work_dir = folder / "record", folder / "run"
+        self.attempts: list[Attempt] = []
+        self.saved_at: list[int] = []  # where each attempt but the first had to go on from at the earliest
+
+    def arguments(self, resume: bool) -> list[str]:
+        """Of the training's command line."""
+        options = self.options + (["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
+                                  if self.processes > 1 else [])  # fmt: skip
+        changed = ["--cfg-options", *options] if options else []
+        return ["--work-dir", str(self.work_dir), *(["--resume"] if resume else []), *changed]
+
+    def environment(self) -> dict[str, str]:
+        """Of its processes."""
+        return dict(FAULTS_RECORD=str(self.record), OMP_NUM_THREADS="1", PYTHONPATH=f"{ROOT}:{HERE}")
+
+    def start(self, resume: bool = False, user: int | None = None) -> Attempt:
+        """Start it."""
+        log = self.folder / f"attempt{len(self.attempts)}.log"
+        if self.processes > 1:
+            attempt = self.start_script(["tools/dist_train.sh"], log, resume)
+        else:
+            arguments = [str(self.config), *self.arguments(resume)]
+            process = multiprocessing.get_context("fork").Process(
+                target=_forked, args=(self.side, arguments, self.environment(), log, user)
+            )
+            process.start()
+            attempt = Attempt(process, log)
+        self.attempts.append(attempt)
+        return attempt
+
+    def start_script(
+        self, script: Sequence[str], log: Path, resume: bool, prefix: Sequence[str] = (), **environment: str
+    ) -> Attempt:
+        """Start tools/dist_train.sh."""
+        command = [*prefix, *script, str(self.config), str(self.processes), *self.arguments(resume)]
+        env = os.environ | self.environment() | dict(PYTHON=sys.executable, TORCH_NCCL_ASYNC_ERROR_HANDLING="1")
+        with open(log, "w") as file:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=file, stderr=file, env=env | environment, start_new_session=True
+            )
+        return Attempt(process, log)
+
+    def steps(self) -> list[tuple[int, int, int, str]]:
+        """What was recorded: rank, process, step, loss."""
+        with suppress(FileNotFoundError):
+            lines = self.record.read_text().splitlines()
+            return [(int(a), int(b), int(c), d) for a, b, c, d in map(str.split, lines)]
+        return []
+
+    def wait_for(self, step: int, attempt: Attempt, rank: int = 0, after: int = 0) -> bool:
+        """Wait until a process has done a step, in what was recorded after so many lines; False if the run ended."""
+        until = time.monotonic() + LIMIT
+        while time.monotonic() < until:
+            if any(r == rank and s >= step for r, _, s, _ in self.steps()[after:]):
+                return True
+            if attempt.status is not None:
+                return False
+            time.sleep(0.002)
+        return False
+
+    def had_saved(self) -> bool:
+        """Whether a checkpoint was written."""
+        return (self.work_dir / "last_checkpoint").is_file()
+
+
+def _forked(side: str, arguments: list[str], environment: dict[str, str], log: Path, user: int | None) -> None:
+    os.environ.update(environment)
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # see `in_write`
+    if user is not None:
+        os.setgid(user)
+        os.setuid(user)
+        os.environ["HOME"] = str(log.parent)
+    os.chdir(ROOT)
+    if side == "ours":
+        sys.argv = ["tools/train.py", *arguments]
+        runpy.run_path("tools/train.py", run_name="__main__")
+    else:
+        from fault_training import train
+
+        train(arguments)
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL to a process that we started and to its descendants."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            kill_tree(int(child))
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+# --- What became of it ------------------------------------------------------------------------------------------------
+
+
+class Reference:
+    """Uninterrupted runs, one for each side and setting."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[tuple, Training] = {}
+
+    def of(self, training: Training) -> Training:
+        """The uninterrupted run of the same training."""
+        key = (training.side, training.kind, training.processes, *training.options)
+        if key not in self.known:
+            whole = Training(
+                training.side, self.folder / f"reference{len(self.known)}", training.kind, training.options,
+                training.processes,
+            )  # fmt: skip
+            status = whole.start().end()
+            if status:
+                raise RuntimeError(f"the uninterrupted run ends with {status}: {whole.attempts[0].last_words()}")
+            self.known[key] = whole
+        return self.known[key]
+
+
+def weights(training: Training) -> dict[str, Any] | None:
+    """The weights that a finished training leaves, averaged ones besides."""
+    import torch
+    from fault_training import STEPS
+
+    names = [f"iter_{STEPS}.pth", f"epoch_{STEPS // 12}.pth"]
+    path = next((training.work_dir / name for name in names if (training.work_dir / name).is_file()), None)
+    if path is None:
+        return None
+    saved = torch.load(path, map_location="cpu", weights_only=False)
+    return {**saved["state_dict"], **{f"ema.{key}": x for key, x in saved["ema_state_dict"].items()}}
+
+
+def judge(training: Training, references: Reference, status: int, began_again: bool) -> Outcome:
+    """Compare a training that was interrupted and started again with the uninterrupted one."""
+    import torch
+    from fault_training import STEPS
+
+    done = [(step, loss) for rank, _, step, loss in training.steps() if rank == 0]
+    whole = {step: loss for rank, _, step, loss in references.of(training).steps() if rank == 0}
+    last, wanted = weights(training), weights(references.of(training))
+    ended = status == 0 and last is not None and {step for step, _ in done} >= set(range(1, STEPS + 1))
+    assert wanted is not None, "the uninterrupted run has saved nothing"
+    exact = (
+        ended
+        and last is not None
+        and all(whole.get(step) == loss for step, loss in done)
+        and last.keys() == wanted.keys()
+        and all(torch.equal(last[key], wanted[key]) for key in wanted)
+    )
+    why = "" if ended else f"status {status}: {training.attempts[-1].last_words()}"
+    if ended and began_again:
+        why = "began again at step 1"
+    return Outcome(not ended or began_again, exact and not began_again, len(done) - len({s for s, _ in done}), why)
+
+
+def go_on(training: Training, references: Reference, **how: Any) -> Outcome:
+    """Start a training again, and judge it at its end."""
+    saved, before = training.had_saved(), len(training.steps())
+    status = training.start(resume=True, **how).end()
+    firsts = [step for rank, _, step, _ in training.steps()[before:] if rank == 0]
+    return judge(training, references, status, began_again=saved and bool(firsts) and firsts[0] == 1)
+
+
+# --- Faults of one process --------------------------------------------------------------------------------------------
+
+Play = Callable[[str, Path, random.Random, Reference], "Outcome | list[Outcome]"]
+
+
+def interrupted(training: Training, dice: random.Random, first: int = 2) -> Attempt:
+    """Start a training, and wait for a random moment of it."""
+    from fault_training import STEPS
+
+    attempt = training.start()
+    training.wait_for(dice.randint(first, STEPS - 8), attempt)
+    time.sleep(dice.uniform(0, 0.03))
+    return attempt
+
+
+def kill(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+    """SIGKILL at a random moment."""
+    training = Training(side, folder, dice.choice(["iterations", "epochs"]))
+    attempt = interrupted(training, dice)
+    os.kill(attempt.pid, signal.SIGKILL)
+    attempt.end()
+    return go_on(training, references)
+
+
+def in_write(side: str, folder: Path, dice: random.Random, references: Reference, keep: int = 1) -> Outcome:
+    """The kernel ends the process in the middle of writing a checkpoint: files may not become larger than a part of it."""
+    training = Training(side, folder, "iterations", [f"default_hooks.checkpoint.max_keep_ckpts={keep}"])
+    attempt = interrupted(training, dice, first=10)
+    size = next(training.work_dir.glob("iter_*.pth")).stat().st_size if any(training.work_dir.glob("*.pth")) else 300000
+    limit = int(size * dice.uniform(0.3, 0.99))
+    with suppress(ProcessLookupError):
+        resource.prlimit(attempt.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    status = attempt.end()
+    assert status == -signal.SIGXFSZ, f"it did not die in a write: {status}, {attempt.last_words()}"
+    return go_on(training, references)
+
+
+def in_write_all_kept(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+    """The same, where all checkpoints are kept, mmengine's default."""
+    return in_write(side, folder, dice, references, keep=-1)
+
+
+def told(number: signal.Signals, *options: str) -> Play:
+    """A signal to stop, to the process alone."""
+
+    def play(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+        training = Training(side, folder, "iterations", options)
+        attempt = interrupted(training, dice)
+        with suppress(ProcessLookupError):
+            os.kill(attempt.pid, number)
+        status = attempt.end()
+        if side == "ours":
+            assert status == 85, f"exit status {status}: {attempt.last_words()}"
+        return go_on(training, references)
+
+    return play
+
+
+def moved(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+    """SIGKILL, and the work dir is at another place when it goes on."""
+    training = Training(side, folder)
+    attempt = interrupted(training, dice, first=10)
+    os.kill(attempt.pid, signal.SIGKILL)
+    attempt.end()
+    there = folder / "elsewhere" / "run"
+    there.parent.mkdir()
+    training.work_dir = training.work_dir.rename(there)
+    return go_on(training, references)
+
+
+def two_runs(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+    """A second training with another seed is started in the work dir of one that runs."""
+    first = Training(side, folder)
+    attempt = interrupted(first, dice)
+    second = Training(side, folder / "second", options=["randomness.seed=4"])
+    second.work_dir = first.work_dir
+    second.start().end()
+    return judge(first, references, attempt.end(), began_again=False)
+
+
+# --- Disks ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def disk(folder: Path, megabytes: int = 16) -> Iterator[Path]:
+    """A disk of its own, in memory."""
+    folder.mkdir(parents=True)
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder]).returncode:
+        raise Skipped("mounting a disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def full_disk(*options: str) -> Play:
+    """The disk becomes full at a random moment, and there is room again before the run goes on."""
+
+    def play(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+        training = Training(side, folder, "iterations", options)
+        with disk(folder / "disk") as mounted:
+            training.work_dir = mounted / "run"
+            attempt = interrupted(training, dice, first=10)
+            filler = mounted / "filler"
+            with open(filler, "wb", buffering=0) as file, suppress(OSError):
+                while file.write(b"x" * 4096):
+                    pass
+            status = attempt.end()
+            if side == "ours":
+                assert status == (0 if options else 1), f"exit status {status}: {attempt.last_words()}"
+            filler.unlink()
+            return go_on(training, references)
+
+    return play
+
+
+def read_only(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+    """A user's right to write to the work dir is taken away at a random moment, and given back."""
+    if os.geteuid():
+        raise Skipped("running as a user without rights needs root")
+    training = Training(side, folder)
+    os.chown(folder, NOBODY, NOBODY)
+    attempt = training.start(user=NOBODY)
+    from fault_training import STEPS
+
+    if not training.wait_for(dice.randint(10, STEPS - 8), attempt):
+        raise Skipped(f"a user without rights cannot run it here: {attempt.last_words()}")
+    training.work_dir.chmod(0o555)
+    status = attempt.end()
+    assert status != 0, "it did not notice"
+    training.work_dir.chmod(0o755)
+    return go_on(training, references, user=NOBODY)
+
+
+# --- Several processes ------------------------------------------------------------------------------------------------
+
+
+def workers_of(training: Training, before: int) -> dict[int, int]:
+    """Processes by rank, of those that recorded after so many lines."""
+    return {rank: pid for rank, pid, _, _ in training.steps()[before:]}
+
+
+def _elastic(side: str, folder: Path, dice: random.Random, references: Reference, kills: int, all_of_them: bool) -> Any:
+    """Workers under torchrun die; it starts them again, and nobody says --resume."""
+    training = Training(side, folder, processes=2)
+    if side != "ours":
+        return not_on_cpus(training)
+    from fault_training import STEPS
+
+    moments = sorted(dice.sample(range(4, STEPS - 6), kills))
+    log, before, deaths = folder / "attempt.log", 0, []
+    attempt = training.start_script(["tools/dist_train.sh"], log, resume=False, MAX_RESTARTS=str(kills))
+    training.attempts.append(attempt)
+    for moment in moments:
+        if not all(training.wait_for(moment, attempt, rank, before) for rank in (0, 1)):
+            break
+        time.sleep(dice.uniform(0, 0.03))
+        workers = workers_of(training, before)
+        for pid in workers.values() if all_of_them else [workers[dice.randint(0, 1)]]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        deaths.append(max(step for _, _, step, _ in training.steps()))
+        while attempt.status is None and any(map(alive, workers.values())):
+            time.sleep(0.02)
+        before = len(training.steps())
+    return restarts(training, references, attempt.end(), deaths, kills)
+
+
+def restarts(training: Training, references: Reference, status: int, deaths: list[int], kills: int) -> list[Outcome]:
+    """One outcome for each death of a run that went on by itself: those after which it did not are lost."""
+    from fault_training import INTERVAL
+
+    whole = judge(training, references, status, began_again=False)
+    outcomes: list[Outcome] = []
+    order = list(dict.fromkeys(pid for rank, pid, _, _ in training.steps() if rank == 0))
+    for number in range(kills):
+        again = [s for r, pid, s, _ in training.steps() if r == 0 and order[number + 1 :][:1] == [pid]]
+        began_again = bool(again) and again[0] == 1 and deaths[number] > INTERVAL
+        repeated = max(0, deaths[number] - again[0] + 1) if again else 0
+        outcomes.append(Outcome(not again or began_again, bool(again) and whole.exact, repeated, whole.why))
+    if whole.lost:  # whatever the restarts were
+        outcomes[-1].lost = True
+    return outcomes
+
+
+def one_worker(side: str, folder: Path, dice: random.Random, references: Reference) -> Any:
+    """SIGKILL to one of two workers, ten times in a run."""
+    return _elastic(side, folder, dice, references, kills=10, all_of_them=False)
+
+
+def all_workers(side: str, folder: Path, dice: random.Random, references: Reference) -> Any:
+    """SIGKILL to both workers, three times in a run."""
+    return _elastic(side, folder, dice, references, kills=3, all_of_them=True)
+
+
+def told_through_torchrun(number: signal.Signals) -> Play:
+    """A signal to tools/dist_train.sh."""
+
+    def play(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+        training = Training(side, folder, processes=2)
+        if side != "ours":
+            return not_on_cpus(training)
+        attempt = interrupted(training, dice)
+        os.kill(attempt.pid, number)
+        status = attempt.end()
+        assert status == 85, f"exit status {status}: {attempt.last_words()}"
+        return go_on(training, references)
+
+    return play
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def not_on_cpus(training: Training) -> Outcome:
+    """Let mmengine try: its start of processes and its wrapper of models want CUDA."""
+    code = "import fault_training, sys; fault_training.train(sys.argv[1:])"
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
+    command = [*run, sys.executable, "-c", code, str(training.config), *training.arguments(False)]
+    env = os.environ | training.environment() | dict(PYTHONPATH=str(HERE))
+    with open(training.folder / "attempt.log", "w") as file:
+        backend = ["env_cfg.dist_cfg.backend=gloo"]
+        process = subprocess.Popen(
+            [*command, "--launcher", "pytorch", *([] if training.options else ["--cfg-options"]), *backend],
+            cwd=training.folder, env=env, stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    attempt = Attempt(process, training.folder / "attempt.log")
+    status = attempt.end()
+    said = [line for line in attempt.log.read_text().splitlines() if "Error" in line and "elastic" not in line]
+    if status == 0:
+        raise RuntimeError("mmengine trains in several processes without CUDA: play the fault on it")
+    raise Skipped(f"does not start without CUDA ({said[0].strip()[:90] if said else f'status {status}'})")
+
+
+# --- Hosts ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def two_hosts(folder: Path) -> Iterator[list[list[str]]]:
+    """Two hosts on one wire: networks, host names and hosts files of their own. Yields what runs a command on each."""
+    if os.geteuid() or not shutil.which("ip") or not shutil.which("unshare"):
+        raise Skipped("network namespaces need root, ip and unshare")
+    name = f"ey{os.getpid() % 10000}"
+    spaces, ends = [f"{name}a", f"{name}b"], [f"{name}va", f"{name}vb"]
+    hosts = folder / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n10.213.7.1 host0\n10.213.7.2 host1\n")
+    try:
+        for space in spaces:
+            if subprocess.run(["ip", "netns", "add", space], capture_output=True).returncode:
+                raise Skipped("no network namespace can be made here")
+        run("ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+        for number, (space, end) in enumerate(zip(spaces, ends, strict=True)):
+            run("ip", "link", "set", end, "netns", space)
+            run("ip", "-n", space, "addr", "add", f"10.213.7.{number + 1}/24", "dev", end)
+            run("ip", "-n", space, "link", "set", end, "up")
+            run("ip", "-n", space, "link", "set", "lo", "up")
+        yield [
+            ["ip", "netns", "exec", space, "unshare", "--uts", "--mount", "sh", "-c",
+             f'hostname host{number}; mount --bind {hosts} /etc/hosts; exec "$@"', "sh"]
+            for number, space in enumerate(spaces)
+        ]  # fmt: skip
+    finally:
+        for space in spaces:
+            kill_host(space)
+            subprocess.run(["ip", "netns", "del", space], capture_output=True)
+
+
+def run(*command: str) -> str:
+    """Run a command that has to succeed."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def kill_host(space: str) -> None:
+    """SIGKILL to all processes of a network namespace of ours, as a power cut does."""
+    found = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True)
+    for pid in found.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def one_host(side: str, folder: Path, dice: random.Random, references: Reference) -> Any:
+    """All of one of two hosts dies, three times in a run, and comes back with the same command."""
+    training = Training(side, folder, processes=2)
+    if side != "ours":
+        return not_on_cpus(training)
+    from fault_training import STEPS
+
+    kills = 3
+    with two_hosts(folder) as hosts:
+        training.processes = 1  # on each
+
+        def boot(number: int) -> Attempt:
+            log = folder / f"host{number}.{len(training.attempts)}.log"
+            attempt = training.start_script(
+                ["tools/dist_train.sh"], log, False, hosts[number], NNODES="2", NODE_RANK=str(number),
+                MASTER_ADDR="host0", MAX_RESTARTS=str(2 * kills), GLOO_SOCKET_IFNAME="", TP_SOCKET_IFNAME="",
+            )  # fmt: skip
+            training.attempts.append(attempt)
+            return attempt
+
+        training.options = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
+        first, second = boot(0), boot(1)
+        before, deaths = 0, []
+        for moment in sorted(dice.sample(range(4, STEPS - 6), kills)):
+            if not all(training.wait_for(moment, first, rank, before) for rank in (0, 1)):
+                break
+            deaths.append(max(step for _, _, step, _ in training.steps()))
+            kill_host(hosts[1][3])
+            second.end()
+            time.sleep(dice.uniform(0, 3))
+            before = len(training.steps())
+            second = boot(1)
+        status = first.end() or second.end()
+        training.options, training.processes = [], 2
+        return restarts(training, references, status, deaths, kills)
+
+
+# --- The table --------------------------------------------------------------------------------------------------------
+
+FAULTS: dict[str, tuple[str, int, Play]] = {
+    "kill": ("SIGKILL at a random moment", 50, kill),
+    "write": ("killed inside a checkpoint write, one checkpoint kept", 10, in_write),
+    "write-all": ("killed inside a checkpoint write, all kept", 10, in_write_all_kept),
+    "moved": ("SIGKILL, then the work dir is moved", 5, moved),
+    "sigterm": ("SIGTERM", 5, told(signal.SIGTERM)),
+    "sigusr1": ("SIGUSR1", 5, told(signal.SIGUSR1)),
+    "accumulation": (
+        "SIGTERM while gradients are accumulated (4 steps)",
+        5,
+        told(signal.SIGTERM, "optim_wrapper.accumulative_counts=4"),
+    ),
+    "full": ("disk full; the run stops", 5, full_disk()),
+    "full-goes-on": ("disk full, `on_save_error='go_on'`", 5, full_disk("on_save_error=go_on")),
+    "read-only": ("work dir becomes read-only", 5, read_only),
+    "two-runs": ("a second run in the same work dir", 5, two_runs),
+    "one-worker": ("torchrun: SIGKILL of one worker, goes on by itself", 1, one_worker),
+    "all-workers": ("torchrun: SIGKILL of all workers, goes on by itself", 1, all_workers),
+    "torchrun-sigterm": ("SIGTERM through torchrun", 3, told_through_torchrun(signal.SIGTERM)),
+    "torchrun-sigusr1": ("SIGUSR1 through torchrun", 3, told_through_torchrun(signal.SIGUSR1)),
+    "host": ("two hosts: one dies and returns, goes on by itself", 1, one_host),
+}
+
+
+def play_all(side: str, names: Sequence[str], seed: int, plays: int | None) -> dict[str, Row]:
+    """Play faults on one side."""
+    import torch
+    from mmengine.config import config as config_file
+
+    if side == "ours":
+        import eyetoy_mm.engine.launch  # noqa: F401 - forked trainings have it
+    import fault_training  # noqa: F401
+
+    torch.set_num_threads(1)
+    config_file.FormatCode = lambda text, **_: (text, False)  # yapf takes most of a start
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what a killed training leaves is ours
+    rows: dict[str, Row] = {}
+    base = Path(tempfile.mkdtemp(prefix="faults-"))
+    base.chmod(0o755)
+    references = Reference(base)
+    try:
+        for name in names:
+            row = rows[name] = Row()
+            for number in range(min(FAULTS[name][1], plays or FAULTS[name][1])):
+                dice = random.Random(zlib.crc32(f"{seed} {name} {number}".encode()))
+                folder = base / f"{name}{number}"
+                try:
+                    outcome = FAULTS[name][2](side, folder, dice, references)
+                except Skipped as reason:
+                    row.skipped = str(reason)
+                    break
+                row.outcomes += outcome if isinstance(outcome, list) else [outcome]
+                print(f"{side}: {name} {number + 1}: {outcome}", file=sys.stderr, flush=True)
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    return rows
+
+
+def cells(row: Row) -> tuple[str, str, str]:
+    """Runs lost, runs that are exact, and steps done twice in each."""
+    count = len(row.outcomes)
+    if not count:
+        return row.skipped and f"skipped: {row.skipped}" or "-", "-", "-"
+    repeated = [each.repeated for each in row.outcomes if not each.lost]
+    again = f"{sum(repeated) / len(repeated):.1f}" if repeated else "-"
+    return (
+        f"{sum(each.lost for each in row.outcomes)} of {count}",
+        f"{sum(each.exact for each in row.outcomes)} of {count}",
+        again,
+    )
+
+
+def main() -> int:
+    """Play, and print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("faults", nargs="*", choices=[[], *FAULTS], metavar="FAULT", help=", ".join(FAULTS))
+    parser.add_argument("--plays", type=int, help="at most so many of each (default: as many as the table has)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--into", type=Path, help="document that keeps a place for the table")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    names = args.faults or list(FAULTS)
+    if args.side:  # in an interpreter of its own, without the other
+        rows = play_all(args.side, names, args.seed, args.plays)
+        print(json.dumps({name: asdict(row) for name, row in rows.items()}))
+        return 0
+    results = {}
+    for side in SIDES:
+        command = [sys.executable, __file__, *names, "--side", side, "--seed", str(args.seed)]
+        command += ["--plays", str(args.plays)] if args.plays else []
+        env = os.environ | dict(OMP_NUM_THREADS="1")
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
+        results[side] = {
+            name: Row([Outcome(**each) for each in row["outcomes"]], row["skipped"])
+            for name, row in json.loads(done.stdout.splitlines()[-1]).items()
+        }
+    report(names, results, args)
+    ours = [each for row in results["ours"].values() for each in row.outcomes]
+    return int(any(each.lost or not each.exact for each in ours))
+
+
+def report(names: Sequence[str], results: dict[str, dict[str, Row]], args: argparse.Namespace) -> None:
+    """Print or write the table."""
+    from eyetoy_mm.tables import markdown_table, write_into
+
+    header = ["fault", *(f"{side}: {what}" for side in SIDES for what in ("lost", "exact", "steps again"))]
+    table = markdown_table(
+        header, [[FAULTS[name][0], *(cell for side in SIDES for cell in cells(results[side][name]))] for name in names]
+    )
+    lines = [f"Random moments of seed {args.seed}.", "", table]
+    reasons = [
+        f"- {side}, {FAULTS[name][0]}: {why}"
+        for side in SIDES
+        for name in names
+        for why in sorted({each.why for each in results[side][name].outcomes if each.lost and each.why})
+    ]
+    if reasons:
+        lines += ["", "How runs were lost:", "", *reasons]
+    text = "\n".join(lines)
+    if args.into:
+        write_into(args.into, "benchmarks/faults.py", text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
