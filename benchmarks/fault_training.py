@@ -110,4 +110,3 @@ def train(arguments: Sequence[str]) -> None:
     config.merge_from_dict(args.cfg_options)
     config.work_dir, config.resume, config.launcher = args.work_dir, args.resume, args.launcher
     Runner.from_cfg(config).train()
-

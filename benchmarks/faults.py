@@ -43,11 +43,14 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 
 SIDES = ("ours", "mmengine")
 LIMIT = 300  # seconds, for any one attempt
-NOBODY = 65534
 
 
 class Skipped(Exception):
     """This machine cannot play a fault; the message says why."""
+
+
+class Missed(Exception):
+    """The run had ended before the fault came."""
 
 
 @dataclass
@@ -120,21 +123,27 @@ class Training:
         kind: A config of fault_training.
         options: Changes to it.
         processes: 1 in a forked process; more through torchrun.
+        lines: More lines of the config.
     """
 
     def __init__(
-        self, side: str, folder: Path, kind: str = "iterations", options: Sequence[str] = (), processes: int = 1
+        self,
+        side: str,
+        folder: Path,
+        kind: str = "iterations",
+        options: Sequence[str] = (),
+        processes: int = 1,
+        lines: str = "",
     ) -> None:
         from fault_training import CONFIGS
 
         folder.mkdir(parents=True, exist_ok=True)
         self.side, self.folder, self.options, self.processes = side, folder, list(options), processes
-        self.kind = kind
+        self.kind, self.lines = kind, lines
         self.config = folder / "config.py"
-        self.config.write_text(CONFIGS[kind])
+        self.config.write_text(CONFIGS[kind] + lines)
         self.record, self.work_dir = folder / "record", folder / "run"
         self.attempts: list[Attempt] = []
-        self.saved_at: list[int] = []  # where each attempt but the first had to go on from at the earliest
 
     def arguments(self, resume: bool) -> list[str]:
         """Of the training's command line."""
@@ -145,9 +154,12 @@ class Training:
 
     def environment(self) -> dict[str, str]:
         """Of its processes."""
-        return dict(FAULTS_RECORD=str(self.record), OMP_NUM_THREADS="1", PYTHONPATH=f"{ROOT}:{HERE}")
+        mine = dict(FAULTS_RECORD=str(self.record), OMP_NUM_THREADS="1", PYTHONPATH=f"{ROOT}:{HERE}")
+        if self.side == "mmengine":  # it cannot read its own checkpoints with PyTorch 2.6 or later; users set this
+            mine["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
+        return mine
 
-    def start(self, resume: bool = False, user: int | None = None) -> Attempt:
+    def start(self, resume: bool = False) -> Attempt:
         """Start it."""
         log = self.folder / f"attempt{len(self.attempts)}.log"
         if self.processes > 1:
@@ -155,7 +167,7 @@ class Training:
         else:
             arguments = [str(self.config), *self.arguments(resume)]
             process = multiprocessing.get_context("fork").Process(
-                target=_forked, args=(self.side, arguments, self.environment(), log, user)
+                target=_forked, args=(self.side, arguments, self.environment(), log)
             )
             process.start()
             attempt = Attempt(process, log)
@@ -167,7 +179,7 @@ class Training:
     ) -> Attempt:
         """Start tools/dist_train.sh."""
         command = [*prefix, *script, str(self.config), str(self.processes), *self.arguments(resume)]
-        env = os.environ | self.environment() | dict(PYTHON=sys.executable, TORCH_NCCL_ASYNC_ERROR_HANDLING="1")
+        env = os.environ | self.environment() | dict(PYTHON=sys.executable)
         with open(log, "w") as file:
             process = subprocess.Popen(
                 command, cwd=ROOT, stdout=file, stderr=file, env=env | environment, start_new_session=True
@@ -197,16 +209,14 @@ class Training:
         return (self.work_dir / "last_checkpoint").is_file()
 
 
-def _forked(side: str, arguments: list[str], environment: dict[str, str], log: Path, user: int | None) -> None:
+def _forked(side: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
     os.environ.update(environment)
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # see `in_write`
-    if user is not None:
-        os.setgid(user)
-        os.setuid(user)
-        os.environ["HOME"] = str(log.parent)
+    heed_rights()
     os.chdir(ROOT)
     if side == "ours":
         sys.argv = ["tools/train.py", *arguments]
@@ -215,6 +225,16 @@ def _forked(side: str, arguments: list[str], environment: dict[str, str], log: P
         from fault_training import train
 
         train(arguments)
+
+
+def heed_rights() -> None:
+    """Have this process, root's too, heed the rights of files: it gives CAP_DAC_OVERRIDE away."""
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    for which in range(2):  # effective, permitted
+        sets[which] &= ~0b10
+    assert libc.capset(header, sets) == 0
 
 
 def kill_tree(pid: int) -> None:
@@ -238,11 +258,11 @@ class Reference:
 
     def of(self, training: Training) -> Training:
         """The uninterrupted run of the same training."""
-        key = (training.side, training.kind, training.processes, *training.options)
+        key = (training.side, training.kind, training.processes, training.lines, *training.options)
         if key not in self.known:
             whole = Training(
                 training.side, self.folder / f"reference{len(self.known)}", training.kind, training.options,
-                training.processes,
+                training.processes, training.lines,
             )  # fmt: skip
             status = whole.start().end()
             if status:
@@ -287,10 +307,10 @@ def judge(training: Training, references: Reference, status: int, began_again: b
     return Outcome(not ended or began_again, exact and not began_again, len(done) - len({s for s, _ in done}), why)
 
 
-def go_on(training: Training, references: Reference, **how: Any) -> Outcome:
+def go_on(training: Training, references: Reference) -> Outcome:
     """Start a training again, and judge it at its end."""
     saved, before = training.had_saved(), len(training.steps())
-    status = training.start(resume=True, **how).end()
+    status = training.start(resume=True).end()
     firsts = [step for rank, _, step, _ in training.steps()[before:] if rank == 0]
     return judge(training, references, status, began_again=saved and bool(firsts) and firsts[0] == 1)
 
@@ -307,6 +327,8 @@ def interrupted(training: Training, dice: random.Random, first: int = 2) -> Atte
     attempt = training.start()
     training.wait_for(dice.randint(first, STEPS - 8), attempt)
     time.sleep(dice.uniform(0, 0.03))
+    if attempt.status == 0:
+        raise Missed
     return attempt
 
 
@@ -315,19 +337,21 @@ def kill(side: str, folder: Path, dice: random.Random, references: Reference) ->
     training = Training(side, folder, dice.choice(["iterations", "epochs"]))
     attempt = interrupted(training, dice)
     os.kill(attempt.pid, signal.SIGKILL)
-    attempt.end()
+    if attempt.end() == 0:
+        raise Missed
     return go_on(training, references)
 
 
 def in_write(side: str, folder: Path, dice: random.Random, references: Reference, keep: int = 1) -> Outcome:
-    """The kernel ends the process in the middle of writing a checkpoint: files may not become larger than a part of it."""
+    """The kernel ends the process in the middle of writing a checkpoint: no file may become larger than a part of it."""
     training = Training(side, folder, "iterations", [f"default_hooks.checkpoint.max_keep_ckpts={keep}"])
     attempt = interrupted(training, dice, first=10)
     size = next(training.work_dir.glob("iter_*.pth")).stat().st_size if any(training.work_dir.glob("*.pth")) else 300000
     limit = int(size * dice.uniform(0.3, 0.99))
     with suppress(ProcessLookupError):
         resource.prlimit(attempt.pid, resource.RLIMIT_FSIZE, (limit, limit))
-    status = attempt.end()
+    if (status := attempt.end()) == 0:
+        raise Missed
     assert status == -signal.SIGXFSZ, f"it did not die in a write: {status}, {attempt.last_words()}"
     return go_on(training, references)
 
@@ -345,7 +369,8 @@ def told(number: signal.Signals, *options: str) -> Play:
         attempt = interrupted(training, dice)
         with suppress(ProcessLookupError):
             os.kill(attempt.pid, number)
-        status = attempt.end()
+        if (status := attempt.end()) == 0:
+            raise Missed
         if side == "ours":
             assert status == 85, f"exit status {status}: {attempt.last_words()}"
         return go_on(training, references)
@@ -358,7 +383,8 @@ def moved(side: str, folder: Path, dice: random.Random, references: Reference) -
     training = Training(side, folder)
     attempt = interrupted(training, dice, first=10)
     os.kill(attempt.pid, signal.SIGKILL)
-    attempt.end()
+    if attempt.end() == 0:
+        raise Missed
     there = folder / "elsewhere" / "run"
     there.parent.mkdir()
     training.work_dir = training.work_dir.rename(there)
@@ -371,7 +397,11 @@ def two_runs(side: str, folder: Path, dice: random.Random, references: Reference
     attempt = interrupted(first, dice)
     second = Training(side, folder / "second", options=["randomness.seed=4"])
     second.work_dir = first.work_dir
-    second.start().end()
+    os.kill(attempt.pid, signal.SIGSTOP)  # so that it does not end before the other has begun
+    status = second.start().end()
+    os.kill(attempt.pid, signal.SIGCONT)
+    if side == "ours":
+        assert status == 1, f"exit status {status}: {second.attempts[0].last_words()}"
     return judge(first, references, attempt.end(), began_again=False)
 
 
@@ -390,11 +420,11 @@ def disk(folder: Path, megabytes: int = 16) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def full_disk(*options: str) -> Play:
+def full_disk(lines: str = "") -> Play:
     """The disk becomes full at a random moment, and there is room again before the run goes on."""
 
     def play(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
-        training = Training(side, folder, "iterations", options)
+        training = Training(side, folder, lines=lines)
         with disk(folder / "disk") as mounted:
             training.work_dir = mounted / "run"
             attempt = interrupted(training, dice, first=10)
@@ -404,7 +434,7 @@ def full_disk(*options: str) -> Play:
                     pass
             status = attempt.end()
             if side == "ours":
-                assert status == (0 if options else 1), f"exit status {status}: {attempt.last_words()}"
+                assert status == (0 if lines else 1), f"exit status {status}: {attempt.last_words()}"
             filler.unlink()
             return go_on(training, references)
 
@@ -412,21 +442,14 @@ def full_disk(*options: str) -> Play:
 
 
 def read_only(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
-    """A user's right to write to the work dir is taken away at a random moment, and given back."""
-    if os.geteuid():
-        raise Skipped("running as a user without rights needs root")
+    """The right to write to the work dir is taken away at a random moment, and given back."""
     training = Training(side, folder)
-    os.chown(folder, NOBODY, NOBODY)
-    attempt = training.start(user=NOBODY)
-    from fault_training import STEPS
-
-    if not training.wait_for(dice.randint(10, STEPS - 8), attempt):
-        raise Skipped(f"a user without rights cannot run it here: {attempt.last_words()}")
+    attempt = interrupted(training, dice, first=10)
     training.work_dir.chmod(0o555)
     status = attempt.end()
-    assert status != 0, "it did not notice"
     training.work_dir.chmod(0o755)
-    return go_on(training, references, user=NOBODY)
+    assert status > 0, f"exit status {status}: {attempt.last_words()}"
+    return go_on(training, references)
 
 
 # --- Several processes ------------------------------------------------------------------------------------------------
@@ -499,7 +522,8 @@ def told_through_torchrun(number: signal.Signals) -> Play:
             return not_on_cpus(training)
         attempt = interrupted(training, dice)
         os.kill(attempt.pid, number)
-        status = attempt.end()
+        if (status := attempt.end()) == 0:
+            raise Missed
         assert status == 85, f"exit status {status}: {attempt.last_words()}"
         return go_on(training, references)
 
@@ -594,7 +618,7 @@ def one_host(side: str, folder: Path, dice: random.Random, references: Reference
             log = folder / f"host{number}.{len(training.attempts)}.log"
             attempt = training.start_script(
                 ["tools/dist_train.sh"], log, False, hosts[number], NNODES="2", NODE_RANK=str(number),
-                MASTER_ADDR="host0", MAX_RESTARTS=str(2 * kills), GLOO_SOCKET_IFNAME="", TP_SOCKET_IFNAME="",
+                MASTER_ADDR="host0", MAX_RESTARTS=str(2 * kills),
             )  # fmt: skip
             training.attempts.append(attempt)
             return attempt
@@ -631,7 +655,7 @@ FAULTS: dict[str, tuple[str, int, Play]] = {
         told(signal.SIGTERM, "optim_wrapper.accumulative_counts=4"),
     ),
     "full": ("disk full; the run stops", 5, full_disk()),
-    "full-goes-on": ("disk full, `on_save_error='go_on'`", 5, full_disk("on_save_error=go_on")),
+    "full-goes-on": ("disk full, `on_save_error='go_on'`", 5, full_disk("on_save_error = 'go_on'\n")),
     "read-only": ("work dir becomes read-only", 5, read_only),
     "two-runs": ("a second run in the same work dir", 5, two_runs),
     "one-worker": ("torchrun: SIGKILL of one worker, goes on by itself", 1, one_worker),
@@ -642,8 +666,11 @@ FAULTS: dict[str, tuple[str, int, Play]] = {
 }
 
 
-def play_all(side: str, names: Sequence[str], seed: int, plays: int | None) -> dict[str, Row]:
-    """Play faults on one side."""
+TOGETHER = ("one-worker", "all-workers", "torchrun-sigterm", "torchrun-sigusr1", "host")  # several processes
+
+
+def play_all(side: str, names: Sequence[str], seed: int, plays: int | None) -> None:
+    """Play faults on one side, and print a line of JSON for each."""
     import torch
     from mmengine.config import config as config_file
 
@@ -654,34 +681,40 @@ def play_all(side: str, names: Sequence[str], seed: int, plays: int | None) -> d
     torch.set_num_threads(1)
     config_file.FormatCode = lambda text, **_: (text, False)  # yapf takes most of a start
     ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what a killed training leaves is ours
-    rows: dict[str, Row] = {}
     base = Path(tempfile.mkdtemp(prefix="faults-"))
     base.chmod(0o755)
     references = Reference(base)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started ends with it
     try:
         for name in names:
-            row = rows[name] = Row()
-            for number in range(min(FAULTS[name][1], plays or FAULTS[name][1])):
+            row = Row()
+            number = 0
+            while len(row.outcomes) < min(FAULTS[name][1], plays or LIMIT) and not row.skipped:
                 dice = random.Random(zlib.crc32(f"{seed} {name} {number}".encode()))
-                folder = base / f"{name}{number}"
+                folder, number = base / f"{name}{number}", number + 1
                 try:
                     outcome = FAULTS[name][2](side, folder, dice, references)
+                    row.outcomes += outcome if isinstance(outcome, list) else [outcome]
+                    print(f"{side}: {name} {number}: {outcome}", file=sys.stderr, flush=True)
                 except Skipped as reason:
                     row.skipped = str(reason)
-                    break
-                row.outcomes += outcome if isinstance(outcome, list) else [outcome]
-                print(f"{side}: {name} {number + 1}: {outcome}", file=sys.stderr, flush=True)
+                except Missed:
+                    print(f"{side}: {name} {number}: the run had ended before", file=sys.stderr, flush=True)
+                except AssertionError as error:
+                    row.outcomes.append(Outcome(True, False, 0, str(error)))
                 shutil.rmtree(folder, ignore_errors=True)
+            print(json.dumps({name: asdict(row)}), flush=True)
     finally:
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            kill_tree(int(child))
         shutil.rmtree(base, ignore_errors=True)
-    return rows
 
 
 def cells(row: Row) -> tuple[str, str, str]:
     """Runs lost, runs that are exact, and steps done twice in each."""
     count = len(row.outcomes)
     if not count:
-        return row.skipped and f"skipped: {row.skipped}" or "-", "-", "-"
+        return f"skipped: {row.skipped}" if row.skipped else "-", "-", "-"
     repeated = [each.repeated for each in row.outcomes if not each.lost]
     again = f"{sum(repeated) / len(repeated):.1f}" if repeated else "-"
     return (
@@ -702,22 +735,27 @@ def main() -> int:
     args = parser.parse_args()
     names = args.faults or list(FAULTS)
     if args.side:  # in an interpreter of its own, without the other
-        rows = play_all(args.side, names, args.seed, args.plays)
-        print(json.dumps({name: asdict(row) for name, row in rows.items()}))
+        play_all(args.side, names, args.seed, args.plays)
         return 0
-    results = {}
-    for side in SIDES:
-        command = [sys.executable, __file__, *names, "--side", side, "--seed", str(args.seed)]
-        command += ["--plays", str(args.plays)] if args.plays else []
-        env = os.environ | dict(OMP_NUM_THREADS="1")
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
-        results[side] = {
-            name: Row([Outcome(**each) for each in row["outcomes"]], row["skipped"])
-            for name, row in json.loads(done.stdout.splitlines()[-1]).items()
-        }
+    results: dict[str, dict[str, Row]] = {side: {} for side in SIDES}
+    parts = [[name for name in names if name in TOGETHER], [name for name in names if name not in TOGETHER]]
+    started = [(side, start_part(side, part, args)) for side in SIDES for part in parts if part]  # side by side
+    for side, process in started:
+        lines, _ = process.communicate()
+        assert process.returncode == 0, f"{side}: exit status {process.returncode}"
+        for line in lines.splitlines():
+            for name, row in json.loads(line).items():
+                results[side][name] = Row([Outcome(**each) for each in row["outcomes"]], row["skipped"])
     report(names, results, args)
     ours = [each for row in results["ours"].values() for each in row.outcomes]
     return int(any(each.lost or not each.exact for each in ours))
+
+
+def start_part(side: str, names: Sequence[str], args: argparse.Namespace) -> subprocess.Popen[str]:
+    """Start this program for some faults on one side."""
+    command = [sys.executable, __file__, *names, "--side", side, "--seed", str(args.seed)]
+    command += ["--plays", str(args.plays)] if args.plays else []
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
 
 
 def report(names: Sequence[str], results: dict[str, dict[str, Row]], args: argparse.Namespace) -> None:
