@@ -92,6 +92,12 @@ class Attempt:
         """Of the process that was started."""
         return self.process.pid
 
+    def tell(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still runs."""
+        if self.status is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
     @property
     def status(self) -> int | None:
         """Its exit status; None as long as it runs."""
@@ -332,18 +338,45 @@ def interrupted(training: Training, dice: random.Random, first: int = 2) -> Atte
     return attempt
 
 
-def kill(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
-    """SIGKILL at a random moment."""
+def kill(side: str, folder: Path, dice: random.Random, references: Reference) -> list[Outcome]:
+    """SIGKILL at random moments, five in one training, each in the attempt that the one before led to."""
+    from fault_training import STEPS
+
     training = Training(side, folder, dice.choice(["iterations", "epochs"]))
-    attempt = interrupted(training, dice)
-    os.kill(attempt.pid, signal.SIGKILL)
-    if attempt.end() == 0:
-        raise Missed
-    return go_on(training, references)
+    moments = sorted(dice.sample(range(2, STEPS - 8), 5))
+    outcomes: list[Outcome] = []
+    while moments:
+        saved, before = training.had_saved(), len(training.steps())
+        attempt = training.start(resume=bool(outcomes))
+        training.wait_for(moments.pop(0), attempt, after=before)
+        time.sleep(dice.uniform(0, 0.03))
+        attempt.tell(signal.SIGKILL)
+        ended = attempt.end() == 0
+        if outcomes:
+            outcomes[-1] = whether_lost(training, saved, before)
+        if ended or (outcomes and outcomes[-1].lost):
+            break
+        outcomes.append(Outcome(False, False, 0))
+    else:
+        outcomes[-1] = go_on(training, references)
+    whole = judge(training, references, training.attempts[-1].status or 0, began_again=False)
+    for each in outcomes:
+        each.exact = whole.exact and not each.lost
+    return outcomes
+
+
+def whether_lost(training: Training, saved: bool, before: int) -> Outcome:
+    """What an attempt that was killed in its turn says of the kill before; its steps begin after so many lines."""
+    steps = [step for rank, _, step, _ in training.steps()]
+    again = steps[before:]
+    if not again:
+        return Outcome(True, False, 0, f"status {training.attempts[-1].status}: {training.attempts[-1].last_words()}")
+    began_again = saved and again[0] == 1
+    return Outcome(began_again, False, max(steps[:before]) - again[0] + 1, "began again at step 1" * began_again)
 
 
 def in_write(side: str, folder: Path, dice: random.Random, references: Reference, keep: int = 1) -> Outcome:
-    """The kernel ends the process in the middle of writing a checkpoint: no file may become larger than a part of it."""
+    """The kernel ends the process in the middle of writing a checkpoint: no file may become larger than a part."""
     training = Training(side, folder, "iterations", [f"default_hooks.checkpoint.max_keep_ckpts={keep}"])
     attempt = interrupted(training, dice, first=10)
     size = next(training.work_dir.glob("iter_*.pth")).stat().st_size if any(training.work_dir.glob("*.pth")) else 300000
@@ -367,8 +400,7 @@ def told(number: signal.Signals, *options: str) -> Play:
     def play(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
         training = Training(side, folder, "iterations", options)
         attempt = interrupted(training, dice)
-        with suppress(ProcessLookupError):
-            os.kill(attempt.pid, number)
+        attempt.tell(number)
         if (status := attempt.end()) == 0:
             raise Missed
         if side == "ours":
@@ -382,7 +414,7 @@ def moved(side: str, folder: Path, dice: random.Random, references: Reference) -
     """SIGKILL, and the work dir is at another place when it goes on."""
     training = Training(side, folder)
     attempt = interrupted(training, dice, first=10)
-    os.kill(attempt.pid, signal.SIGKILL)
+    attempt.tell(signal.SIGKILL)
     if attempt.end() == 0:
         raise Missed
     there = folder / "elsewhere" / "run"
@@ -397,9 +429,9 @@ def two_runs(side: str, folder: Path, dice: random.Random, references: Reference
     attempt = interrupted(first, dice)
     second = Training(side, folder / "second", options=["randomness.seed=4"])
     second.work_dir = first.work_dir
-    os.kill(attempt.pid, signal.SIGSTOP)  # so that it does not end before the other has begun
+    attempt.tell(signal.SIGSTOP)  # so that it does not end before the other has begun
     status = second.start().end()
-    os.kill(attempt.pid, signal.SIGCONT)
+    attempt.tell(signal.SIGCONT)
     if side == "ours":
         assert status == 1, f"exit status {status}: {second.attempts[0].last_words()}"
     return judge(first, references, attempt.end(), began_again=False)
@@ -521,7 +553,7 @@ def told_through_torchrun(number: signal.Signals) -> Play:
         if side != "ours":
             return not_on_cpus(training)
         attempt = interrupted(training, dice)
-        os.kill(attempt.pid, number)
+        attempt.tell(number)
         if (status := attempt.end()) == 0:
             raise Missed
         assert status == 85, f"exit status {status}: {attempt.last_words()}"
@@ -646,22 +678,22 @@ FAULTS: dict[str, tuple[str, int, Play]] = {
     "kill": ("SIGKILL at a random moment", 50, kill),
     "write": ("killed inside a checkpoint write, one checkpoint kept", 10, in_write),
     "write-all": ("killed inside a checkpoint write, all kept", 10, in_write_all_kept),
-    "moved": ("SIGKILL, then the work dir is moved", 5, moved),
-    "sigterm": ("SIGTERM", 5, told(signal.SIGTERM)),
-    "sigusr1": ("SIGUSR1", 5, told(signal.SIGUSR1)),
+    "moved": ("SIGKILL, then the work dir is moved", 3, moved),
+    "sigterm": ("SIGTERM", 3, told(signal.SIGTERM)),
+    "sigusr1": ("SIGUSR1", 3, told(signal.SIGUSR1)),
     "accumulation": (
         "SIGTERM while gradients are accumulated (4 steps)",
-        5,
+        3,
         told(signal.SIGTERM, "optim_wrapper.accumulative_counts=4"),
     ),
-    "full": ("disk full; the run stops", 5, full_disk()),
-    "full-goes-on": ("disk full, `on_save_error='go_on'`", 5, full_disk("on_save_error = 'go_on'\n")),
-    "read-only": ("work dir becomes read-only", 5, read_only),
-    "two-runs": ("a second run in the same work dir", 5, two_runs),
+    "full": ("disk full; the run stops", 3, full_disk()),
+    "full-goes-on": ("disk full, `on_save_error='go_on'`", 3, full_disk("on_save_error = 'go_on'\n")),
+    "read-only": ("work dir becomes read-only", 3, read_only),
+    "two-runs": ("a second run in the same work dir", 3, two_runs),
     "one-worker": ("torchrun: SIGKILL of one worker, goes on by itself", 1, one_worker),
     "all-workers": ("torchrun: SIGKILL of all workers, goes on by itself", 1, all_workers),
-    "torchrun-sigterm": ("SIGTERM through torchrun", 3, told_through_torchrun(signal.SIGTERM)),
-    "torchrun-sigusr1": ("SIGUSR1 through torchrun", 3, told_through_torchrun(signal.SIGUSR1)),
+    "torchrun-sigterm": ("SIGTERM through torchrun", 2, told_through_torchrun(signal.SIGTERM)),
+    "torchrun-sigusr1": ("SIGUSR1 through torchrun", 2, told_through_torchrun(signal.SIGUSR1)),
     "host": ("two hosts: one dies and returns, goes on by itself", 1, one_host),
 }
 
@@ -669,14 +701,17 @@ FAULTS: dict[str, tuple[str, int, Play]] = {
 TOGETHER = ("one-worker", "all-workers", "torchrun-sigterm", "torchrun-sigusr1", "host")  # several processes
 
 
-def play_all(side: str, names: Sequence[str], seed: int, plays: int | None) -> None:
-    """Play faults on one side, and print a line of JSON for each."""
+def play_all(side: str, names: Sequence[str], seed: int, plays: int | None, rows: Path) -> None:
+    """Play faults on one side, and append a line of JSON for each to a file."""
     import torch
     from mmengine.config import config as config_file
 
     if side == "ours":
         import eyetoy_mm.engine.launch  # noqa: F401 - forked trainings have it
     import fault_training  # noqa: F401
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+    import torch._dynamo
 
     torch.set_num_threads(1)
     config_file.FormatCode = lambda text, **_: (text, False)  # yapf takes most of a start
@@ -703,7 +738,8 @@ def play_all(side: str, names: Sequence[str], seed: int, plays: int | None) -> N
                 except AssertionError as error:
                     row.outcomes.append(Outcome(True, False, 0, str(error)))
                 shutil.rmtree(folder, ignore_errors=True)
-            print(json.dumps({name: asdict(row)}), flush=True)
+            with open(rows, "a") as file:
+                file.write(json.dumps(dict(side=side, fault=name, row=asdict(row))) + "\n")
     finally:
         for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
             kill_tree(int(child))
@@ -731,31 +767,44 @@ def main() -> int:
     parser.add_argument("--plays", type=int, help="at most so many of each (default: as many as the table has)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--into", type=Path, help="document that keeps a place for the table")
+    parser.add_argument("--rows", type=Path, help="file that keeps what was played, which then is not played again")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     names = args.faults or list(FAULTS)
     if args.side:  # in an interpreter of its own, without the other
-        play_all(args.side, names, args.seed, args.plays)
+        play_all(args.side, names, args.seed, args.plays, args.rows)
         return 0
-    results: dict[str, dict[str, Row]] = {side: {} for side in SIDES}
-    parts = [[name for name in names if name in TOGETHER], [name for name in names if name not in TOGETHER]]
-    started = [(side, start_part(side, part, args)) for side in SIDES for part in parts if part]  # side by side
-    for side, process in started:
-        lines, _ = process.communicate()
-        assert process.returncode == 0, f"{side}: exit status {process.returncode}"
-        for line in lines.splitlines():
-            for name, row in json.loads(line).items():
-                results[side][name] = Row([Outcome(**each) for each in row["outcomes"]], row["skipped"])
+    with tempfile.TemporaryDirectory() as folder:
+        args.rows = args.rows or Path(folder, "rows")
+        results = play_beside(names, args)
     report(names, results, args)
     ours = [each for row in results["ours"].values() for each in row.outcomes]
     return int(any(each.lost or not each.exact for each in ours))
 
 
-def start_part(side: str, names: Sequence[str], args: argparse.Namespace) -> subprocess.Popen[str]:
-    """Start this program for some faults on one side."""
-    command = [sys.executable, __file__, *names, "--side", side, "--seed", str(args.seed)]
-    command += ["--plays", str(args.plays)] if args.plays else []
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
+def read_rows(path: Path) -> dict[str, dict[str, Row]]:
+    """What was played: by side and fault."""
+    results: dict[str, dict[str, Row]] = {side: {} for side in SIDES}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        found = json.loads(line)
+        outcomes = [Outcome(**each) for each in found["row"]["outcomes"]]
+        results[found["side"]][found["fault"]] = Row(outcomes, found["row"]["skipped"])
+    return results
+
+
+def play_beside(names: Sequence[str], args: argparse.Namespace) -> dict[str, dict[str, Row]]:
+    """Play what is not yet in the file of rows: both sides, and one process and several, side by side."""
+    known, started = read_rows(args.rows), []
+    for side in SIDES:
+        for together in (False, True):
+            part = [name for name in names if (name in TOGETHER) == together and name not in known[side]]
+            command = [sys.executable, __file__, *part, "--side", side, "--seed", str(args.seed)]
+            command += ["--rows", str(args.rows), *(["--plays", str(args.plays)] if args.plays else [])]
+            if part:
+                started.append(subprocess.Popen(command, env=os.environ | dict(OMP_NUM_THREADS="1")))
+    if any([process.wait() for process in started]):
+        raise SystemExit("a part of it failed; what was played is in the file of --rows")
+    return read_rows(args.rows)
 
 
 def report(names: Sequence[str], results: dict[str, dict[str, Row]], args: argparse.Namespace) -> None:
