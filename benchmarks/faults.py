@@ -22,6 +22,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import runpy
 import shutil
@@ -42,6 +43,7 @@ HERE = ROOT / "benchmarks"
 sys.path[:0] = [str(ROOT), str(HERE)]
 
 SIDES = ("ours", "mmengine")
+ALONE = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
 LIMIT = 300  # seconds, for any one attempt
 
 
@@ -153,8 +155,7 @@ class Training:
 
     def arguments(self, resume: bool) -> list[str]:
         """Of the training's command line."""
-        options = self.options + (["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
-                                  if self.processes > 1 else [])  # fmt: skip
+        options = self.options + (ALONE if self.processes > 1 else [])
         changed = ["--cfg-options", *options] if options else []
         return ["--work-dir", str(self.work_dir), *(["--resume"] if resume else []), *changed]
 
@@ -290,9 +291,19 @@ def weights(training: Training) -> dict[str, Any] | None:
     return {**saved["state_dict"], **{f"ema.{key}": x for key, x in saved["ema_state_dict"].items()}}
 
 
+def same(weights: dict[str, Any], others: dict[str, Any] | None) -> bool:
+    """Whether weights are equal, bit for bit."""
+    import torch
+
+    return (
+        others is not None
+        and weights.keys() == others.keys()
+        and all(torch.equal(weights[key], others[key]) for key in weights)
+    )
+
+
 def judge(training: Training, references: Reference, status: int, began_again: bool) -> Outcome:
     """Compare a training that was interrupted and started again with the uninterrupted one."""
-    import torch
     from fault_training import STEPS
 
     done = [(step, loss) for rank, _, step, loss in training.steps() if rank == 0]
@@ -300,13 +311,7 @@ def judge(training: Training, references: Reference, status: int, began_again: b
     last, wanted = weights(training), weights(references.of(training))
     ended = status == 0 and last is not None and {step for step, _ in done} >= set(range(1, STEPS + 1))
     assert wanted is not None, "the uninterrupted run has saved nothing"
-    exact = (
-        ended
-        and last is not None
-        and all(whole.get(step) == loss for step, loss in done)
-        and last.keys() == wanted.keys()
-        and all(torch.equal(last[key], wanted[key]) for key in wanted)
-    )
+    exact = ended and last is not None and all(whole.get(step) == loss for step, loss in done) and same(last, wanted)
     why = "" if ended else f"status {status}: {training.attempts[-1].last_words()}"
     if ended and began_again:
         why = "began again at step 1"
@@ -359,6 +364,7 @@ def kill(side: str, folder: Path, dice: random.Random, references: Reference) ->
         outcomes.append(Outcome(False, False, 0))
     else:
         outcomes[-1] = go_on(training, references)
+        outcomes[-1].repeated -= sum(each.repeated for each in outcomes[:-1])
     whole = judge(training, references, training.attempts[-1].status or 0, began_again=False)
     for each in outcomes:
         each.exact = whole.exact and not each.lost
@@ -431,10 +437,14 @@ def two_runs(side: str, folder: Path, dice: random.Random, references: Reference
     second.work_dir = first.work_dir
     attempt.tell(signal.SIGSTOP)  # so that it does not end before the other has begun
     status = second.start().end()
+    left = weights(second) if status == 0 else None
     attempt.tell(signal.SIGCONT)
     if side == "ours":
         assert status == 1, f"exit status {status}: {second.attempts[0].last_words()}"
-    return judge(first, references, attempt.end(), began_again=False)
+    outcome = judge(first, references, attempt.end(), began_again=False)
+    if left is not None and not same(left, weights(second)):
+        outcome.lost, outcome.exact, outcome.why = True, False, "it overwrote the results of the second"
+    return outcome
 
 
 # --- Disks ------------------------------------------------------------------------------------------------------------
@@ -635,6 +645,26 @@ def kill_host(space: str) -> None:
             os.kill(int(pid), signal.SIGKILL)
 
 
+@contextmanager
+def on_two_hosts(training: Training) -> Iterator[tuple[list[list[str]], Callable[..., Attempt]]]:
+    """Yield the hosts, and what starts a training's process on one of them."""
+    with two_hosts(training.folder) as hosts:
+
+        def boot(number: int, resume: bool = False) -> Attempt:
+            log = training.folder / f"host{number}.{len(training.attempts)}.log"
+            attempt = training.start_script(
+                ["tools/dist_train.sh"], log, resume, hosts[number], NNODES="2", NODE_RANK=str(number),
+                MASTER_ADDR="host0", MAX_RESTARTS="6",
+            )  # fmt: skip
+            training.attempts.append(attempt)
+            return attempt
+
+        # One process on each, with the options of several.
+        training.processes, training.options = 1, training.options + ALONE
+        yield hosts, boot
+        training.processes, training.options = 2, training.options[: -len(ALONE)]
+
+
 def one_host(side: str, folder: Path, dice: random.Random, references: Reference) -> Any:
     """All of one of two hosts dies, three times in a run, and comes back with the same command."""
     training = Training(side, folder, processes=2)
@@ -642,23 +672,10 @@ def one_host(side: str, folder: Path, dice: random.Random, references: Reference
         return not_on_cpus(training)
     from fault_training import STEPS
 
-    kills = 3
-    with two_hosts(folder) as hosts:
-        training.processes = 1  # on each
-
-        def boot(number: int) -> Attempt:
-            log = folder / f"host{number}.{len(training.attempts)}.log"
-            attempt = training.start_script(
-                ["tools/dist_train.sh"], log, False, hosts[number], NNODES="2", NODE_RANK=str(number),
-                MASTER_ADDR="host0", MAX_RESTARTS=str(2 * kills),
-            )  # fmt: skip
-            training.attempts.append(attempt)
-            return attempt
-
-        training.options = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
+    with on_two_hosts(training) as (hosts, boot):
         first, second = boot(0), boot(1)
         before, deaths = 0, []
-        for moment in sorted(dice.sample(range(4, STEPS - 6), kills)):
+        for moment in sorted(dice.sample(range(4, STEPS - 6), 3)):
             if not all(training.wait_for(moment, first, rank, before) for rank in (0, 1)):
                 break
             deaths.append(max(step for _, _, step, _ in training.steps()))
@@ -668,8 +685,28 @@ def one_host(side: str, folder: Path, dice: random.Random, references: Reference
             before = len(training.steps())
             second = boot(1)
         status = first.end() or second.end()
-        training.options, training.processes = [], 2
-        return restarts(training, references, status, deaths, kills)
+    return restarts(training, references, status, deaths, 3)
+
+
+def first_host(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+    """All of the host dies that has torchrun's store: the other one ends, and both are started with --resume."""
+    training = Training(side, folder, processes=2)
+    if side != "ours":
+        return not_on_cpus(training)
+    from fault_training import STEPS
+
+    with on_two_hosts(training) as (hosts, boot):
+        first, second = boot(0), boot(1)
+        training.wait_for(dice.randint(4, STEPS - 8), first)
+        kill_host(hosts[0][3])
+        first.end()
+        ended = second.end()
+        assert ended > 0, f"the other host ends with {ended}: {second.last_words()}"
+        saved, before = training.had_saved(), len(training.steps())
+        first, second = boot(0, resume=True), boot(1, resume=True)
+        status = first.end() or second.end()
+    again = [step for rank, _, step, _ in training.steps()[before:] if rank == 0]
+    return judge(training, references, status, began_again=saved and again[:1] == [1])
 
 
 # --- The table --------------------------------------------------------------------------------------------------------
@@ -695,10 +732,18 @@ FAULTS: dict[str, tuple[str, int, Play]] = {
     "torchrun-sigterm": ("SIGTERM through torchrun", 2, told_through_torchrun(signal.SIGTERM)),
     "torchrun-sigusr1": ("SIGUSR1 through torchrun", 2, told_through_torchrun(signal.SIGUSR1)),
     "host": ("two hosts: one dies and returns, goes on by itself", 1, one_host),
+    "first-host": ("two hosts: that of `MASTER_ADDR` dies", 2, first_host),
 }
 
 
-TOGETHER = ("one-worker", "all-workers", "torchrun-sigterm", "torchrun-sigusr1", "host")  # several processes
+TOGETHER = (
+    "one-worker",
+    "all-workers",
+    "torchrun-sigterm",
+    "torchrun-sigusr1",
+    "host",
+    "first-host",
+)  # several processes
 
 
 def play_all(side: str, names: Sequence[str], seed: int, plays: int | None, rows: Path) -> None:
@@ -807,6 +852,11 @@ def play_beside(names: Sequence[str], args: argparse.Namespace) -> dict[str, dic
     return read_rows(args.rows)
 
 
+def in_short(why: str) -> str:
+    """What a run ended with, without the folder and the number of the step."""
+    return re.sub(r"(?<=iter_)\d+|(?<=epoch_)\d+", "N", re.sub(r"/\S*faults-\w+/[\w-]+/", "", why))
+
+
 def report(names: Sequence[str], results: dict[str, dict[str, Row]], args: argparse.Namespace) -> None:
     """Print or write the table."""
     from eyetoy_mm.tables import markdown_table, write_into
@@ -820,7 +870,7 @@ def report(names: Sequence[str], results: dict[str, dict[str, Row]], args: argpa
         f"- {side}, {FAULTS[name][0]}: {why}"
         for side in SIDES
         for name in names
-        for why in sorted({each.why for each in results[side][name].outcomes if each.lost and each.why})
+        for why in sorted({in_short(each.why) for each in results[side][name].outcomes if each.lost and each.why})
     ]
     if reasons:
         lines += ["", "How runs were lost:", "", *reasons]
