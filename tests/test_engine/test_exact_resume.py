@@ -73,6 +73,7 @@ def train(
         sampler=dict(type="DefaultSampler", shuffle=True), collate_fn=dict(type="default_collate"),
     )  # fmt: skip
     loader |= settings.pop("loader", {})
+    more_hooks = settings.pop("more_hooks", ())
     hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1, by_epoch=False))
     config = dict(
         train_cfg=dict(by_epoch=True, max_epochs=4),
@@ -90,7 +91,8 @@ def train(
     config.experiment_name = f"{work_dir}-{end}-{resume}-{workers}"
     runner = Runner.from_cfg(Config(dict(config, model=dict(type="Dropping"))))
     runner.register_hook(SeedIterationsHook())
-    runner.register_hook(losses)
+    for hook in (losses, *more_hooks):
+        runner.register_hook(hook)
     try:
         runner.train()
     except KeyboardInterrupt:
@@ -198,7 +200,7 @@ def test_a_signal_waits_for_gradients_that_are_accumulated(tmp_path, monkeypatch
     run = tmp_path / "run"
     try:
         with pytest.raises(SystemExit, match="85"):
-            train(run, custom_hooks=[Told(6), SaveOnSignalHook()], **settings)
+            train(run, more_hooks=[Told(6), SaveOnSignalHook()], **settings)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
