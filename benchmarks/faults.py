@@ -383,7 +383,8 @@ def whether_lost(training: Training, saved: bool, before: int) -> Outcome:
 
 def in_write(side: str, folder: Path, dice: random.Random, references: Reference, keep: int = 1) -> Outcome:
     """The kernel ends the process in the middle of writing a checkpoint: no file may become larger than a part."""
-    training = Training(side, folder, "iterations", [f"default_hooks.checkpoint.max_keep_ckpts={keep}"])
+    options = [] if keep == 1 else [f"default_hooks.checkpoint.max_keep_ckpts={keep}"]
+    training = Training(side, folder, "iterations", options)
     attempt = interrupted(training, dice, first=10)
     size = next(training.work_dir.glob("iter_*.pth")).stat().st_size if any(training.work_dir.glob("*.pth")) else 300000
     limit = int(size * dice.uniform(0.3, 0.99))
@@ -795,7 +796,7 @@ def cells(row: Row) -> tuple[str, str, str]:
     """Runs lost, runs that are exact, and steps done twice in each."""
     count = len(row.outcomes)
     if not count:
-        return f"skipped: {row.skipped}" if row.skipped else "-", "-", "-"
+        return "not played", "-", "-"
     repeated = [each.repeated for each in row.outcomes if not each.lost]
     again = f"{sum(repeated) / len(repeated):.1f}" if repeated else "-"
     return (
@@ -874,6 +875,10 @@ def report(names: Sequence[str], results: dict[str, dict[str, Row]], args: argpa
     ]
     if reasons:
         lines += ["", "How runs were lost:", "", *reasons]
+    skipped = [f"- {side}, {FAULTS[name][0]}: {row.skipped}" for side in SIDES for name in names
+               if (row := results[side][name]).skipped]  # fmt: skip
+    if skipped:
+        lines += ["", "Not played:", "", *skipped]
     text = "\n".join(lines)
     if args.into:
         write_into(args.into, "benchmarks/faults.py", text)
