@@ -855,7 +855,7 @@ def play_beside(names: Sequence[str], args: argparse.Namespace) -> dict[str, dic
 
 def in_short(why: str) -> str:
     """What a run ended with, without the folder and the number of the step."""
-    return re.sub(r"(?<=iter_)\d+|(?<=epoch_)\d+", "N", re.sub(r"/\S*faults-\w+/[\w-]+/", "", why))
+    return re.sub(r"(iter|epoch)_\d+", "iter_N", re.sub(r"/\S*faults-\w+/[\w-]+/(disk/)?", "", why))
 
 
 def report(names: Sequence[str], results: dict[str, dict[str, Row]], args: argparse.Namespace) -> None:
@@ -867,18 +867,18 @@ def report(names: Sequence[str], results: dict[str, dict[str, Row]], args: argpa
         header, [[FAULTS[name][0], *(cell for side in SIDES for cell in cells(results[side][name]))] for name in names]
     )
     lines = [f"Random moments of seed {args.seed}.", "", table]
-    reasons = [
-        f"- {side}, {FAULTS[name][0]}: {why}"
-        for side in SIDES
-        for name in names
-        for why in sorted({in_short(each.why) for each in results[side][name].outcomes if each.lost and each.why})
-    ]
-    if reasons:
-        lines += ["", "How runs were lost:", "", *reasons]
-    skipped = [f"- {side}, {FAULTS[name][0]}: {row.skipped}" for side in SIDES for name in names
-               if (row := results[side][name]).skipped]  # fmt: skip
-    if skipped:
-        lines += ["", "Not played:", "", *skipped]
+    lost: dict[str, list[str]] = {}
+    skipped: dict[str, list[str]] = {}
+    for side in SIDES:
+        for name in names:
+            row = results[side][name]
+            for why in sorted({in_short(each.why) for each in row.outcomes if each.lost}):
+                lost.setdefault(f"{side}: {why}", []).append(FAULTS[name][0])
+            if row.skipped:
+                skipped.setdefault(f"{side}: {row.skipped}", []).append(FAULTS[name][0])
+    for title, reasons in (("How runs were lost", lost), ("Not played", skipped)):
+        if reasons:
+            lines += ["", f"{title}:", "", *(f"- {why} ({'; '.join(faults)})" for why, faults in reasons.items())]
     text = "\n".join(lines)
     if args.into:
         write_into(args.into, "benchmarks/faults.py", text)
