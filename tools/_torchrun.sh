@@ -6,10 +6,21 @@ shift 3
 [[ $processes =~ ^[1-9][0-9]*$ ]] || { echo "NPROC is a number of processes, not '$processes'" >&2; exit 2; }
 where=(--standalone)
 if [[ -n ${NNODES:-} && $NNODES != 1 ]]; then
-    where=(--nnodes "$NNODES" --rdzv_backend c10d --rdzv_id "${RUN_ID:-eyetoy}"
+    where=(--nnodes "$NNODES" --rdzv_backend c10d --rdzv_id "${RUN_ID:-${SLURM_JOB_ID:-eyetoy}}"
         --rdzv_endpoint "${MASTER_ADDR:?the host of the first node}:${MASTER_PORT:-29500}")
 fi
 # A store for each attempt: in the launcher's own the addresses of processes that died stay.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-exec "${PYTHON:-python}" -m torch.distributed.run "${where[@]}" --nproc_per_node "$processes" \
-    --max_restarts "${MAX_RESTARTS:-0}" "$tool" "$config" --launcher pytorch "$@"
+# Slurm tells every process of a step; torchrun would die of USR1, and leave its workers alone.
+export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
+
+# torchrun says 1 where it was told to stop; whoever queues the run again looks for 85, which train.py says.
+told='' child=''
+tell() { told=yes; kill -TERM "$child" 2> /dev/null || true; }
+trap tell TERM USR1 INT
+"${PYTHON:-python}" -m torch.distributed.run "${where[@]}" --nproc_per_node "$processes" \
+    --max_restarts "${MAX_RESTARTS:-0}" "$tool" "$config" --launcher pytorch "$@" &
+child=$!
+while status=0; wait "$child" || status=$?; kill -0 "$child" 2> /dev/null; do :; done # a signal ends a wait
+[[ -n $told && $status != 0 ]] && exit 85
+exit "$status"

@@ -17,6 +17,7 @@ from eyetoy_mm.errors import report_user_errors
 from eyetoy_mm.version import __version__
 
 VERBS = (
+    *("train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split", "demo"),
     *("pack", "analyze-logs", "doctor", "tool"),
 )
 

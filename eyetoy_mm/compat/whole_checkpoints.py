@@ -44,6 +44,7 @@ def apply() -> None:
     if needed():
         after_import("mmengine.fileio.backends.local_backend", _write_beside)
         after_import("mmengine.hooks.checkpoint_hook", _save_before_removing)
+        after_import("mmengine.hooks.logger_hook", _log_if_possible)
         after_import("mmengine.runner.checkpoint", _look_for_whole_ones)
 
 
@@ -139,7 +140,7 @@ def _removing_last(save: Function) -> Function:
         try:
             save(self, runner, *args, **kwargs)
         except OSError as error:
-            if runner.cfg.get("on_save_error", "stop") != "go_on":
+            if not _goes_on(runner):
                 raise
             runner.logger.error(
                 f"Not saved: {error}. Going on, as on_save_error='go_on' says; the last good file stays."
@@ -155,14 +156,43 @@ def _removing_last(save: Function) -> Function:
     return run
 
 
+# --- Logs -------------------------------------------------------------------------------------------------------------
+
+
+def _goes_on(runner: Any) -> bool:
+    return runner.cfg.get("on_save_error", "stop") == "go_on"
+
+
+def _log_if_possible(logger_hook: ModuleType) -> None:
+    for name in ("after_train_iter", "after_val_epoch", "after_test_epoch"):
+        replace_method(logger_hook.LoggerHook, name, _going_on)
+
+
+def _going_on(log: Function) -> Function:
+    """Logs of numbers are written by back ends that know no run, and raise; the text log does not."""
+
+    def run(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            log(self, runner, *args, **kwargs)
+        except OSError as error:
+            if not _goes_on(runner):
+                raise
+            if not getattr(self, "_told_of", None):  # once: it comes at every interval
+                runner.logger.error(f"Not logged: {error}. Going on, as on_save_error='go_on' says.")
+            self._told_of = error
+
+    return run
+
+
 # --- Looking for one --------------------------------------------------------------------------------------------------
 
 
-def newest_whole(folder: str | Path) -> str | None:
+def newest_whole(folder: str | Path, since: float = 0) -> str | None:
     """The checkpoint from which a run in this folder goes on.
 
     Args:
         folder: A work dir. Its own checkpoints are looked at, and the one that its `last_checkpoint` names.
+        since: Those written before, in seconds since the epoch, are left out.
 
     Returns:
         The path of the one with the most iterations that is whole, None where there is none. What is passed over is
@@ -174,7 +204,9 @@ def newest_whole(folder: str | Path) -> str | None:
     found: list[tuple[tuple[int, float], Path]] = []
     for path in _candidates(Path(folder)):
         try:
-            found.append(((_iterations(path), path.stat().st_mtime), path))
+            written = path.stat().st_mtime
+            if written >= since:
+                found.append(((_iterations(path), written), path))
         except Exception as error:  # whatever half a file makes of a reader
             broken.append(f"{path.name} ({_in_short(error)})")
     for _, path in sorted(found, reverse=True):

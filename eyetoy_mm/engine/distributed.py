@@ -167,6 +167,14 @@ def joined(config: Config) -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def restarted(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun started this process again after one of the run's had died.
+
+    Each host counts for itself: one that died and returned begins at 0, beside others that were restarted.
+    """
+    return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def _join(place: Place, settings: dict, environment: MutableMapping[str, str]) -> None:
     backend = _backend(place, settings.get("backend"))
     seconds = settings.get("timeout")

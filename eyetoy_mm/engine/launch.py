@@ -12,7 +12,7 @@ from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_che
 from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.engine.config_parts import datasets_of
 from eyetoy_mm.engine.data_checks import check_data
-from eyetoy_mm.engine.distributed import joined
+from eyetoy_mm.engine.distributed import joined, restarted
 from eyetoy_mm.engine.exact_resume import go_on_exactly
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import (
@@ -27,7 +27,7 @@ from eyetoy_mm.engine.hooks import (
 )
 from eyetoy_mm.engine.loop_checks import check_loops
 from eyetoy_mm.engine.photo_rules import guard_images
-from eyetoy_mm.engine.resume import choose_start
+from eyetoy_mm.engine.resume import choose_start, saved_before_restart
 from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.tracking import add_trackers
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
@@ -47,6 +47,8 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         auto_scale_lr: Scale the learning rate to the real batch size.
         force: Run in a work dir that another run is using.
 
+    A run that torchrun starts again goes on from what it saved before, whatever ``resume`` says.
+
     Raises:
         UserError: What is missing or does not fit.
     """
@@ -54,7 +56,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
         if not (config.get("auto_scale_lr") or {}).get("base_batch_size"):
             raise UserError(f"{config.filename} has no auto_scale_lr=dict(base_batch_size=...) to scale from")
         config.auto_scale_lr.enable = True
-    check_last_checkpoint(config, resume)
+    check_last_checkpoint(config, "auto" if restarted() else resume)
     add_trackers(config)
     check_config(config, "train", "val")
     check_exists(config.get("load_from"))
@@ -65,7 +67,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     add_guards(config)
     go_on_exactly(config)
     with joined(config), occupied(config.work_dir, force), explained_errors(config) as run:
-        start = choose_start(config, resume)
+        start = choose_start(config, saved_before_restart(config.work_dir) or resume)
         runner = run.runner = CheckedRunner.from_cfg(config)
         runner.logger.info(start)
         for hook in (

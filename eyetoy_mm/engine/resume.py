@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine import dist
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook
@@ -23,9 +25,13 @@ from mmengine.optim import OptimWrapper, ReduceOnPlateauParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from torch import Tensor, nn
 
+from eyetoy_mm.compat.whole_checkpoints import newest_whole
 from eyetoy_mm.engine.checkpoint import check_state_fits
+from eyetoy_mm.engine.distributed import restarted
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.state_dicts import unwrap
+
+FIRST_START = ".first_start"  # in a work dir: when torchrun began the run there, and its name
 
 # --- Where a run starts -----------------------------------------------------------------------------------------------
 
@@ -64,6 +70,31 @@ def choose_start(config: Config, resume: str | None) -> str:
     if config.get("resume"):
         return f"resume from {config.load_from}"
     return f"start from the weights of {config.load_from}" if config.get("load_from") else "start from initial weights"
+
+
+def saved_before_restart(work_dir: str) -> str | None:
+    """What a run goes on from that torchrun starts again: its newest whole checkpoint; the same in all processes.
+
+    Nobody can say ``--resume`` to it, and without, it would start at 1 over its own files. Those that were there before
+    its first start, which leaves a mark, are of other runs.
+
+    Args:
+        work_dir: Where it saves.
+
+    Returns:
+        The checkpoint; None at the first start, or where nothing has been saved since.
+    """
+    again = torch.tensor(int(restarted()))
+    dist.all_reduce(again, "max")  # a host that returned does not know
+    chosen: list[str | None] = [None]
+    if dist.is_main_process():
+        mark, run = Path(work_dir, FIRST_START), os.environ.get("TORCHELASTIC_RUN_ID", "")
+        if again and mark.is_file() and mark.read_text() == run:
+            chosen = [newest_whole(work_dir, since=mark.stat().st_mtime)]
+        elif run:
+            mark.write_text(run)
+    dist.broadcast_object_list(chosen)
+    return chosen[0]
 
 
 def latest_checkpoint(work_dir: str) -> str | None:

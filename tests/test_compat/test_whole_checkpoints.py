@@ -137,3 +137,27 @@ def test_a_full_disk(goes_on, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert newest_whole(tmp_path / "run") is not None
     assert not list((tmp_path / "run").glob(".*.part"))
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_numbers_that_cannot_be_logged(goes_on, tmp_path, monkeypatch):
+    from mmengine.visualization import LocalVisBackend
+
+    runner = compat_tiny_runner.build(
+        str(tmp_path / "run"), str(tmp_path), default_hooks=dict(logger=dict(type="LoggerHook", interval=1))
+    )
+    runner.visualizer.add_scalars({"x": 1})  # makes its folder
+    runner.cfg.on_save_error = "go_on" if goes_on else "stop"
+    calls = []
+
+    def full(self, *args, **kwargs):
+        calls.append(args)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scalars.json")
+
+    monkeypatch.setattr(LocalVisBackend, "add_scalars", full)
+    if goes_on:
+        runner.train()
+        assert len(calls) == 12 + 4  # steps and evaluations
+    else:
+        with pytest.raises(OSError, match="No space left"):
+            runner.train()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -159,6 +160,21 @@ def test_scripts_call_torchrun(stand_ins):
         script("dist_train.sh", "c.py", "many", env=stand_ins).stderr == "NPROC is a number of processes, not 'many'\n"
     )
     assert "the host of the first node" in script("dist_train.sh", "c.py", "2", env=stand_ins, NNODES="2").stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_scripts_say_that_they_were_told_to_stop(number, stand_ins):
+    """torchrun's status is 1 then, and USR1 ends it at once: it is sent a TERM for both."""
+    python = Path(stand_ins["PATH"].split(":")[0], "python")
+    python.write_text(
+        "#!/bin/bash\ntrap 'echo stopped; exit 1' TERM\necho started\nfor i in {1..200}; do sleep 0.1; done\n"
+    )
+    command = [ROOT / "tools/dist_train.sh", "c.py", "2"]
+    with subprocess.Popen(command, env=stand_ins, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=60)[0] == "stopped\n"
+    assert process.returncode == 85
 
 
 def test_slurm_script_queues_what_was_told_to_stop_again(stand_ins):

@@ -23,7 +23,7 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.exact_resume import PositionedBatches, go_on_exactly
-from eyetoy_mm.engine.hooks import SeedIterationsHook
+from eyetoy_mm.engine.hooks import SaveOnSignalHook, SeedIterationsHook
 
 
 class Noisy(torch.utils.data.Dataset):
@@ -78,6 +78,7 @@ def train(
         sampler=dict(type="DefaultSampler", shuffle=True), collate_fn=dict(type="default_collate"),
     )  # fmt: skip
     loader |= settings.pop("loader", {})
+    more_hooks = settings.pop("more_hooks", ())
     hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1, by_epoch=False))
     config = dict(
         train_cfg=dict(by_epoch=True, max_epochs=4),
@@ -95,7 +96,8 @@ def train(
     config.experiment_name = f"{work_dir}-{end}-{resume}-{workers}"
     runner = Runner.from_cfg(Config(dict(config, model=dict(type="Dropping"))))
     runner.register_hook(SeedIterationsHook())
-    runner.register_hook(losses)
+    for hook in (losses, *more_hooks):
+        runner.register_hook(hook)
     try:
         runner.train()
     except KeyboardInterrupt:
@@ -231,3 +233,30 @@ def test_iterations_and_processes_draw_different_numbers(monkeypatch):
                 SeedIterationsHook().before_train_iter(SimpleNamespace(seed=0, iter=step), 0)
                 drawn.add((float(torch.rand(())), random.random(), float(np.random.rand())))
     assert len(drawn) == 6 and len({numbers[0] for numbers in drawn}) == 6
+
+
+class Told(Hook):
+    """Sends a signal to its process in the middle of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter + 1 == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_waits_for_gradients_that_are_accumulated(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)  # left as it was
+    settings = ITERATIONS | dict(optim_wrapper=dict(optimizer=dict(type="Adam", lr=0.01), accumulative_counts=4))
+    whole = train(tmp_path / "whole", **settings)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    run = tmp_path / "run"
+    try:
+        with pytest.raises(SystemExit, match="85"):
+            train(run, more_hooks=[Told(6), SaveOnSignalHook()], **settings)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (run / "last_checkpoint").read_text() == "iter_8.pth"
+    assert train(run, resume=True, **settings) == {step: whole[step] for step in range(8, 14)}

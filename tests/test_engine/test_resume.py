@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -358,3 +359,32 @@ def test_mmengine_alone_forgets_the_longer_schedule(saved: Path, tmp_path: Path)
     finally:
         logging.disable(logging.NOTSET)
     assert set(rates(tmp_path).values()) == {0}
+
+
+def start_under_torchrun(work_dir: Path, monkeypatch, restarts: int, run: str = "a run") -> str | None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", run)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
+    return resume.saved_before_restart(str(work_dir))
+
+
+def test_torchruns_restart_goes_on_from_what_this_run_saved(tmp_path, monkeypatch):
+    def save(step: int, when: float) -> str:
+        path = tmp_path / f"iter_{step}.pth"
+        torch.save(dict(meta=dict(iter=step, epoch=0)), path)
+        os.utime(path, (when, when))
+        return str(path)
+
+    save(900, 1e9)  # of an earlier run in this folder, which nobody asked to resume
+    assert start_under_torchrun(tmp_path, monkeypatch, restarts=0) is None
+    os.utime(tmp_path / resume.FIRST_START, (1.1e9, 1.1e9))
+    assert start_under_torchrun(tmp_path, monkeypatch, restarts=1) is None, "it had saved nothing"
+    saved = save(20, 1.2e9)
+    assert start_under_torchrun(tmp_path, monkeypatch, restarts=2) == saved
+    config = Config(dict(work_dir=str(tmp_path)))
+    assert resume.choose_start(config, saved) == f"resume from {saved}" and config.resume
+    assert start_under_torchrun(tmp_path, monkeypatch, restarts=1, run="another") is None, "its first died before"
+    assert start_under_torchrun(tmp_path, monkeypatch, restarts=2, run="another") is None
+
+
+def test_without_torchrun_nothing_is_marked(tmp_path):
+    assert resume.saved_before_restart(str(tmp_path)) is None and not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner import runner as runner_file
 
@@ -25,7 +26,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 class SaveOnSignalHook(Hook):
     """Save and end when the process is told to stop: SIGTERM (preemption, torchrun) or SIGUSR1 (``sbatch --signal``).
 
-    All processes end after the iteration in which one of them was told, with one checkpoint. What loads data is not
+    All processes end after the iteration in which one of them was told, with one checkpoint; where gradients are
+    accumulated, after the one that uses them, for a checkpoint does not hold them. What loads data is not
     disturbed: launchers signal whole process groups, and without its workers a run could not finish the iteration.
 
     Args:
@@ -64,7 +66,7 @@ class SaveOnSignalHook(Hook):
             number = torch.tensor([told])
             dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group)
             told = int(number)
-        if not told:
+        if not told or not _is_whole_step(runner):
             return
         name = signal.Signals(told).name
         runner.logger.warning(f"{name}: saving at iteration {runner.iter + 1}, then exit status {self.exit_code}.")
@@ -92,6 +94,13 @@ class SaveOnSignalHook(Hook):
         """Leave signals as they were."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _is_whole_step(runner: Runner) -> bool:
+    """Whether no gradients wait for those of more iterations."""
+    wrapper: Any = runner.optim_wrapper
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    return all(each.should_update() for each in wrappers)
 
 
 _init_worker = runner_file.default_worker_init_fn
