@@ -35,7 +35,10 @@ def merge_options(config: Config, options: dict[str, Any]) -> None:
     wrong = [message for key in options for message in _mistakes(config, key, options)]
     if wrong:
         raise UserError("\n".join(wrong))
-    config.merge_from_dict(options)
+    try:
+        config.merge_from_dict(options)
+    except (TypeError, KeyError, AttributeError) as error:  # dicts inside of values, which it merges as well
+        raise UserError(f"--cfg-options {first_few(options)}: {' '.join(str(error.args[0]).split())}") from error
 
 
 def _mistakes(config: Config, key: str, options: dict[str, Any]) -> Iterator[str]:
@@ -62,6 +65,8 @@ def _mistakes(config: Config, key: str, options: dict[str, Any]) -> Iterator[str
                 )
                 return
             node = node[part]
+            if depth == len(parts) - 1:
+                yield from _dict_in_place(given, key, options, node)
         elif f"{above}.{_DELETE}" in options:  # a dict takes its place
             return
         else:
@@ -70,6 +75,17 @@ def _mistakes(config: Config, key: str, options: dict[str, Any]) -> Iterator[str
                 f"{above}.{_DELETE}=True to put a dict in its place"
             )
             return
+
+
+def _dict_in_place(given: str, key: str, options: dict[str, Any], node: Any) -> Iterator[str]:
+    """A dict where there is something else: mmengine would merge the one into the other."""
+    value = options[key]
+    if isinstance(value, dict) and not isinstance(node, dict | Config) and not value.get(_DELETE):
+        is_list = isinstance(node, list | tuple)
+        if is_list and all(name.isdigit() for name in value):  # some of its places
+            return
+        there = f"a list of {len(node)}" if is_list else repr(node)
+        yield f"{given}: {key} is {there}, and a dict is merged into dicts. Add {_DELETE}=True to it to put it in place"
 
 
 def _new_key(given: str, node: dict, above: str, part: str) -> Iterator[str]:

@@ -182,6 +182,13 @@ def _loop_of(config: Config, split: str) -> tuple[Callable[..., Any] | None, dic
     return (EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop) if by_epoch is not None else None, settings
 
 
+_LOOPS: dict[str, tuple[type, ...]] = {
+    "train": (EpochBasedTrainLoop, IterBasedTrainLoop),
+    "val": (ValLoop,),
+    "test": (TestLoop,),
+}
+
+
 def _loop_findings(config: Config, split: str) -> Iterator[Finding]:
     key, settings = f"{split}_cfg", config[f"{split}_cfg"]
     kind, arguments = _loop_of(config, split)
@@ -195,6 +202,10 @@ def _loop_findings(config: Config, split: str) -> Iterator[Finding]:
     if kind is None:
         yield unknown_type(key, settings, LOOPS)
         return
+    for other_split, loops in _LOOPS.items():
+        if other_split != split and inspect.isclass(kind) and issubclass(kind, loops):
+            yield Finding(at(f"{key}.type", settings["type"]), f"is a loop of {other_split}_cfg; leave type out here")
+            return
     other = {IterBasedTrainLoop: "max_epochs", EpochBasedTrainLoop: "max_iters"}.get(kind)  # type: ignore[arg-type]
     if other in arguments:
         loop, by_epoch = ("EpochBased", True) if other == "max_epochs" else ("IterBased", False)
@@ -205,19 +216,23 @@ def _loop_findings(config: Config, split: str) -> Iterator[Finding]:
     else:
         yield from argument_findings(key, arguments, kind, ("runner", "dataloader", "evaluator"))
     for name in ("max_epochs", "max_iters", "val_interval", "val_begin"):
-        value = arguments.get(name)
-        if isinstance(value, str):
-            continue  # told above
-        if name in arguments and not (isinstance(value, int | float) and value == int(value) and value >= 1):
-            yield Finding(at(f"{key}.{name}", value), "should be a whole number, 1 or more")
+        value: Any = arguments.get(name)
+        if name not in arguments or isinstance(value, str):
+            continue  # text is told above
+        least = 0 if name == "val_begin" else 1
+        is_count = is_whole(value) or (isinstance(value, float) and value.is_integer())
+        if not (is_count and value >= least):
+            yield Finding(at(f"{key}.{name}", value), f"should be a whole number, {least} or more")
     steps = arguments.get("dynamic_intervals")
-    if steps is not None and not (
-        isinstance(steps, list | tuple)
-        and all(isinstance(one, list | tuple) and len(one) == 2 and all(map(is_whole, one)) for one in steps)
-    ):
+    if steps is not None and not (isinstance(steps, list) and all(map(_is_interval, steps))):
         yield Finding(
-            at(f"{key}.dynamic_intervals", steps), "should be a list of pairs: from when on, and the interval"
+            at(f"{key}.dynamic_intervals", steps),
+            "should be a list of tuples: from when on, and the interval, 1 or more",
         )
+
+
+def _is_interval(step: Any) -> bool:
+    return isinstance(step, tuple) and len(step) == 2 and all(map(is_whole, step)) and step[1] >= 1
 
 
 def _schedule_findings(config: Config) -> Iterator[Finding]:
@@ -258,6 +273,14 @@ def _scheduler_findings(key: str, scheduler: dict, length: int, iterates: bool) 
             return
     elif comparable and end is not None and length < end < 1e8:
         yield Finding(key, f"ends at {end}, and training after {length} {unit}: it is cut off", fatal=False)
+    milestones = scheduler.get("milestones")
+    if milestones is not None:
+        if not isinstance(milestones, list | tuple) or not all(is_whole(one) and one >= 1 for one in milestones):
+            yield Finding(at(f"{key}.milestones", milestones), f"should be a list of {unit}, 1 or more")
+            return
+        if by_epoch != iterates and milestones and min(milestones) >= length:
+            told = f"training ends after {length} {unit}: none is reached"
+            yield Finding(at(f"{key}.milestones", milestones), told, fatal=False)
     yield from _stepped(key, dict(scheduler), length if by_epoch != iterates else 10**9)
 
 

@@ -92,6 +92,13 @@ def _loader_findings(key: str, loader: Any) -> Iterator[Finding]:
         for name in ("metainfo", "filter_cfg"):
             if dataset.get(name) is not None and not isinstance(dataset[name], dict):
                 yield _should_be(f"{where}.{name}", dataset[name], "a dict, or None")
+        prefix = dataset.get("data_prefix")
+        values = prefix.values() if isinstance(prefix, dict) else [prefix]
+        if not all(one is None or isinstance(one, str | dict) for one in values):
+            yield _should_be(f"{where}.data_prefix", prefix, "a folder, or a dict of folders")
+        least = dict(_items(dataset.get("filter_cfg"))).get("min_size", 0)
+        if not isinstance(least, int | float):
+            yield _should_be(f"{where}.filter_cfg.min_size", least, "a number of pixels")
         inner = dataset.get("datasets")
         if inner is not None and not (isinstance(inner, list | tuple) and all(isinstance(one, dict) for one in inner)):
             yield _should_be(f"{where}.datasets", inner, "a list of data sets")

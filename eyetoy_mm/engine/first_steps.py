@@ -67,7 +67,9 @@ def explained_errors(config: Config) -> Iterator[Run]:
         path = Path(config.work_dir, "traceback.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)))
-        raise UserError(f"{_explained(origin, config, run.runner, evaluates)}. The traceback is in {path}") from error
+        told = str(_explained(origin, config, run.runner, evaluates))
+        end = "" if told.endswith((".", "?")) else "."
+        raise UserError(f"{told}{end} The traceback is in {path}") from error
 
 
 def _origin(error: BaseException) -> BaseException:
@@ -90,7 +92,8 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
     part, _, inside = module.partition(".")
     settings = config.model.get(part)
     if isinstance(settings, dict):
-        where = f"{settings.get('type')}, at {inside}," if inside else str(settings.get("type"))
+        kind = settings.get("type") or type(unwrapped(runner).get_submodule(part)).__name__
+        where = f"{kind}, at {inside}," if inside else str(kind)
         return Finding(f"model.{part}", f"{where} fails {stage}: {text}")
     return Finding("the run", f"fails {stage}: {text}")
 
