@@ -40,16 +40,20 @@ def optimizer_findings(model: BaseModel, optim_wrapper: dict) -> Iterator[Findin
     if class_of(dict(type="OptimWrapper") | optim_wrapper, OPTIM_WRAPPERS) is None:
         yield unknown_type("optim_wrapper", optim_wrapper, OPTIM_WRAPPERS)
         return
-    wrong = [*_optimizer_arguments(optim_wrapper.get("optimizer")), *_clip_findings(optim_wrapper.get("clip_grad"))]
+    given = optim_wrapper.get("paramwise_cfg")
+    settings = _Read(given if isinstance(given, dict) else {})
+    wrong = [
+        *_optimizer_arguments(optim_wrapper.get("optimizer")),
+        *_clip_findings(optim_wrapper.get("clip_grad")),
+        *_no_rules(settings.get("custom_keys")),
+    ]
     if wrong:
         yield from wrong
         return
-    settings = _Read(optim_wrapper.get("paramwise_cfg") or {})
-    watched = dict(optim_wrapper)
-    if isinstance(optim_wrapper.get("paramwise_cfg"), dict):
-        watched["paramwise_cfg"] = settings
     try:
-        built = build_optim_wrapper(model, watched)
+        built = build_optim_wrapper(
+            model, optim_wrapper if not settings else dict(optim_wrapper, paramwise_cfg=settings)
+        )
     except (OSError, ImportError, NotImplementedError):
         return  # of what shards or offloads, and wants real weights
     except Exception as error:  # whatever an optimizer raises
@@ -87,6 +91,13 @@ def _clip_findings(clip_grad: Any) -> Iterator[Finding]:
         limit = clip_grad.get(name, 1)
         if not isinstance(limit, str) and not (isinstance(limit, int | float) and limit > 0):
             yield Finding(at(f"{key}.{name}", limit), "should be a number above 0")
+
+
+def _no_rules(custom_keys: Any) -> Iterator[Finding]:
+    for part, rule in custom_keys.items() if isinstance(custom_keys, dict) else ():
+        if not isinstance(rule, dict):
+            place = at(f"optim_wrapper.paramwise_cfg.custom_keys.{part}", rule)
+            yield Finding(place, "should be a dict, such as dict(lr_mult=0.1)")
 
 
 class _Read(dict):
@@ -130,9 +141,9 @@ class _Read(dict):
 def _custom_findings(model: BaseModel, custom_keys: dict, defaults: dict[str, Any]) -> Iterator[Finding]:
     """Rules for parameters of some names: settings that no optimizer has, and learning rates of no parameter."""
     names = [f".{name}" for name, _ in model.named_parameters()]
+    known = [*_MULTIPLIERS, *defaults]
     for part, rule in custom_keys.items():
         where = f"optim_wrapper.paramwise_cfg.custom_keys.{part}"
-        known = [*_MULTIPLIERS, *defaults]
         for setting in rule:  # other names are for optimizers that look into their groups, as LARS does
             near = nearest(setting, known)
             if setting not in known and near:
