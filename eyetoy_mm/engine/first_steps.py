@@ -91,8 +91,6 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
         if found.kind and not found.kind.startswith("."):
             return found
         text = f"{found.kind.lstrip('.')}: {found.message}".removeprefix(": ")  # a dict that a part makes itself
-    for key in _parts_passed(config, error):
-        return Finding(key, f"fails {stage}: {text}")
     module = failing_module(unwrapped(runner), error) if runner is not None else ""
     part, _, inside = module.partition(".")
     settings = config.model.get(part)
@@ -100,6 +98,8 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
         kind = settings.get("type") or type(unwrapped(runner).get_submodule(part)).__name__
         where = f"{kind}, at {inside}," if inside else str(kind)
         return Finding(f"model.{part}", f"{where} fails {stage}: {text}")
+    for key in _parts_passed(config, error):
+        return Finding(key, f"fails {stage}: {text}")
     return Finding("the run", f"fails {stage}: {text}")
 
 

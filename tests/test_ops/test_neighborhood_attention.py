@@ -254,7 +254,7 @@ def test_backends_say_why_not():
         ({"kernel_size": 3, "bias": torch.zeros(2, 5, 4)}, r"\(2, 5, 5\), got \(2, 5, 4\)"),
         (
             {"kernel_size": 3, "bias": torch.zeros(2, 5, 5, dtype=torch.long)},
-            "bias must have a dtype of .* torch.int64",
+            "bias must have .* torch.int64",
         ),
         (
             {"kernel_size": 3, "bias": torch.zeros(2, 5, 5).to(torch.float8_e5m2)},
@@ -295,9 +295,6 @@ def test_bad_shapes_are_named():
         neighborhood_attention(q[..., :0], k[..., :0], v, 3)
     with pytest.raises(ValueError, match="one dtype of float16, bfloat16, float32 and float64"):
         neighborhood_attention(q, k.float(), v, 3)
-    for backend in (None, "torch", "reference", "cpp"):
-        with pytest.raises(ValueError, match="got torch.float8_e4m3fn, torch"):
-            neighborhood_attention(*(x.to(torch.float8_e4m3fn) for x in (q, k, v)), 3, backend=backend)
     for tensors, name in (((None, k, v), "query"), ((q, k.numpy(), v), "key"), ((q, k, [v]), "value")):
         with pytest.raises(TypeError, match=f"{name} must be a tensor, got"):
             neighborhood_attention(*tensors, 3)
