@@ -147,6 +147,8 @@ def _mend(model: dict, key: str, name: str | None) -> bool:
     *above, last = key.removeprefix("model.").split(".")
     node: Any = model
     for part in above:
+        if not isinstance(node, dict | list | tuple):
+            return False  # the model moved it: mmpretrain's augments of batches go to the preprocessor
         node = node[int(part)] if isinstance(node, list | tuple) else node.get(part)
     if not isinstance(node, dict) or last not in node or (last == "type") != (name is not None):
         return False
