@@ -133,7 +133,9 @@ class EyeToy(StagedBackbone):
         resolved = _resolve(arch)
         fraction(dropout=dropout, drop_path_rate=drop_path_rate)
         true_or_false(with_cp=with_cp)
-        super().__init__(resolved.embed_dims, resolved.strides, out_indices, out_type, frozen_stages, init_cfg)
+        super().__init__(
+            resolved.embed_dims, resolved.strides, out_indices, out_type, frozen_stages, init_cfg, in_channels
+        )
         self.arch = resolved
         last = self.num_stages - 1
         has_context_token = resolved.global_layers > 0 and resolved.use_context_token

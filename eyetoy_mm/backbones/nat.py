@@ -272,7 +272,7 @@ class NAT(StagedBackbone):
             raise ValueError(f"padding must be one of {', '.join(self.PADDINGS)}, got {padding!r}")
         channels = [resolved.embed_dims * 2**stage for stage in range(len(resolved.depths))]
         strides = [4 * 2**stage for stage in range(len(resolved.depths))]
-        super().__init__(channels, strides, out_indices, out_type, frozen_stages, init_cfg)
+        super().__init__(channels, strides, out_indices, out_type, frozen_stages, init_cfg, in_channels)
         self.arch, self.with_cp = resolved, with_cp
         self.dilations = self._resolve_dilations(dilations)
 

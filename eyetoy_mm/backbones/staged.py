@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -37,6 +38,7 @@ class StagedBackbone(BaseModule):
             evaluation mode.
         init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` takes everything or nothing, see
             :mod:`eyetoy_mm.backbones.pretrained`.
+        in_channels: Channels of the images.
 
     Attributes:
         out_channels: Channels of each output, in the order of ``out_indices``.
@@ -61,10 +63,11 @@ class StagedBackbone(BaseModule):
         out_type: str = "featmap",
         frozen_stages: int = -1,
         init_cfg: InitCfg = None,
+        in_channels: int = 3,
     ) -> None:
         strict(init_cfg)  # refuses what init_weights cannot use, before anything is built
         super().__init__(init_cfg=init_cfg)
-        self.num_stages = len(channels)
+        self.in_channels, self.num_stages = in_channels, len(channels)
         if out_type not in self.OUT_TYPES:
             raise ValueError(f"out_type must be one of {', '.join(self.OUT_TYPES)}, got {out_type!r}")
         if out_indices is None:
@@ -136,7 +139,13 @@ class StagedBackbone(BaseModule):
         Returns:
             One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index, or its mean ``(B, C_i)``; or the
             context token ``(B, C)`` alone.
+
+        Raises:
+            TypeError: No tensor, or one of whole numbers.
+            ValueError: Images of another shape, or of other channels than the backbone was built for.
         """
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # sizes are symbols there
+            check_images(x, self.in_channels)
         outputs = []
         for stage, (features, context_token) in enumerate(self.forward_stages(x)):
             if stage not in self.out_indices:
@@ -180,7 +189,13 @@ class StagedBackbone(BaseModule):
 
         Raises:
             CheckpointError: The checkpoint does not fit; the message names keys.
+            ValueError: The weights are on meta.
         """
+        if any(x.is_meta for x in self.parameters()):
+            raise ValueError(
+                f"{type(self).__name__} was built on meta, where weights have no values to initialise: build it on a "
+                "device with memory, such as cpu"
+            )
         self.init_cfg: list[dict[str, Any]] = strict(self.init_cfg)
         super().init_weights()
 
@@ -198,6 +213,30 @@ class StagedBackbone(BaseModule):
         own = self.migrate(own, local_metadata.get("version") or 1)
         state_dict.update({prefix + key: x for key, x in own.items()})
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def check_images(x: Any, in_channels: int) -> None:
+    """Refuse what is no batch of images, before a layer fails on it in words of its own.
+
+    Raises:
+        TypeError: No tensor, or one of whole numbers.
+        ValueError: Not of the shape ``(B, in_channels, H, W)`` with a height and a width of at least 1.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"images must be a tensor (B, {in_channels}, H, W), got {type(x).__name__}")
+    if x.dim() != 4:
+        raise ValueError(f"images must be a batch (B, {in_channels}, H, W), got a tensor of shape {tuple(x.shape)}")
+    if x.shape[1] != in_channels:
+        raise ValueError(
+            f"images were expected to have {in_channels} channels (in_channels), got {x.shape[1]} in a tensor of shape "
+            f"{tuple(x.shape)}"
+        )
+    if 0 in x.shape[2:]:
+        raise ValueError(f"images must have a height and a width of at least 1, got a tensor of shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"images must be of floating point, got {x.dtype}: normalise them first, as a data preprocessor does"
+        )
 
 
 def _ascending(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ import importlib.metadata
 import os
 import pickle
 import re
+import urllib.error
 import zipfile
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -240,8 +241,11 @@ def _refuse_inflated(filename: object) -> None:
 
 def _explain(filename: object, error: Exception) -> str | None:
     """What is wrong with the file; None where the error is not about what is in it."""
+    if isinstance(error, urllib.error.URLError):
+        reason = error if isinstance(error, urllib.error.HTTPError) else error.reason
+        return f"{filename} cannot be downloaded: {reason}. Download it where you can, and give the path of the file"
     if not _raised_while_unpickling(error.__traceback__):
-        return None  # not found, no network, no such scheme: mmengine's own messages say it
+        return None  # not found, no such scheme: mmengine's own messages say it
     text = str(error)
     refused = _refused_names(filename, text)
     if refused:

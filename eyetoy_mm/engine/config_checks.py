@@ -11,7 +11,6 @@ import contextlib
 import copy
 import io
 import logging
-import math
 import os
 import re
 import warnings
@@ -22,13 +21,12 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import BaseModel
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS, TRANSFORMS, DefaultScope, Registry
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope, Registry
 
 from eyetoy_mm.datasets.findings import Finding, refuse_fatal
+from eyetoy_mm.engine.config_optimizer import optimizer_findings
 from eyetoy_mm.engine.config_places import (
     argument_findings,
-    at,
     class_of,
     dicts_in,
     explain,
@@ -107,7 +105,7 @@ def _model_findings(config: Config, trains: bool) -> Iterator[Finding]:
     yield from _typed_findings("model", wanted, MODELS)
     yield from _too_large(model)
     if trains and config.get("optim_wrapper") is not None:
-        yield from _optimizer_findings(model, config.optim_wrapper)
+        yield from optimizer_findings(model, config.optim_wrapper)
     if not findings:
         yield from _misfits(wanted, config)
 
@@ -149,6 +147,8 @@ def _mend(model: dict, key: str, name: str | None) -> bool:
     *above, last = key.removeprefix("model.").split(".")
     node: Any = model
     for part in above:
+        if not isinstance(node, dict | list | tuple):
+            return False  # the model moved it: mmpretrain's augments of batches go to the preprocessor
         node = node[int(part)] if isinstance(node, list | tuple) else node.get(part)
     if not isinstance(node, dict) or last not in node or (last == "type") != (name is not None):
         return False
@@ -175,31 +175,6 @@ def _too_large(model: BaseModel) -> Iterator[Finding]:
             "model",
             f"its weights take {size / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}: make it smaller",
         )
-
-
-def _optimizer_findings(model: BaseModel, optim_wrapper: dict) -> Iterator[Finding]:
-    if class_of(dict(type="OptimWrapper") | optim_wrapper, OPTIM_WRAPPERS) is None:
-        yield unknown_type("optim_wrapper", optim_wrapper, OPTIM_WRAPPERS)
-        return
-    optimizer = optim_wrapper.get("optimizer")
-    if isinstance(optimizer, dict):
-        kind = class_of(optimizer, OPTIMIZERS)
-        if kind is None:
-            yield unknown_type("optim_wrapper.optimizer", optimizer, OPTIMIZERS)
-            return
-        wrong = list(argument_findings("optim_wrapper.optimizer", optimizer, kind, ("params",)))
-        for name, value in optimizer.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                wrong.append(Finding(at(f"optim_wrapper.optimizer.{name}", value), "should be a finite number"))
-        if wrong:
-            yield from wrong
-            return
-    try:
-        build_optim_wrapper(model, optim_wrapper)
-    except (OSError, ImportError, NotImplementedError):
-        return  # of what shards or offloads, and wants real weights
-    except Exception as error:  # whatever an optimizer raises
-        yield explain(error, "optim_wrapper", optim_wrapper, OPTIM_WRAPPERS).finding
 
 
 # --- Shapes -----------------------------------------------------------------------------------------------------------
@@ -255,9 +230,9 @@ def _image_size(model: dict, config: Config) -> tuple[int, int] | None:
     """Height and width that a model is trained with, as the config says; any for detectors; None where none is said."""
     scope = config.get("default_scope")
     size = (model.get("data_preprocessor") or {}).get("size")
-    if scope == "mmdet":
+    if scope == "mmdet" and "head" not in model:
         return 256, 352
-    if scope == "mmpretrain":
+    if scope in ("mmpretrain", "mmdet"):  # classifiers: also mmdet's, that tell people apart
         pipeline = [step for _, step in _pipelines(config, "train")]
         sizes = [step.get("crop_size") or step.get("scale") for step in pipeline if "Flip" not in str(step.get("type"))]
         size = next((one for one in reversed(sizes) if one), None)

@@ -36,7 +36,10 @@ def merge_options(config: Config, options: dict[str, Any]) -> None:
     wrong = [message for key in options for message in _mistakes(config, key, options)]
     if wrong:
         raise UserError("\n".join(wrong))
-    config.merge_from_dict(options)
+    try:
+        config.merge_from_dict(options)
+    except (TypeError, KeyError, AttributeError) as error:  # dicts inside of values, which it merges as well
+        raise UserError(f"--cfg-options {first_few(options)}: {' '.join(str(error.args[0]).split())}") from error
 
 
 def _mistakes(config: Config, key: str, options: dict[str, Any]) -> Iterator[str]:
@@ -52,9 +55,11 @@ def _mistakes(config: Config, key: str, options: dict[str, Any]) -> Iterator[str
                 yield f"{given}: {above} is a list {extent}, and {part} is none of these"
                 return
             node = node[int(part)]
+            if depth == len(parts) - 1 and not (isinstance(node, dict) and isinstance(options[key], dict)):
+                yield f"{given}: in a list only the keys of dicts are set one by one; set the whole of {above}"
         elif isinstance(node, dict | Config):
             if part not in node:
-                yield from _new_key(given, node, above, part)
+                yield from _new_key(given, node, above, part, elsewhere=part in config)
                 return
             if depth == 0 and part not in KNOWN_SECTIONS:
                 yield (
@@ -62,7 +67,12 @@ def _mistakes(config: Config, key: str, options: dict[str, Any]) -> Iterator[str
                     f"file was read. {_where_it_counts(part)}"
                 )
                 return
+            if part == "custom_imports" and not above:
+                yield f"{given} would change nothing: modules are imported as the file is read. Write a config with it"
+                return
             node = node[part]
+            if depth == len(parts) - 1:
+                yield from _dict_in_place(given, key, options, node)
         elif f"{above}.{_DELETE}" in options:  # a dict takes its place
             return
         else:
@@ -73,9 +83,30 @@ def _mistakes(config: Config, key: str, options: dict[str, Any]) -> Iterator[str
             return
 
 
-def _new_key(given: str, node: dict, above: str, part: str) -> Iterator[str]:
-    """A key that was not there: wrong where nothing reads it; the arguments of classes are checked with them."""
-    if not above and part not in KNOWN_SECTIONS:
+def _dict_in_place(given: str, key: str, options: dict[str, Any], node: Any) -> Iterator[str]:
+    """A dict where there is something else: mmengine would merge the one into the other."""
+    value = options[key]
+    if isinstance(value, dict) and not isinstance(node, dict | Config) and not value.get(_DELETE):
+        is_list = isinstance(node, list | tuple)
+        if is_list and all(name.isdigit() for name in value):  # some of its places
+            return
+        there = f"a list of {len(node)}" if is_list else repr(node)
+        yield f"{given}: {key} is {there}, and a dict is merged into dicts. Add {_DELETE}=True to it to put it in place"
+
+
+def _new_key(given: str, node: dict, above: str, part: str, elsewhere: bool) -> Iterator[str]:
+    """A key that was not there: wrong where nothing reads it; the arguments of classes are checked with them.
+
+    Args:
+        given: The option, for the message.
+        node: Where the key is set.
+        above: The key of the node.
+        part: The last part of the key.
+        elsewhere: Whether the config has a section of that name.
+    """
+    if part == "data_preprocessor" and above == "model" and elsewhere:
+        yield f"{given}: the model has no data_preprocessor of its own; set the section data_preprocessor"
+    elif not above and part not in KNOWN_SECTIONS:
         yield f"{given}: nothing reads a section {part}{did_you_mean(part, KNOWN_SECTIONS)}"
     elif part.isdigit():
         yield f"{given}: {above} is a dict, not a list: name one of its keys, {first_few(node, 12)}"

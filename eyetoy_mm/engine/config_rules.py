@@ -6,6 +6,7 @@ import copy
 import inspect
 import logging
 import math
+import multiprocessing
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -27,7 +28,15 @@ from mmengine.registry import (
     VISUALIZERS,
     Registry,
 )
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    Priority,
+    Runner,
+    TestLoop,
+    ValLoop,
+    get_priority,
+)
 from torch.utils.data import DataLoader
 
 from eyetoy_mm.datasets.findings import Finding
@@ -57,6 +66,7 @@ def rule_findings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
             yield from _loop_findings(config, split)
             yield from _metric_findings(config, split)
     yield from _class_findings(config, splits)
+    yield from _preprocessor_findings(config)
     if "train" in splits and config.get("train_cfg") is not None:
         yield from _schedule_findings(config)
         yield from _best_findings(config)
@@ -73,10 +83,15 @@ def _run_findings(config: Config) -> Iterator[Finding]:
     seed = (config.get("randomness") or {}).get("seed")
     if seed is not None and not (is_whole(seed) and 0 <= seed < 2**32):
         yield Finding(at("randomness.seed", seed), "should be a whole number from 0 to 2**32 - 1, or None")
-    known = {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"}
-    yield from _unknown_keys("env_cfg", config.get("env_cfg"), known)
-    mp_cfg = (config.get("env_cfg") or {}).get("mp_cfg")
-    yield from _unknown_keys("env_cfg.mp_cfg", mp_cfg, {"mp_start_method", "opencv_num_threads"})
+    for name in ("deterministic", "diff_rank_seed"):
+        yield from _switch(f"randomness.{name}", (config.get("randomness") or {}).get(name, False))
+    yield from _environment_findings(config.get("env_cfg") or {})
+    scaling = config.get("auto_scale_lr")
+    if scaling is not None and not isinstance(scaling, dict):
+        yield Finding(at("auto_scale_lr", scaling), "should be a dict: enable and base_batch_size")
+    elif scaling and not (is_whole(scaling.get("base_batch_size", 1)) and scaling.get("base_batch_size", 1) > 0):
+        value = scaling["base_batch_size"]
+        yield Finding(at("auto_scale_lr.base_batch_size", value), "should be a whole number, 1 or more")
     level = config.get("log_level", "INFO")
     if not is_whole(level) and not (isinstance(level, str) and is_whole(getattr(logging, level, None))):
         yield Finding(at("log_level", level), "should be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
@@ -91,6 +106,56 @@ def _run_findings(config: Config) -> Iterator[Finding]:
     load_from = config.get("load_from")
     if load_from is not None and not isinstance(load_from, str):
         yield Finding(at("load_from", load_from), "should be the path or address of a checkpoint, or None")
+
+
+def _preprocessor_findings(config: Config) -> Iterator[Finding]:
+    """Numbers by which every image is normalised and padded: a mistake in them gives NaN, or no pixel."""
+    own, common = config.model.get("data_preprocessor"), config.get("data_preprocessor")
+    key, settings = ("model.data_preprocessor", own) if own else ("data_preprocessor", common)
+    if not isinstance(settings, dict):
+        return
+    for name in ("mean", "std"):
+        values = settings.get(name)
+        if values is None:
+            continue
+        numbers = values if isinstance(values, list | tuple) else [values]
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
+            yield Finding(at(f"{key}.{name}", values), "should be finite numbers, one for each channel")
+        elif name == "std" and not all(one > 0 for one in numbers):
+            yield Finding(at(f"{key}.{name}", values), "images are divided by it: it should be above 0")
+    divisor = settings.get("pad_size_divisor", settings.get("size_divisor"))
+    if divisor is not None and not (is_whole(divisor) and divisor > 0):
+        name = "pad_size_divisor" if "pad_size_divisor" in settings else "size_divisor"
+        yield Finding(at(f"{key}.{name}", divisor), "should be a whole number, 1 or more")
+    size = settings.get("size")
+    if isinstance(size, list | tuple) and not all(is_whole(side) and side > 0 for side in size):
+        yield Finding(at(f"{key}.size", size), "should be a height and a width, 1 or more")
+
+
+def _environment_findings(env_cfg: dict) -> Iterator[Finding]:
+    """What mmengine's ``setup_env`` takes."""
+    yield from _unknown_keys("env_cfg", env_cfg, {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"})
+    yield from _switch("env_cfg.cudnn_benchmark", env_cfg.get("cudnn_benchmark", False))
+    for key in ("mp_cfg", "dist_cfg"):
+        if key in env_cfg and not isinstance(env_cfg[key], dict):
+            yield Finding(at(f"env_cfg.{key}", env_cfg[key]), "should be a dict; leave it out for what is usual")
+            return
+    limit = env_cfg.get("resource_limit", 4096)
+    if not (is_whole(limit) and limit > 0):
+        yield Finding(at("env_cfg.resource_limit", limit), "should be a whole number of files, 1 or more")
+    processes = env_cfg.get("mp_cfg", {})
+    yield from _unknown_keys("env_cfg.mp_cfg", processes, {"mp_start_method", "opencv_num_threads"})
+    ways, way = multiprocessing.get_all_start_methods(), processes.get("mp_start_method", "fork")
+    if way not in ways:
+        yield Finding(at("env_cfg.mp_cfg.mp_start_method", way), f"none of {', '.join(ways)}")
+    threads = processes.get("opencv_num_threads", 0)
+    if not is_whole(threads):
+        yield Finding(at("env_cfg.mp_cfg.opencv_num_threads", threads), "should be a whole number")
+
+
+def _switch(key: str, value: Any) -> Iterator[Finding]:
+    if not isinstance(value, bool):
+        yield Finding(at(key, value), "should be True or False")
 
 
 def _unknown_keys(key: str, section: Any, known: set[str]) -> Iterator[Finding]:
@@ -182,6 +247,13 @@ def _loop_of(config: Config, split: str) -> tuple[Callable[..., Any] | None, dic
     return (EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop) if by_epoch is not None else None, settings
 
 
+_LOOPS: dict[str, tuple[type, ...]] = {
+    "train": (EpochBasedTrainLoop, IterBasedTrainLoop),
+    "val": (ValLoop,),
+    "test": (TestLoop,),
+}
+
+
 def _loop_findings(config: Config, split: str) -> Iterator[Finding]:
     key, settings = f"{split}_cfg", config[f"{split}_cfg"]
     kind, arguments = _loop_of(config, split)
@@ -195,6 +267,10 @@ def _loop_findings(config: Config, split: str) -> Iterator[Finding]:
     if kind is None:
         yield unknown_type(key, settings, LOOPS)
         return
+    for other_split, loops in _LOOPS.items():
+        if other_split != split and inspect.isclass(kind) and issubclass(kind, loops):
+            yield Finding(at(f"{key}.type", settings["type"]), f"is a loop of {other_split}_cfg; leave type out here")
+            return
     other = {IterBasedTrainLoop: "max_epochs", EpochBasedTrainLoop: "max_iters"}.get(kind)  # type: ignore[arg-type]
     if other in arguments:
         loop, by_epoch = ("EpochBased", True) if other == "max_epochs" else ("IterBased", False)
@@ -205,19 +281,23 @@ def _loop_findings(config: Config, split: str) -> Iterator[Finding]:
     else:
         yield from argument_findings(key, arguments, kind, ("runner", "dataloader", "evaluator"))
     for name in ("max_epochs", "max_iters", "val_interval", "val_begin"):
-        value = arguments.get(name)
-        if isinstance(value, str):
-            continue  # told above
-        if name in arguments and not (isinstance(value, int | float) and value == int(value) and value >= 1):
-            yield Finding(at(f"{key}.{name}", value), "should be a whole number, 1 or more")
+        value: Any = arguments.get(name)
+        if name not in arguments or isinstance(value, str):
+            continue  # text is told above
+        least = 0 if name == "val_begin" else 1
+        is_count = is_whole(value) or (isinstance(value, float) and value.is_integer())
+        if not (is_count and value >= least):
+            yield Finding(at(f"{key}.{name}", value), f"should be a whole number, {least} or more")
     steps = arguments.get("dynamic_intervals")
-    if steps is not None and not (
-        isinstance(steps, list | tuple)
-        and all(isinstance(one, list | tuple) and len(one) == 2 and all(map(is_whole, one)) for one in steps)
-    ):
+    if steps is not None and not (isinstance(steps, list) and all(map(_is_interval, steps))):
         yield Finding(
-            at(f"{key}.dynamic_intervals", steps), "should be a list of pairs: from when on, and the interval"
+            at(f"{key}.dynamic_intervals", steps),
+            "should be a list of tuples: from when on, and the interval, 1 or more",
         )
+
+
+def _is_interval(step: Any) -> bool:
+    return isinstance(step, tuple) and len(step) == 2 and all(map(is_whole, step)) and step[1] >= 1
 
 
 def _schedule_findings(config: Config) -> Iterator[Finding]:
@@ -258,6 +338,14 @@ def _scheduler_findings(key: str, scheduler: dict, length: int, iterates: bool) 
             return
     elif comparable and end is not None and length < end < 1e8:
         yield Finding(key, f"ends at {end}, and training after {length} {unit}: it is cut off", fatal=False)
+    milestones = scheduler.get("milestones")
+    if milestones is not None:
+        if not isinstance(milestones, list | tuple) or not all(is_whole(one) and one >= 1 for one in milestones):
+            yield Finding(at(f"{key}.milestones", milestones), f"should be a list of {unit}, 1 or more")
+            return
+        if by_epoch != iterates and milestones and min(milestones) >= length:
+            told = f"training ends after {length} {unit}: none is reached"
+            yield Finding(at(f"{key}.milestones", milestones), told, fatal=False)
     yield from _stepped(key, dict(scheduler), length if by_epoch != iterates else 10**9)
 
 
@@ -306,7 +394,7 @@ def _hook_findings(config: Config) -> Iterator[Finding]:
         if "type" not in hook and key.startswith("default") and name not in _DEFAULT_HOOKS:
             yield Finding(key, f"has no type, and is no default hook{did_you_mean(name, sorted(_DEFAULT_HOOKS))}")
             continue
-        found = list(_typed(key, hook, HOOKS, ("priority",)))
+        found = [*_typed(key, hook, HOOKS, ("priority",)), *_priority_findings(key, hook.get("priority", "NORMAL"))]
         kind = class_of(hook, HOOKS)
         if kind is CheckpointHook:
             taken = (
@@ -326,6 +414,14 @@ def _hook_findings(config: Config) -> Iterator[Finding]:
             "training counts iterations: only its end is saved. Set by_epoch=False and interval in iterations",
             fatal=False,
         )
+
+
+def _priority_findings(key: str, priority: Any) -> Iterator[Finding]:
+    try:
+        get_priority(priority)
+    except (KeyError, ValueError, TypeError):
+        names = ", ".join(each.name for each in Priority)
+        yield Finding(at(f"{key}.priority", priority), f"should be one of {names}, or a number from 0 to 100")
 
 
 def _not_taken(key: str, hook: dict, argument: str, taken: Collection[str]) -> Finding:

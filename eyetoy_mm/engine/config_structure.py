@@ -29,6 +29,13 @@ def structure_findings(config: Config) -> Iterator[Finding]:
     for key in _LISTS:
         if config.get(key) is not None and not isinstance(config[key], list | tuple):
             yield _should_be(key, config[key], "a list of dicts")
+    if not isinstance(config.get("work_dir", ""), str | None):
+        yield _should_be("work_dir", config["work_dir"], "the path of a folder")
+    for key in ("env_cfg", "randomness"):  # mmengine takes no None here
+        if key in config and config[key] is None:
+            yield _should_be(key, None, "a dict; leave it out for what is usual")
+    if not isinstance(config.get("resume", False), bool):
+        yield _should_be("resume", config["resume"], "True or False; a checkpoint is given by load_from or --resume")
     if not isinstance(config.get("default_scope", ""), str | None):
         yield _should_be("default_scope", config["default_scope"], "the name of a toolbox")
     for key in ("val_evaluator", "test_evaluator", "custom_hooks", "param_scheduler"):
@@ -81,6 +88,8 @@ def _loader_findings(key: str, loader: Any) -> Iterator[Finding]:
         pipeline = dataset.get("pipeline")
         if pipeline is not None and not isinstance(pipeline, list | tuple):
             yield _should_be(f"{where}.pipeline", pipeline, "a list of dicts")
+        if "pipeline" in dataset and not pipeline and not {"dataset", "datasets"} & set(dataset):
+            yield _should_be(f"{where}.pipeline", pipeline, "a list of the steps that load and pack an image")
         for index, step in enumerate(pipeline if isinstance(pipeline, list | tuple) else ()):
             if not isinstance(step, dict) and not callable(step):
                 yield _should_be(
@@ -92,11 +101,35 @@ def _loader_findings(key: str, loader: Any) -> Iterator[Finding]:
         for name in ("metainfo", "filter_cfg"):
             if dataset.get(name) is not None and not isinstance(dataset[name], dict):
                 yield _should_be(f"{where}.{name}", dataset[name], "a dict, or None")
+        prefix = dataset.get("data_prefix")
+        values = prefix.values() if isinstance(prefix, dict) else [prefix]
+        if not all(one is None or isinstance(one, str | dict) for one in values):
+            yield _should_be(f"{where}.data_prefix", prefix, "a folder, or a dict of folders")
+        least = dict(_items(dataset.get("filter_cfg"))).get("min_size", 0)
+        if not isinstance(least, int | float):
+            yield _should_be(f"{where}.filter_cfg.min_size", least, "a number of pixels")
+        yield from _misspelt_settings(where, dataset)
         inner = dataset.get("datasets")
         if inner is not None and not (isinstance(inner, list | tuple) and all(isinstance(one, dict) for one in inner)):
             yield _should_be(f"{where}.datasets", inner, "a list of data sets")
         if "dataset" in dataset and not isinstance(dataset["dataset"], dict):
             yield _should_be(f"{where}.dataset", dataset["dataset"], "a dict: a data set")
+
+
+# Of settings that data sets look up and do not ask for: what they are called, and what they are taken for.
+_SETTINGS = {
+    "filter_cfg": {"min_size": (), "filter_empty_gt": ("filter_empty",), "bbox_min_size": ()},
+    "metainfo": {"classes": ("CLASSES", "class_names", "class_name", "names"), "palette": ("PALETTE", "colors")},
+}
+
+
+def _misspelt_settings(where: str, dataset: dict) -> Iterator[Finding]:
+    for section, names in _SETTINGS.items():
+        for setting in dict(_items(dataset.get(section))).keys() - names.keys():
+            meant = next((name for name, others in names.items() if setting in others), nearest(setting, names, 0.85))
+            if meant and meant not in dataset[section]:
+                place = at(f"{where}.{section}.{setting}", dataset[section][setting])
+                yield Finding(place, f"nothing reads it; did you mean {meant}?")
 
 
 def _dicts_or_none(key: str, value: Any) -> Iterator[Finding]:

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from mmengine.runner import Runner, TestLoop, ValLoop
+from mmengine.runner import LogProcessor, Runner, TestLoop, ValLoop
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.compat.data_files import DataFileError
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.engine.config_places import at, explain, failing_module, was_built
+from eyetoy_mm.engine.config_places import at, dicts_in, explain, failing_module, was_built
 from eyetoy_mm.engine.config_structure import datasets_in
 from eyetoy_mm.engine.hooks.common import unwrapped
 from eyetoy_mm.errors import UNREADABLE_IMAGE, UserError
@@ -67,7 +67,9 @@ def explained_errors(config: Config) -> Iterator[Run]:
         path = Path(config.work_dir, "traceback.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)))
-        raise UserError(f"{_explained(origin, config, run.runner, evaluates)}. The traceback is in {path}") from error
+        told = str(_explained(origin, config, run.runner, evaluates))
+        end = "" if told.endswith((".", "?")) else "."
+        raise UserError(f"{told}{end} The traceback is in {path}") from error
 
 
 def _origin(error: BaseException) -> BaseException:
@@ -85,13 +87,19 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
     for key, step in _steps_of_pipelines(config, error):
         return Finding(key, f"{step['type']} fails on {_image_of(error)}: {text}")
     if was_built(error):
-        return explain(error, "", config._cfg_dict, MODELS).finding
+        found = explain(error, "", config._cfg_dict, MODELS).finding
+        if found.kind and not found.kind.startswith("."):
+            return found
+        text = f"{found.kind.lstrip('.')}: {found.message}".removeprefix(": ")  # a dict that a part makes itself
     module = failing_module(unwrapped(runner), error) if runner is not None else ""
     part, _, inside = module.partition(".")
     settings = config.model.get(part)
     if isinstance(settings, dict):
-        where = f"{settings.get('type')}, at {inside}," if inside else str(settings.get("type"))
+        kind = settings.get("type") or type(unwrapped(runner).get_submodule(part)).__name__
+        where = f"{kind}, at {inside}," if inside else str(kind)
         return Finding(f"model.{part}", f"{where} fails {stage}: {text}")
+    for key in _parts_passed(config, error):
+        return Finding(key, f"fails {stage}: {text}")
     return Finding("the run", f"fails {stage}: {text}")
 
 
@@ -100,6 +108,19 @@ def _image_of(error: BaseException) -> str:
     passed = [frame.f_locals.get("results") for frame, _ in traceback.walk_tb(error.__traceback__)]
     paths = [results.get("img_path") for results in passed if isinstance(results, dict)]
     return next((path for path in paths if isinstance(path, str)), "an image")
+
+
+def _parts_passed(config: Config, error: BaseException) -> Iterator[str]:
+    """Parts of the config beside model and data that an error came through, by their key, the innermost first."""
+    passed = [type(frame.f_locals.get("self")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    sections = ("custom_hooks", "default_hooks", "val_evaluator", "test_evaluator", "log_processor", "visualizer")
+    for kind in reversed(passed):
+        for section in sections:
+            for key, part in dicts_in(section, config.get(section)):
+                if type_name(part) == kind.__name__:
+                    yield key
+        if issubclass(kind, LogProcessor):  # the one section whose type goes without saying
+            yield "log_processor"
 
 
 def _steps_of_pipelines(config: Config, error: BaseException) -> Iterator[tuple[str, dict]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ BACKENDS: dict[str, Backend] = {
     "flex": backend_flex,
     "reference": backend_reference,
 }
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what PyTorch's products take everywhere
+_DTYPE_NAMES = "float16, bfloat16, float32 and float64"
 
 
 def neighborhood_attention(
@@ -67,12 +71,14 @@ def neighborhood_attention(
         ``(B, *spatial, heads, value_dim)`` in the dtype of ``query``.
 
     Raises:
-        ValueError: A shape, kernel size, dilation or back end name that makes no sense.
+        TypeError: What should be a tensor is none.
+        ValueError: A shape, dtype, kernel size, dilation, scale or back end name that makes no sense.
         RuntimeError: The named back end cannot run this case; the message has its reason.
     """
+    _refuse_no_tensors(query=query, key=key, value=value, bias=bias)
     query, key, value = _autocast(query), _autocast(key), _autocast(value)
     neighborhood = _check(query, key, value, kernel_size, dilation, bias)
-    scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    scale = query.shape[-1] ** -0.5 if scale is None else checked_scale(scale)
     if key.shape[-2] != query.shape[-2]:
         key, value = _for_every_head(key, query.shape[-2]), _for_every_head(value, query.shape[-2])
     if query.numel() == 0 or value.numel() == 0:
@@ -118,6 +124,27 @@ def _autocast(x: Tensor) -> Tensor:
     return x
 
 
+def _refuse_no_tensors(**tensors: Tensor | None) -> None:
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor) and not (x is None and name == "bias"):
+            raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+
+
+def checked_scale(scale: float) -> float:
+    """A scale as a Python number.
+
+    A tensor is none: its gradient would be lost without a word.
+
+    Raises:
+        ValueError: It is no number, or not finite.
+    """
+    if isinstance(scale, torch.SymInt | torch.SymFloat):
+        return scale  # a number of a graph
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not abs(scale) <= sys.float_info.max:
+        raise ValueError(f"scale must be a finite number or None, got {scale!r}; a learnt factor belongs on the query")
+    return float(scale)
+
+
 def _check(
     query: Tensor,
     key: Tensor,
@@ -140,9 +167,10 @@ def _check(
         raise ValueError(f"the heads of key must divide those of query, got {key.shape[-2]} for {query.shape[-2]}")
     if not query.shape[-1]:
         raise ValueError(f"head_dim must be at least 1, got query {tuple(query.shape)}")
-    if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
+    if not query.dtype == key.dtype == value.dtype or query.dtype not in _DTYPES:
         raise ValueError(
-            f"query, key and value must have one floating dtype, got {query.dtype}, {key.dtype} and {value.dtype}"
+            f"query, key and value must have one dtype of {_DTYPE_NAMES}, got {query.dtype}, {key.dtype} and "
+            f"{value.dtype}"
         )
     if not query.device == key.device == value.device:
         raise ValueError(
@@ -155,8 +183,10 @@ def _check(
             raise ValueError(
                 f"bias must be (heads, 2 * kernel_size - 1 per axis) = {expected}, got {tuple(bias.shape)}"
             )
-        if not bias.is_floating_point() or bias.device != query.device:
-            raise ValueError(f"bias must be floating and on {query.device}, got {bias.dtype} on {bias.device}")
+        if bias.dtype not in _DTYPES or bias.device != query.device:
+            raise ValueError(
+                f"bias must have a dtype of {_DTYPE_NAMES} and be on {query.device}, got {bias.dtype} on {bias.device}"
+            )
     spatial = tuple(query.shape[1:-2])
     if plain_form.is_wanted():  # sizes may be tensors or symbols then; the graph is for these
         spatial = tuple(int(length) for length in spatial)

@@ -29,7 +29,7 @@ def attend(
     )
     scores = q @ k.transpose(-2, -1) * scale
     if bias is not None:
-        scores = scores + bias.flatten(1)[:, _bias_index(neighborhood, query.device)]
+        scores = scores + bias.to(scores.dtype).flatten(1)[:, _bias_index(neighborhood, query.device)]
     mask = torch.ones(1, 1, dtype=torch.bool, device="cpu")
     for axis in neighborhood.axes:
         mask = torch.kron(mask, attended(axis))  # position (i, j) attends to (i', j') if i does to i' and j does to j'

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from eyetoy_mm.ops.attention import checked_scale
 from eyetoy_mm.ops.caching import cached_tensors
 from eyetoy_mm.ops.flex import compile_for_case, make_block_mask
 from eyetoy_mm.ops.flops import is_counting
@@ -57,7 +58,8 @@ def token_attention(
         Tensor of the shape of ``query``.
 
     Raises:
-        ValueError: Shapes that differ, a number of tokens that the sequence does not have, or an unknown form.
+        ValueError: Shapes that differ, a number of tokens that the sequence does not have, a scale that is no finite
+            number, or an unknown form.
         NotImplementedError: ``form="flex"`` on a CPU with inputs that require gradients.
     """
     if query.dim() != 4 or key.shape != query.shape or value.shape != query.shape:
@@ -67,7 +69,7 @@ def token_attention(
         raise ValueError(f"num_tokens must be between 0 and the length {query.shape[1]}, got {num_tokens}")
     if form not in ("split", "flex"):
         raise ValueError(f"form must be 'split' or 'flex', got {form!r}")
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scale = query.shape[-1] ** -0.5 if scale is None else checked_scale(scale)
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))  # (B, heads, length, dim)
     if form == "split" or query.numel() == 0 or is_counting():  # flex_attention does not take empty sequences
         return _split(q, k, v, num_tokens, scale).transpose(1, 2)

@@ -38,6 +38,32 @@ def test_bad_arguments_are_named(backbone, arguments, message):
         backbone(**arguments)
 
 
+IMAGES = [
+    (None, TypeError, r"must be a tensor \(B, 3, H, W\), got NoneType"),
+    ([torch.zeros(3, 32, 32)], TypeError, "got list"),
+    (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), TypeError, "of floating point, got torch.uint8: normalise"),
+    (torch.zeros(3, 32, 32), ValueError, r"a batch \(B, 3, H, W\), got a tensor of shape \(3, 32, 32\)"),
+    (torch.zeros(1, 4, 32, 32), ValueError, r"3 channels \(in_channels\), got 4"),
+    (torch.zeros(1, 3, 0, 32), ValueError, "a height and a width of at least 1"),
+]
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_what_is_no_batch_of_images_is_named(backbone):
+    model = backbone()
+    for images, kind, message in IMAGES:
+        with pytest.raises(kind, match=message):
+            model(images)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_nothing_is_initialised_on_meta(backbone):
+    with torch.device("meta"):
+        model = backbone()
+    with pytest.raises(ValueError, match="built on meta, .* build it on a device with memory"):
+        model.init_weights()
+
+
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_checkpoints_of_odd_kinds(backbone, tmp_path):
     """By a path, of 8 bits, and of tensors that are no plain arrays."""

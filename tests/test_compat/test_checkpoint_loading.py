@@ -84,6 +84,11 @@ assert 'eyetoy_mm' not in sys.modules
     return work_dir
 
 
+def test_what_cannot_be_downloaded_is_told_by_its_address(server: str) -> None:
+    with pytest.raises(CheckpointError, match=f"{server}/gone.pth cannot be downloaded: .*404.* give the path of"):
+        CheckpointLoader.load_checkpoint(f"{server}/gone.pth", map_location="cpu")
+
+
 def assert_same(a: Any, b: Any) -> None:
     """Equal down to the last bit, whatever the nesting."""
     assert type(a) is type(b)

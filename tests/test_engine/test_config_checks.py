@@ -90,6 +90,29 @@ MESSAGES = {
     "a schedule that ends before it begins": "end should be larger than begin, but got begin=0, end=-3",
     "a level of logging that does not exist": "log_level='LOUD': should be one of DEBUG, INFO",
     "a misspelt seed": "randomness has no sed; did you mean seed?",
+    "a clip that no function takes": "clip_grad.max_norn=1: clip_grad_norm_ takes no max_norn; did you mean max_norm?",
+    "a clip below zero": "optim_wrapper.clip_grad.max_norm=-1: should be a number above 0",
+    "a misspelt rule for parameters": "paramwise_cfg.norm_decay_mul=0: nothing reads it; did you mean norm_decay_mult?",
+    "a misspelt multiplier": "custom_keys.norm.decay=0: neither a multiplier nor an optimizer's setting; did",
+    "a rule for parameters that is a number": "custom_keys.norm=0: should be a dict",
+    "a loop of another section": "val_cfg.type='TestLoop': is a loop of test_cfg",
+    "an interval that is no number": "train_cfg.val_interval=nan: should be a whole number, 1 or more",
+    "milestones as text": "param_scheduler.1.milestones='8,11': should be a list of",
+    "images divided by nothing": "model.data_preprocessor.std=[0, 0, 0]: images are divided by it",
+    "the model's preprocessor where the section is read": "the model has no data_preprocessor of its own; set",
+    "classes by an older name": "metainfo.CLASSES=('cat',): nothing reads it; did you mean classes?",
+    "the smallest image as text": "filter_cfg.min_size='32': should be a number of pixels",
+    "a list for a folder": "data_prefix=['images']: should be a folder, or a dict of folders",
+    "no pipeline": "train_dataloader.dataset.pipeline=[]: should be a list of the steps that load and pack an image",
+    "one entry of a list": "in a list only the keys of dicts are set one by one; set the whole of",
+    "a dict in the place of a list": "custom_hooks is a list of",
+    "modules to import, too late": "modules are imported as the file is read",
+    "a misspelt priority": "custom_hooks.0.priority='SOON': should be one of HIGHEST",
+    "a way to start processes that does not exist": "env_cfg.mp_cfg.mp_start_method='thread': none of fork",
+    "no seed at all": "randomness=None: should be a dict",
+    "a folder that is a number": "work_dir=5: should be the path of a folder",
+    "to go on, in words": "resume='yes': should be True or False",
+    "learning rates scaled from no batch": "auto_scale_lr.base_batch_size=0: should be a whole number, 1 or more",
 }
 
 
@@ -179,6 +202,19 @@ def test_options_put_a_dict_in_the_place_of_something_else():
         merge_options(config, options)
     merge_options(config, options | {"model.backbone.init_cfg._delete_": True})
     assert config.model.backbone.init_cfg == dict(checkpoint="x.pth")
+
+
+def test_optimizers_that_run_are_left_alone():
+    config = ready(SEG)
+    rules = dict(norm_decay_mult=0.0, layer_decay_rate=0.9, custom_keys=dict(bias=dict(lr_mult=2, lars_exclude=True)))
+    clip = dict(max_norm=0.1, norm_type=2)
+    merge_options(config, {"optim_wrapper.paramwise_cfg": rules, "optim_wrapper.clip_grad": clip})
+    odd = [str(finding) for finding in config_findings(config, "train")]
+    assert odd == ["optim_wrapper.paramwise_cfg.layer_decay_rate=0.9: nothing reads it"]  # said, and not refused
+    merge_options(config, {"optim_wrapper.constructor": "eyetoy_mm.LayerDecayOptimWrapperConstructor"})
+    assert config_findings(config, "train") == []
+    merge_options(config, {"optim_wrapper.paramwise_cfg.custom_keys": dict(bakbone=dict(lr_mult=0.1))})
+    assert "no parameter has this in its name" in "\n".join(map(str, config_findings(config, "train")))
 
 
 def test_a_work_dir_that_cannot_be_made(tmp_path):

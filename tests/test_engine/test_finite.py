@@ -146,6 +146,20 @@ def test_without_faults_nothing_is_stopped_or_kept(tmp_path):
     assert "step" not in vars(runner.optim_wrapper)
 
 
+def test_two_hooks_watch_one_optimizer():
+    first, second = StopOnNonFiniteHook(), StopOnNonFiniteHook()
+    wrapper = OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
+    runner = SimpleNamespace(model=torch.nn.Identity(), optim_wrapper=wrapper)
+    for hook in (first, second):
+        hook.before_train(runner)
+    parameter = wrapper.param_groups[0]["params"][0]
+    wrapper.update_params((parameter * 2).sum())
+    assert parameter.item() == -2.0 and not first.watches[0].take() and not second.watches[0].take()
+    for hook in (first, second):
+        hook.after_train(runner)
+    assert "step" not in vars(wrapper)
+
+
 def test_told_to_go_on_it_warns(tmp_path, caplog):
     run(tmp_path, Model("buffer", at=8), StopOnNonFiniteHook(stop=False))
     assert saved(tmp_path) == [2, 4, 6, 8]

@@ -49,7 +49,7 @@ def train(small, tmp_path):
             {"train_dataloader.dataset.metainfo.palette": [[0, 0, 0]]},
             "BaseSegDataset cannot be built .*palette does not",
         ),
-        ({"val_evaluator.nan_to_num": "x"}, "the run: fails in an evaluation"),
+        ({"val_evaluator.nan_to_num": "x"}, "^val_evaluator: fails in an evaluation"),
     ],
 )
 def test_an_error_names_the_key_and_keeps_the_traceback(train, tmp_path, options, message):

@@ -1,6 +1,7 @@
 """Every back end against the reference, and the reference against literal neighborhoods and dense attention."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -251,10 +252,21 @@ def test_backends_say_why_not():
         ({"kernel_size": (3, "3")}, r"kernel_size must be an int >= 1"),
         ({"kernel_size": 3, "dilation": 0}, "dilation must be an int >= 1"),
         ({"kernel_size": 3, "bias": torch.zeros(2, 5, 4)}, r"\(2, 5, 5\), got \(2, 5, 4\)"),
-        ({"kernel_size": 3, "bias": torch.zeros(2, 5, 5, dtype=torch.long)}, "bias must be floating .* torch.int64"),
+        (
+            {"kernel_size": 3, "bias": torch.zeros(2, 5, 5, dtype=torch.long)},
+            "bias must have .* torch.int64",
+        ),
+        (
+            {"kernel_size": 3, "bias": torch.zeros(2, 5, 5).to(torch.float8_e5m2)},
+            "bias must have .* float8_e5m2 on cpu",
+        ),
         (
             {"kernel_size": 3, "bias": torch.zeros(2, 5, 5, device="meta")},
-            "bias must be floating and on cpu, .* on meta",
+            "bias must have a dtype of .* and be on cpu, .* on meta",
+        ),
+        *(
+            ({"kernel_size": 3, "scale": scale}, "scale must be a finite number or None, got")
+            for scale in ("a", True, math.nan, -math.inf, 10**400, [1], torch.tensor(1.0))
         ),
     ],
 )
@@ -281,8 +293,11 @@ def test_bad_shapes_are_named():
         neighborhood_attention(q[..., :1, :].repeat(1, 1, 1, 3, 1), k, v, 3)
     with pytest.raises(ValueError, match="head_dim must be at least 1"):
         neighborhood_attention(q[..., :0], k[..., :0], v, 3)
-    with pytest.raises(ValueError, match="one floating dtype"):
+    with pytest.raises(ValueError, match="one dtype of float16, bfloat16, float32 and float64"):
         neighborhood_attention(q, k.float(), v, 3)
+    for tensors, name in (((None, k, v), "query"), ((q, k.numpy(), v), "key"), ((q, k, [v]), "value")):
+        with pytest.raises(TypeError, match=f"{name} must be a tensor, got"):
+            neighborhood_attention(*tensors, 3)
     with pytest.raises(ValueError, match="one device, got cpu, meta and cpu"):
         neighborhood_attention(q, k.to("meta"), v, 3)
     with pytest.raises(ValueError, match="1 to 3 spatial axes"):

@@ -169,8 +169,8 @@ class _Gradients:
         wrapper.step = self._look_and_step
 
     def end(self) -> None:
-        """Give the wrapper its own ``step`` back."""
-        del self.wrapper.step
+        """Give the wrapper its own ``step`` back; a second hook's watch, which wraps this one, finds nothing to do."""
+        vars(self.wrapper).pop("step", None)
 
     def _look_and_step(self, **kwargs: Any) -> None:
         groups = self.wrapper.optimizer.param_groups
