@@ -7,10 +7,12 @@ from eyetoy_mm.engine.hooks.finite import StopOnNonFiniteHook
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
 from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
+from eyetoy_mm.engine.hooks.recompute import RecomputeBlocksHook
 from eyetoy_mm.engine.hooks.resume import CompareResumedHook
 from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
 from eyetoy_mm.engine.hooks.seed_iterations import SeedIterationsHook
 from eyetoy_mm.engine.hooks.seg_labels import CheckSegLabelsHook
+from eyetoy_mm.engine.hooks.shards import ShardsHook
 from eyetoy_mm.engine.hooks.weights import PrepareWeightsHook
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
     "EvaluateUntrainedHook",
     "PaintPredictionsHook",
     "PrepareWeightsHook",
+    "RecomputeBlocksHook",
     "SaveOnSignalHook",
     "SeedIterationsHook",
+    "ShardsHook",
     "StopOnNonFiniteHook",
 ]
