@@ -28,7 +28,9 @@ def block_names(model: nn.Module, wanted: Collection[str] | None = None) -> list
     backbone = getattr(model, "backbone", model)
     prefix = "backbone." if backbone is not model else ""
     if isinstance(backbone, StagedBackbone):
-        return [f"{prefix}{name}" for names in backbone.depth_modules()[1:] for name in names]
+        names = [name for names in backbone.depth_modules()[1:] for name in names]
+        built = {name for name, _ in backbone.named_modules()}
+        return [f"{prefix}{name}" for name in names if name in built]
     return [f"{prefix}{name}" for name in _repeated(backbone)]
 
 
@@ -48,15 +50,12 @@ def _wanted_names(model: nn.Module, wanted: Collection[str]) -> list[str]:
 
 
 def _repeated(module: nn.Module, name: str = "") -> Iterator[str]:
+    kinds = _kinds_in_row(module) if isinstance(module, nn.ModuleList | nn.Sequential) else ()
     for child, inner in module.named_children():
         path = f"{name}.{child}" if name else child
-        if not isinstance(inner, nn.ModuleList | nn.Sequential):
-            yield from _repeated(inner, path)
-        elif kinds := _kinds_in_row(inner):
-            for index, element in inner.named_children():
-                if type(element) in kinds:
-                    yield f"{path}.{index}"
-        else:
+        if type(inner) in kinds:
+            yield path
+        elif not kinds:
             yield from _repeated(inner, path)
 
 

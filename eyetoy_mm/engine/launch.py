@@ -56,7 +56,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     check_data(config, "train", "val")
     guard_images(config)
     add_guards(config)
-    recompute_blocks(config)
+    add_switched_hooks(config)
     go_on_exactly(config)
     with joined(config):
         _train(config, resume, may_stay, force)
@@ -94,15 +94,19 @@ def add_guards(config: Config) -> None:
     config.custom_hooks = [*hooks, *missing]
 
 
-def recompute_blocks(config: Config) -> None:
-    """Have ``activation_checkpointing`` of a config done by a hook of ours: True, or names of modules or classes."""
+def add_switched_hooks(config: Config) -> None:
+    """Add the hooks that are switched on by keys of a config, and put mmengine's way of the first aside.
+
+    ``activation_checkpointing`` is True, or names of modules or classes; ``split_invariant`` is True.
+    """
     blocks = config.pop("activation_checkpointing", None)
+    hooks = []
     if blocks:
         names = None if blocks is True else [blocks] if isinstance(blocks, str) else list(blocks)
-        config.custom_hooks = [
-            *(config.get("custom_hooks") or ()),
-            dict(type="eyetoy_mm.RecomputeBlocksHook", blocks=names),
-        ]
+        hooks.append(dict(type="eyetoy_mm.RecomputeBlocksHook", blocks=names))
+    if config.pop("split_invariant", False):
+        hooks.append(dict(type="eyetoy_mm.SplitInvariantHook"))
+    config.custom_hooks = [*(config.get("custom_hooks") or ()), *hooks]
 
 
 def evaluate(

@@ -305,14 +305,24 @@ class _Reader(dcp.FileSystemReader):
                 raise CheckpointError(f"{path} is damaged, or not of a checkpoint: {error}") from error
 
 
+_OF_METADATA = {
+    *("Metadata", "TensorStorageMetadata", "ChunkStorageMetadata", "TensorProperties", "MetadataIndex", "StorageMeta"),
+    "_MEM_FORMAT_ENCODING",
+}
+_DESCRIBES_TENSORS = {
+    *(("torch.distributed.checkpoint.metadata", name) for name in _OF_METADATA),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    ("torch.serialization", "_get_layout"),
+    ("torch", "Size"),
+    *(("torch", name) for name, value in vars(torch).items() if isinstance(value, torch.dtype)),
+    *((module, name) for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")),
+}
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Makes what describes tensors, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        kind = super().find_class(module, name) if (module, name) in _DESCRIBES_TENSORS else None
-        if kind is None:
+        if (module, name) not in _DESCRIBES_TENSORS:
             raise pickle.UnpicklingError(f"it asks to import {module}.{name}, which no checkpoint needs")
-        return kind
-
-
-_DESCRIBES_TENSORS: set[tuple[str, str]] = set()
+        return super().find_class(module, name)

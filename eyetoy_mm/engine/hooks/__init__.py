@@ -13,6 +13,7 @@ from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
 from eyetoy_mm.engine.hooks.seed_iterations import SeedIterationsHook
 from eyetoy_mm.engine.hooks.seg_labels import CheckSegLabelsHook
 from eyetoy_mm.engine.hooks.shards import ShardsHook
+from eyetoy_mm.engine.hooks.split_invariant import SplitInvariantHook
 from eyetoy_mm.engine.hooks.weights import PrepareWeightsHook
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "SaveOnSignalHook",
     "SeedIterationsHook",
     "ShardsHook",
+    "SplitInvariantHook",
     "StopOnNonFiniteHook",
 ]
