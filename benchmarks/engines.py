@@ -98,9 +98,8 @@ def config_of(model: str, steps: int, run: dict[str, Any], folder: Path, losses:
             "model.auxiliary_head.norm_cfg": dict(type="SyncBN", requires_grad=True, _delete_=True),
         }
     else:
-        options["train_dataloader.dataset.pipeline.2"] = dict(
-            type="Resize", scale=(192, 128), keep_ratio=False, _delete_=True
-        )
+        resize = "train_dataloader.dataset.pipeline.2"  # to one size: batches are padded to the largest of a process
+        options |= {f"{resize}.scale": (192, 128), f"{resize}.ratio_range": (1.0, 1.0), f"{resize}.keep_ratio": False}
     if run.get("engine"):
         options["engine"] = run["engine"]
     path = UPERNET if model == "upernet" else MASK_RCNN

@@ -33,7 +33,7 @@ from eyetoy_mm.compat._import_hooks import Function, after_import, replace_funct
 from eyetoy_mm.compat.checkpoint_loading import peek
 
 REST, SIZES = "rest.pth", "sizes.json"
-"""Of a checkpoint that is a directory, to which several processes write: what is in no shard, and the sizes of files."""
+"""Of a checkpoint that is a directory, to which several processes write: what is in no shard; the sizes of files."""
 
 _SAVED = re.compile(r"(iter|epoch)_\d+(\.pth)?")
 _TEMPORARY = re.compile(r"\..+\.\d+\.part")

@@ -12,7 +12,6 @@ from mmengine.device import get_device
 from mmengine.fileio import join_path
 from mmengine.hooks import EMAHook
 from mmengine.model import convert_sync_batchnorm
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner, save_checkpoint
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh

@@ -243,7 +243,7 @@ def read_in_shards(mesh: DeviceMesh) -> Iterator[None]:
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_disk(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader of local files, which reads directories too."""
+    """Load a local file, as mmengine does, or a directory."""
     path = Path(filename).expanduser()
     if path.is_dir():
         return read_directory(path)

@@ -73,6 +73,11 @@ def shard_model(model: nn.Module, settings: FSDP2, mesh: DeviceMesh) -> list[str
     names = block_names(model, settings.blocks)
     for name in names:
         block = model.get_submodule(name)
+        if settings.param_dtype not in (None, "float32") and any("running_mean" in x for x, _ in block.named_buffers()):
+            raise UserError(
+                f"engine.param_dtype={settings.param_dtype!r}: the block {name} ({type(block).__name__}) has batch norm, "
+                "whose statistics are float32. Leave it out; --amp computes in mixed precision"
+            )
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=settings.reshard_after_forward)
     fully_shard(model, mesh=mesh)
     return names
@@ -155,8 +160,8 @@ def check_optimizer(settings: dict[str, Any], mesh: DeviceMesh) -> None:
             return
         reason = "its steps on them are others than on whole tensors"
     raise UserError(
-        f"optim_wrapper.optimizer.type={settings['type']!r} does not know shards: {reason}. Take one that computes each "
-        "weight by itself, as AdamW and SGD, or set engine='DDP'"
+        f"optim_wrapper.optimizer.type={settings['type']!r} does not know shards: {reason}. Take one that computes "
+        "each weight by itself, as AdamW and SGD, or set engine='DDP'"
     )
 
 

@@ -1,29 +1,30 @@
 """Short runs of a small model by each engine, in one of several processes: engine_runs.py FOLDER RUNS.
 
-RUNS is JSON: a list of the arguments of :func:`train`. The losses of this process are written, run by run, to
-FOLDER/losses.RANK.json.
+RUNS is JSON: a list of the arguments of :func:`train`. The losses are written, run by run, to FOLDER/losses.RANK.json.
+The last run is told to stop, which ends the process.
 """
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import nn
-
-import eyetoy_mm  # noqa: F401
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
+from torch import nn
 
+import eyetoy_mm  # noqa: F401
 from eyetoy_mm.engine.config import adapt_to_machine
 from eyetoy_mm.engine.distributed import joined
 from eyetoy_mm.engine.engines import shards_model
 from eyetoy_mm.engine.exact_resume import go_on_exactly
-from eyetoy_mm.engine.hooks import CompareResumedHook, SeedIterationsHook
+from eyetoy_mm.engine.hooks import CompareResumedHook, SaveOnSignalHook, SeedIterationsHook
 from eyetoy_mm.engine.runner import CheckedRunner, ShardedRunner
 
 
@@ -62,10 +63,13 @@ class Small(BaseModel):
 
 
 class Losses(Hook):
+    """Keeps the losses, the means over processes; tells one of two processes to stop."""
+
     priority = "VERY_LOW"
 
-    def __init__(self) -> None:
+    def __init__(self, told_at: int | None) -> None:
         self.values: dict[int, float] = {}
+        self.told_at = told_at
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         loss = outputs["loss"].detach().clone()
@@ -73,9 +77,11 @@ class Losses(Hook):
             dist.all_reduce(loss)
             loss /= dist.get_world_size()
         self.values[runner.iter] = loss.item()
+        if runner.iter == self.told_at and runner.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(folder: Path, name: str, engine=None, resume: str | None = None, **settings) -> dict[int, float]:
+def train(folder: Path, name: str, engine=None, resume: str | None = None, told_at: int | None = None, **settings):
     """Train for 6 iterations of 4 samples over all processes.
 
     Args:
@@ -83,6 +89,7 @@ def train(folder: Path, name: str, engine=None, resume: str | None = None, **set
         name: Of the folder of this one.
         engine: Of the config.
         resume: A checkpoint, from ``folder``.
+        told_at: After which iteration the second process gets SIGTERM.
         settings: Of the config.
 
     Returns:
@@ -116,9 +123,11 @@ def train(folder: Path, name: str, engine=None, resume: str | None = None, **set
         num_workers=0, sampler=dict(type="InfiniteSampler"), collate_fn=dict(type="default_collate"),
     )  # fmt: skip
     runner = (ShardedRunner if shards_model(config) else CheckedRunner).from_cfg(config)
-    losses = Losses()
+    losses = Losses(told_at)
     for hook in (SeedIterationsHook(), CompareResumedHook(resume), losses):
         runner.register_hook(hook)
+    if told_at is not None:
+        runner.register_hook(SaveOnSignalHook())
     runner.train()
     return losses.values
 
@@ -127,5 +136,6 @@ if __name__ == "__main__":
     folder, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
     with joined(Config(dict(launcher="pytorch", env_cfg=dict(dist_cfg=dict(timeout=60))))):
-        found = [train(folder, **run) for run in runs]
+        found = [train(folder, **run) for run in runs[:-1]]
         (folder / f"losses.{dist.get_rank()}.json").write_text(json.dumps(found))
+        train(folder, **runs[-1])

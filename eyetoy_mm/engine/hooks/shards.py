@@ -34,7 +34,9 @@ class ShardsHook(Hook):
         optimizer = checkpoint.get("optimizer") or {}
         for index, parameter in optimizer_parameters(runner.optim_wrapper.optimizer).items():
             state = (optimizer.get("state") or {}).get(index) or {}
-            self._shard(state, {key: parameter for key, x in state.items() if getattr(x, "shape", ()) == parameter.shape})
+            self._shard(
+                state, {key: parameter for key, x in state.items() if getattr(x, "shape", ()) == parameter.shape}
+            )
 
     def _shard(self, state: dict[str, Any] | None, parameters: dict[str, Tensor]) -> None:
         for name, x in (state or {}).items():
