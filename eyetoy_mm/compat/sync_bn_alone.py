@@ -38,7 +38,7 @@ def _count_as_mmengine(module: ModuleType) -> None:
 
 
 def _copy_with_same_group(self: Any, memo: dict[int, Any]) -> Any:
-    memo[id(self)] = copied = type(self).__new__(type(self))
+    memo[id(self)] = copied = object.__new__(type(self))
     memo[id(self.group)] = self.group
     copied.__dict__ = copy.deepcopy(self.__dict__, memo)
     return copied

@@ -20,7 +20,7 @@ from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from eyetoy_mm.engine.blocks import block_names
 from eyetoy_mm.engine.engines import FSDP2
@@ -35,7 +35,7 @@ def all_processes() -> DeviceMesh:
     return init_device_mesh(torch.device(get_device()).type, (dist.get_world_size(),))
 
 
-def shard_of(x: Tensor, mesh: DeviceMesh) -> DTensor:
+def shard_of(x: Tensor, mesh: DeviceMesh) -> Tensor:
     """A tensor that every process has, in shards along its first dimension, as ``fully_shard`` makes them."""
     x = x.to(mesh.device_type)
     return distribute_tensor(x, mesh, [Shard(0)], src_data_rank=None).clone()
@@ -75,8 +75,8 @@ def shard_model(model: nn.Module, settings: FSDP2, mesh: DeviceMesh) -> list[str
         block = model.get_submodule(name)
         if settings.param_dtype not in (None, "float32") and any("running_mean" in x for x, _ in block.named_buffers()):
             raise UserError(
-                f"engine.param_dtype={settings.param_dtype!r}: the block {name} ({type(block).__name__}) has batch norm, "
-                "whose statistics are float32. Leave it out; --amp computes in mixed precision"
+                f"engine.param_dtype={settings.param_dtype!r}: the block {name} ({type(block).__name__}) has batch "
+                "norm, whose statistics are float32. Leave it out; --amp computes in mixed precision"
             )
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=settings.reshard_after_forward)
     fully_shard(model, mesh=mesh)
