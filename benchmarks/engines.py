@@ -91,14 +91,17 @@ def config_of(model: str, steps: int, run: dict[str, Any], folder: Path, losses:
         "log_level": "WARNING",
     }
     if model == "upernet":
+        # MMSyncBN in one process, too: it draws numbers when it is built, which moves all that are drawn after it.
         options |= {
             "model.decode_head.dropout_ratio": 0.0,
             "model.auxiliary_head.dropout_ratio": 0.0,
-            "model.decode_head.norm_cfg": dict(type="SyncBN", requires_grad=True, _delete_=True),
-            "model.auxiliary_head.norm_cfg": dict(type="SyncBN", requires_grad=True, _delete_=True),
+            "model.decode_head.norm_cfg": dict(type="MMSyncBN", requires_grad=True, _delete_=True),
+            "model.auxiliary_head.norm_cfg": dict(type="MMSyncBN", requires_grad=True, _delete_=True),
         }
     else:
         resize = "train_dataloader.dataset.pipeline.2"  # to one size: batches are padded to the largest of a process
+        # As mmdet trains it. AdamW makes a full step of what is rounding alone, and then other boxes survive NMS.
+        options["optim_wrapper.optimizer"] = dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=1e-4, _delete_=True)
         options |= {f"{resize}.scale": (192, 128), f"{resize}.ratio_range": (1.0, 1.0), f"{resize}.keep_ratio": False}
     if run.get("engine"):
         options["engine"] = run["engine"]
