@@ -79,6 +79,7 @@ def config_of(model: str, steps: int, run: dict[str, Any], folder: Path, losses:
         "train_dataloader.num_workers": 0,
         "train_dataloader.persistent_workers": False,
         "train_dataloader.sampler": dict(type="InfiniteSampler", shuffle=True, _delete_=True),
+        "train_dataloader.batch_sampler": None,  # mmdet's makes batches of one aspect ratio of the images of a process
         "train_cfg": dict(by_epoch=False, max_iters=steps, _delete_=True),
         "val_dataloader": None,
         "val_cfg": None,
