@@ -5,7 +5,7 @@
 
 The photos of data/sample, EyeToy-demo, float32. ``split_invariant`` is on but in the column that says so. FSDP2 saves
 in shards and in the background at half of the steps; from there DDP goes on, and so does one process. Exit code 1 where
-a loss differs by more than --tolerance, relative to the first column. docs/engines.md says what it shows.
+a loss differs by more than --tolerance, relative to the first column; of Mask R-CNN the first four count. docs/engines.md says what it shows.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ MASK_RCNN = ROOT / "configs/sample/mask-rcnn_eyetoy-demo_sample.py"
 MARKS = "<!-- losses: benchmarks/engines.py -->", "<!-- end of losses -->"
 SHARDS = dict(type="FSDP2", checkpoints="sharded", async_save=True)
 BASELINE = "1 process"
+COMPARED = {"upernet": 20, "mask_rcnn": 4}  # steps; a detector keeps other boxes once rounding has turned a comparison
 
 
 def runs(steps: int, detector: bool) -> dict[str, dict[str, Any]]:
@@ -167,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20, help="an even number")
     parser.add_argument("--models", nargs="+", choices=["upernet", "mask_rcnn"], default=["upernet", "mask_rcnn"])
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="largest relative difference of a loss")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest relative difference of a loss")
     parser.add_argument("--into", type=Path, help="page with the marks between which the tables are written")
     parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -181,7 +182,8 @@ def main() -> None:
         lines += [*table(model, found), ""]
         for name, losses in found.items():
             if not name.endswith("not split_invariant"):
-                difference = largest_difference(losses, found[BASELINE])
+                first = {step: loss for step, loss in losses.items() if step <= COMPARED[model]}
+                difference = largest_difference(first, found[BASELINE]) if first else 0.0
                 wrong += [f"{model}, {name}: {difference:.1e}"] * (difference > arguments.tolerance)
     print("\n".join(lines))
     if arguments.into:
