@@ -24,6 +24,21 @@ State = dict[str, Tensor]
 WRAPPINGS = ("state_dict", "model", "model_state_dict")
 """Keys behind which trainers keep the tensors of a model, beside those of its training."""
 
+# --- Tensors in shards ------------------------------------------------------------------------------------------------
+
+
+def local_part(x: Tensor) -> Tensor:
+    """Of a tensor that is sharded over processes (DTensor) the part that is here; any other as it is."""
+    to_local = getattr(x, "to_local", None)
+    return x if to_local is None else to_local()
+
+
+def gathered(x: Tensor) -> Tensor:
+    """A tensor that is sharded over processes in one piece, in which all of them take part; any other as it is."""
+    full_tensor = getattr(x, "full_tensor", None)
+    return x if full_tensor is None else full_tensor()
+
+
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +193,7 @@ def _reason(x: Tensor) -> str | None:
         return f"{x.dtype}, not floating point"
     if x.layout != torch.strided:
         return f"{x.layout}, not strided"
+    x = local_part(x)
     x = x.float() if x.element_size() == 1 else x  # of 8 bits, for which torch has few operators
     return None if bool(torch.isfinite(x).all()) else "NaN or infinite"
 

@@ -15,9 +15,11 @@ Delete this file when mmengine does so.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import re
+import shutil
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,6 +31,9 @@ from typing import Any
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 from eyetoy_mm.compat.checkpoint_loading import peek
+
+REST, SIZES = "rest.pth", "sizes.json"
+"""Of a checkpoint that is a directory, to which several processes write: what is in no shard; the sizes of files."""
 
 _SAVED = re.compile(r"(iter|epoch)_\d+(\.pth)?")
 _TEMPORARY = re.compile(r"\..+\.\d+\.part")
@@ -72,19 +77,44 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the name, too
-        folder = os.open(path.parent, os.O_RDONLY)
+    _flush_names(path.parent)
+
+
+def _flush_names(folder: Path) -> None:
+    if os.name == "posix":
+        opened = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)
+
+
+def renamed_over(temporary: Path, path: Path) -> None:
+    """Give a directory, whose files are on the disk, its name, in place of what has it.
+
+    A directory cannot replace another in one step: between the two that it takes, neither has the name.
+    """
+    _flush_names(temporary)
+    aside = path.with_name(f".{path.name}.before.{os.getpid()}.part")
+    if path.exists():
+        os.replace(path, aside)
+    os.replace(temporary, path)
+    _flush_names(path.parent)
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: str | Path) -> list[str]:
     """Remove what killed runs left in a folder, and return the names."""
     found = [path for path in Path(folder).glob(".*.part") if _TEMPORARY.fullmatch(path.name)]
     for path in found:
-        path.unlink(missing_ok=True)
+        _remove(path)
     return sorted(path.name for path in found)
 
 
@@ -125,12 +155,30 @@ def _save_before_removing(checkpoint_hook: ModuleType) -> None:
 
 def _naming_its_file(save: Function) -> Function:
     def run(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+        note = Path(runner.work_dir) / "last_checkpoint"
+        before = note.read_text() if runner.rank == 0 and note.is_file() else None
         save(self, runner, *args, **kwargs)
-        if runner.rank == 0 and "://" not in self.last_ckpt:
-            with replacing(Path(runner.work_dir) / "last_checkpoint") as file:
-                file.write_text(os.path.relpath(self.last_ckpt, runner.work_dir))
+        if runner.rank != 0 or "://" in self.last_ckpt:
+            return
+        if getattr(runner, "saves_in_background", False):  # mmengine has named it, which is too early
+            note.unlink() if before is None else _write(note, before)
+        _when_saved(runner, functools.partial(_write, note, os.path.relpath(self.last_ckpt, runner.work_dir)))
 
     return run
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write_text(text)
+
+
+def _when_saved(runner: Any, action: Callable[[], None]) -> None:
+    """Do something now, or as soon as the checkpoint is complete that a runner writes in the background."""
+    getattr(runner, "when_saved", _at_once)(action)
+
+
+def _at_once(action: Callable[[], None]) -> None:
+    action()
 
 
 def _removing_last(save: Function) -> Function:
@@ -151,7 +199,7 @@ def _removing_last(save: Function) -> Function:
         finally:
             self.file_backend = backend
         for remove in later.removals:
-            remove()
+            _when_saved(runner, remove)
 
     return run
 
@@ -240,7 +288,7 @@ def _candidates(folder: Path) -> list[Path]:
 def _iterations(path: Path) -> int:
     """How long a checkpoint's run had trained."""
     if path.is_dir():  # of several processes, see `_damage`
-        rest = path / "rest.pth"
+        rest = path / REST
         if not rest.is_file():
             raise OSError("it is not complete")
         path = rest
@@ -252,7 +300,7 @@ def _iterations(path: Path) -> int:
 def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, None for one that is whole: all of it is read, and its checksums compared."""
     if path.is_dir():
-        return None if (path / ".metadata").is_file() else "it is not complete: .metadata is missing"
+        return _damage_of_directory(path)
     if not zipfile.is_zipfile(path):
         return None  # of an old PyTorch, read as a whole before
     try:
@@ -261,6 +309,18 @@ def _damage(path: Path) -> str | None:
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         return _in_short(error)
     return None if wrong is None else f"its part {wrong} is damaged"
+
+
+def _damage_of_directory(path: Path) -> str | None:
+    for name in (".metadata", SIZES):
+        if not (path / name).is_file():
+            return f"it is not complete: {name} is missing"
+    try:
+        sizes = json.loads((path / SIZES).read_text())
+        wrong = [name for name, size in sizes.items() if (path / name).stat().st_size != size]
+    except (OSError, ValueError) as error:
+        return _in_short(error)
+    return f"its part {wrong[0]} is cut short" if wrong else None
 
 
 def _in_short(error: Exception) -> str:

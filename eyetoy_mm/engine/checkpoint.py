@@ -10,6 +10,7 @@ from torch import nn
 
 from eyetoy_mm.backbones.loading import named_as_in, unwrapped
 from eyetoy_mm.backbones.pretrained import read_state
+from eyetoy_mm.engine.sharded_checkpoints import is_directory_of_shards
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
 from eyetoy_mm.state_dicts import State, compare, migrated, unusable
@@ -18,12 +19,12 @@ _LONGEST_PATH = 4096  # characters
 
 
 def check_exists(path: str | None) -> None:
-    """Check that a checkpoint is there; addresses are left to the loader.
+    """Check that a checkpoint is there, a file or a directory of shards; addresses are left to the loader.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is none.
     """
-    if path is not None and not is_address(path) and not Path(path).is_file():
+    if path is not None and not is_address(path) and not Path(path).is_file() and not is_directory_of_shards(path):
         raise UserError(f"there is no checkpoint {path}")
 
 

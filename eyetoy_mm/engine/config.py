@@ -16,6 +16,7 @@ from eyetoy_mm.engine.channels import match_channels
 from eyetoy_mm.engine.config_options import merge_options
 from eyetoy_mm.engine.config_parts import datasets_of, evaluators_of, toolbox_of
 from eyetoy_mm.engine.config_structure import structure_findings
+from eyetoy_mm.engine.engines import shards_model
 from eyetoy_mm.engine.photo_rules import apply_image_orientation
 from eyetoy_mm.engine.preprocessing import unify_preprocessing
 from eyetoy_mm.errors import UserError
@@ -164,10 +165,11 @@ def adapt_to_machine(config: Config) -> None:
             print_log("CPUs: SyncBN is mmcv's, PyTorch's needs a GPU.", "current", logging.INFO)
         if config.get("sync_bn") == "torch":
             config.sync_bn = "mmcv"
-        # Runner gives it LOCAL_RANK for a device where the config says nothing.
-        unused = config.get("find_unused_parameters", False)
-        settings = dict(type="MMDistributedDataParallel", broadcast_buffers=False, find_unused_parameters=unused)
-        config.model_wrapper_cfg = dict(device_ids=None) | dict(config.get("model_wrapper_cfg") or settings)
+        if not shards_model(config):
+            # Runner gives it LOCAL_RANK for a device where the config says nothing.
+            unused = config.get("find_unused_parameters", False)
+            settings = dict(type="MMDistributedDataParallel", broadcast_buffers=False, find_unused_parameters=unused)
+            config.model_wrapper_cfg = dict(device_ids=None) | dict(config.get("model_wrapper_cfg") or settings)
     wrapper = config.get("optim_wrapper")
     if wrapper is not None and type_name(wrapper) == "AmpOptimWrapper" and not torch.accelerator.is_available():
         wrapper.type = "OptimWrapper"

@@ -35,6 +35,7 @@ from eyetoy_mm.engine.config_places import (
 )
 from eyetoy_mm.engine.config_rules import rule_findings
 from eyetoy_mm.engine.config_structure import datasets_in, missing_findings, structure_findings
+from eyetoy_mm.engine.engines import engine_findings
 from eyetoy_mm.engine.skeletons import Observed, build_on_meta, run_parts
 
 _AT_MOST = 8  # mistakes of a model that are told at once
@@ -71,6 +72,8 @@ def config_findings(config: Config, *splits: str) -> list[Finding]:
             findings += _dataset_findings(config, split)
         if splits:
             findings += rule_findings(config, splits)
+        if "train" in splits:
+            findings += engine_findings(config)
     return list(dict.fromkeys(findings))
 
 

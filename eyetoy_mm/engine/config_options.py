@@ -17,6 +17,7 @@ _OF_RUNNER = set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"
 _OF_TOOLS = {
     *("compile", "model_wrapper_cfg", "efficient_conv_bn_eval", "activation_checkpointing", "sync_bn"),
     *("find_unused_parameters", "custom_imports", "tta_model", "tta_pipeline", "test_pipeline"),
+    *("engine", "split_invariant", "on_save_error"),
 }
 _OF_OURS = {"load_from_allow_missing", "image_orientation", "skip_unreadable_images", "on_save_error"}
 KNOWN_SECTIONS = frozenset(_OF_RUNNER | _OF_TOOLS | _OF_OURS)

@@ -6,6 +6,7 @@ MPI's variables under MPI. It is skipped where a process group exists, so that a
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from eyetoy_mm.engine.engines import shards_model
 from eyetoy_mm.errors import UserError
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
@@ -151,19 +153,26 @@ def joined(config: Config) -> Iterator[None]:
 
     Args:
         config: ``launcher`` says what started the processes; ``env_cfg.dist_cfg`` has ``backend`` (default: that of the
-            accelerator, gloo on CPUs) and ``timeout`` in seconds (default: PyTorch's).
+            accelerator, gloo on CPUs) and ``timeout`` in seconds (default: PyTorch's). One process alone is a group
+            where ``engine`` shards.
 
     Raises:
         UserError: The environment is not that of the launcher, there are more processes than devices, or the others
             cannot be reached.
     """
     launcher = config.get("launcher", "none")
-    if launcher == "none" or dist.is_initialized():
+    settings = (config.get("env_cfg") or {}).get("dist_cfg") or {}
+    if dist.is_initialized() or (launcher == "none" and not shards_model(config)):
         yield
         return
-    _join(place_of(launcher, os.environ), (config.get("env_cfg") or {}).get("dist_cfg") or {}, os.environ)
+    if launcher == "none":
+        alone = Place(0, 1, 0, "", 0)
+        dist.init_process_group(_backend(alone, settings.get("backend")), store=dist.HashStore(), rank=0, world_size=1)
+    else:
+        _join(place_of(launcher, os.environ), settings, os.environ)
     yield
     dist.barrier()
+    gc.collect()  # models in shards hold their group, whose threads have to end before the interpreter does
     dist.destroy_process_group()
 
 

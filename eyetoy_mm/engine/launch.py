@@ -13,6 +13,7 @@ from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.engine.config_parts import datasets_of
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined, restarted
+from eyetoy_mm.engine.engines import shards_model
 from eyetoy_mm.engine.exact_resume import go_on_exactly
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import (
@@ -28,7 +29,7 @@ from eyetoy_mm.engine.hooks import (
 from eyetoy_mm.engine.loop_checks import check_loops
 from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.engine.resume import choose_start, saved_before_restart
-from eyetoy_mm.engine.runner import CheckedRunner
+from eyetoy_mm.engine.runner import CheckedRunner, ShardedRunner
 from eyetoy_mm.engine.tracking import add_trackers
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
@@ -65,10 +66,18 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
     check_data(config, "train", "val")
     guard_images(config)
     add_guards(config)
+    add_switched_hooks(config)
     go_on_exactly(config)
-    with joined(config), occupied(config.work_dir, force), explained_errors(config) as run:
+    with joined(config):
+        _train(config, resume, may_stay, force)
+
+
+def _train(config: Config, resume: str | None, may_stay: list[str], force: bool) -> None:
+    """The run itself, which has let go of its model when processes part."""
+    with occupied(config.work_dir, force), explained_errors(config) as run:
         start = choose_start(config, saved_before_restart(config.work_dir) or resume)
-        runner = run.runner = CheckedRunner.from_cfg(config)
+        kind = ShardedRunner if shards_model(config) else CheckedRunner
+        runner = run.runner = kind.from_cfg(config)
         runner.logger.info(start)
         for hook in (
             SaveOnSignalHook(),
@@ -95,6 +104,21 @@ def add_guards(config: Config) -> None:
     wanted = (DATA_HOOKS.get(config.get("default_scope")), "StopOnNonFiniteHook")
     missing = [dict(type=f"eyetoy_mm.{name}") for name in wanted if name and name not in present]
     config.custom_hooks = [*hooks, *missing]
+
+
+def add_switched_hooks(config: Config) -> None:
+    """Add the hooks that are switched on by keys of a config, and put mmengine's way of the first aside.
+
+    ``activation_checkpointing`` is True, or names of modules or classes; ``split_invariant`` is True.
+    """
+    blocks = config.pop("activation_checkpointing", None)
+    hooks = []
+    if blocks:
+        names = None if blocks is True else [blocks] if isinstance(blocks, str) else list(blocks)
+        hooks.append(dict(type="eyetoy_mm.RecomputeBlocksHook", blocks=names))
+    if config.pop("split_invariant", False):
+        hooks.append(dict(type="eyetoy_mm.SplitInvariantHook"))
+    config.custom_hooks = [*(config.get("custom_hooks") or ()), *hooks]
 
 
 def evaluate(

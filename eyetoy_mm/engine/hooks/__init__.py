@@ -8,11 +8,14 @@ from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
 from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
 from eyetoy_mm.engine.hooks.progress import ProgressHook
+from eyetoy_mm.engine.hooks.recompute import RecomputeBlocksHook
 from eyetoy_mm.engine.hooks.results_picture import ResultsPictureHook
 from eyetoy_mm.engine.hooks.resume import CompareResumedHook
 from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
 from eyetoy_mm.engine.hooks.seed_iterations import SeedIterationsHook
 from eyetoy_mm.engine.hooks.seg_labels import CheckSegLabelsHook
+from eyetoy_mm.engine.hooks.shards import ShardsHook
+from eyetoy_mm.engine.hooks.split_invariant import SplitInvariantHook
 from eyetoy_mm.engine.hooks.weights import PrepareWeightsHook
 
 __all__ = [
@@ -26,8 +29,11 @@ __all__ = [
     "PaintPredictionsHook",
     "PrepareWeightsHook",
     "ProgressHook",
+    "RecomputeBlocksHook",
     "ResultsPictureHook",
     "SaveOnSignalHook",
     "SeedIterationsHook",
+    "ShardsHook",
+    "SplitInvariantHook",
     "StopOnNonFiniteHook",
 ]

@@ -19,6 +19,7 @@ from torch import Tensor
 from eyetoy_mm.engine.hooks.common import image_paths, unwrapped
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.registry import HOOKS
+from eyetoy_mm.state_dicts import local_part
 
 _FINE, _ODD, _BROKEN = range(3)  # what processes tell each other about a step
 _HISTORY = 100  # losses that a spike is compared with
@@ -175,7 +176,7 @@ class _Gradients:
     def _look_and_step(self, **kwargs: Any) -> None:
         groups = self.wrapper.optimizer.param_groups
         parameters = [x for group in groups for x in group["params"] if x.grad is not None]
-        self.gradients = [(self.names.get(id(x), "a parameter"), _local(x.grad)) for x in parameters]
+        self.gradients = [(self.names.get(id(x), "a parameter"), local_part(x.grad)) for x in parameters]
         dense = [x for _, x in self.gradients if x.layout == torch.strided]
         self.norm = torch.nn.utils.get_total_norm(dense) if dense else None
         if self.wrapper.clip_grad_kwargs and not self.scaled:
@@ -213,7 +214,7 @@ def not_finite_losses(outputs: Mapping[str, Any]) -> list[str]:
 
 def not_finite_weights(weights: Mapping[str, Any]) -> list[str]:
     """Which weights and buffers are not finite."""
-    tensors = {name: _local(x) for name, x in weights.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    tensors = {name: local_part(x) for name, x in weights.items() if isinstance(x, Tensor) and x.is_floating_point()}
     names = [name for name, x in tensors.items() if not x.isfinite().all()]
     return [f"{len(names)} of {len(tensors)} weights are not finite: {first_few(names)}"] if names else []
 
@@ -259,9 +260,3 @@ def agreed(state: int) -> int:
 
 def _number(x: Tensor | float) -> float:
     return x.item() if isinstance(x, Tensor) else x
-
-
-def _local(x: Tensor) -> Tensor:
-    """The part of a sharded tensor that is here."""
-    to_local = getattr(x, "to_local", None)
-    return to_local() if to_local is not None else x

@@ -16,6 +16,7 @@ from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.engine.hooks.common import unwrapped
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.registry import HOOKS
+from eyetoy_mm.state_dicts import gathered
 
 
 @HOOKS.register_module()
@@ -44,8 +45,8 @@ class CheckInitialisedHook(Hook):
         """
         model = unwrapped(runner)
         for name, (source, built) in self.built.items():
-            now = dict(model.get_submodule(name).named_parameters())
-            same = [key for key, x in built.items() if key in now and bool((now[key].detach() == x.to(now[key])).all())]
+            now = {key: gathered(x.detach()) for key, x in model.get_submodule(name).named_parameters() if key in built}
+            same = [key for key, x in built.items() if key in now and bool((now[key] == x.to(now[key])).all())]
             same = [key for key in same if not is_allowed(f"{name}.{key}" if name else key)]
             if same:
                 there = list(read_state(source).values())

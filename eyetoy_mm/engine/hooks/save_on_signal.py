@@ -71,6 +71,8 @@ class SaveOnSignalHook(Hook):
         name = signal.Signals(told).name
         runner.logger.warning(f"{name}: saving at iteration {runner.iter + 1}, then exit status {self.exit_code}.")
         self._save(runner)
+        if hasattr(runner, "finish_saving"):  # in the background
+            runner.finish_saving()
         runner.logger.warning("Saved. Start it again with --resume, and it goes on from here.")
         if dist.is_initialized():
             dist.barrier(group=self._group)
