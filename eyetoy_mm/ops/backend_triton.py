@@ -31,6 +31,7 @@ from eyetoy_mm.ops.operator import Operator
 
 LARGEST_HEAD_DIM = 256
 LARGEST_HALO = {1: 2**15 - 1, 2: 2**15 - 1, 3: 2**9 - 1}  # positions along an axis, which are packed into one int
+MOST_ROWS = 32  # of a tile
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LOG2E = math.log2(math.e)
 
@@ -94,10 +95,13 @@ def _too_large(neighborhood: Neighborhood, elements: int, with_bias: bool) -> st
     limit = LARGEST_HALO[len(neighborhood.axes)]
     if math.prod(neighborhood.spatial) * elements >= 2**31:
         return f"its kernels are for fewer than 2**31 elements of a sample, got {neighborhood.spatial} by {elements}"
-    # keys of a tile, or queries, which at a border may be half a window more
-    halo = [torch.sym_min(axis.length, axis.kernel_size + axis.kernel_size // 2 + 32) for axis in neighborhood.axes]
+    # keys of a tile's queries, or queries of its keys: of those between two borders, nearly two windows
+    halo = [
+        torch.sym_min(-(-axis.length // axis.dilation), 2 * axis.kernel_size + MOST_ROWS) for axis in neighborhood.axes
+    ]
     if any(extent > limit for extent in halo) or math.prod(halo) * halo[-1] >= 2**32 - 2**20:
-        return f"its kernels are for windows of at most {limit * 2 // 3} along an axis, got {neighborhood.kernel_size}"
+        largest = (limit - MOST_ROWS) // 2
+        return f"its kernels are for windows of at most {largest} along an axis, got {neighborhood.kernel_size}"
     if with_bias and any(axis.kernel_size > limit // 2 for axis in neighborhood.axes):
         return f"its tables of biases are for windows of at most {limit // 2}, got {neighborhood.kernel_size}"
     return None
@@ -232,14 +236,16 @@ def _check(
         last = x.storage_offset() + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
         storage = x.untyped_storage()  # freed by who shards or offloads
         if storage.nbytes() < (last + 1) * x.element_size() or not storage.data_ptr():
-            raise TypeError(f"the kernels take tensors with memory behind them, {tuple(x.shape)} has {storage.nbytes()}")
+            raise TypeError(
+                f"the kernels take tensors with memory behind them, {tuple(x.shape)} has {storage.nbytes()}"
+            )
     neighborhood = Neighborhood.of(tuple(query.shape[1:-2]), tuple(kernel_size), tuple(dilation))
     if reason := refusal(query, neighborhood, bias):
         raise ValueError(f"back end 'triton' cannot run this neighborhood attention: {reason}")
 
 
 def _flat(*tensors: Tensor) -> list[Tensor]:
-    """``(B, *spatial, heads, dim)`` -> ``(B, N, heads, dim)`` of the same strides, the last one 1; copied if need be."""
+    """``(B, *spatial, heads, dim)`` -> ``(B, N, heads, dim)`` of the same strides, the last one 1; or copies."""
     flat = [x.resolve_neg().flatten(1, -3) for x in tensors]
     strides = {x.stride() for x in flat}
     extent = max(sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:])) for x in flat)
@@ -309,7 +315,9 @@ def _backward(
     call = _call(query, key, value, bias, kernel_size, dilation)
     if gradient.shape != query.shape or output.shape != query.shape or logsumexp.shape != (*query.shape[:-1], 1):
         shapes = [tuple(x.shape) for x in (gradient, output, logsumexp)]
-        raise TypeError(f"gradient and output have the shape of query {tuple(query.shape)}, its sums one each: {shapes}")
+        raise TypeError(
+            f"gradient and output have the shape of query {tuple(query.shape)}, its sums one each: {shapes}"
+        )
     gradient, output = (x.to(query.dtype).resolve_neg().contiguous() for x in (gradient, output))
     logsumexp = logsumexp.float().contiguous()
     batch, *spatial, heads, _ = query.shape

@@ -66,7 +66,7 @@ class Operator:
     """
 
     def __init__(self, name: str, forward: Forward, backward: Backward, keeps: bool = False) -> None:
-        self.forward, self.backward = forward, backward
+        self.forward, self.backward, self.keeps = forward, backward, keeps
         outputs, kept = ("(Tensor, Tensor)", "Tensor output, Tensor statistics, ") if keeps else ("Tensor", "")
         self.node = torch.library.custom_op(
             f"eyetoy_mm::{name}", forward, mutates_args=(), schema=f"({_TENSORS}, {_NUMBERS}) -> {outputs}"
@@ -158,9 +158,8 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Any:
-        *primals, keeps = *ctx.saved_tensors[:4], len(ctx.saved_tensors) > 4
-        pushed = _push_forward(_plain(ctx.numbers), primals, tangents[:4])
-        return (pushed, None) if keeps else pushed
+        pushed = _push_forward(_plain(ctx.numbers), ctx.saved_tensors[:4], tangents[:4])
+        return (pushed, None) if ctx.operator.keeps else pushed
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, operator: Operator, *arguments: Any) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ tile needs is a box, the union of its rows' intervals: its *halo*.
 
 ::
 
-    +---------------------+     The loop goes down the flattened halo in blocks of COLUMNS, wherever its rows end, so
+    +---------------------+     The loop goes down the flattened halo in blocks of COLUMNS, wherever its rows end:
     |  +--------------+   |     that no border wastes more than a part of the last block. A column becomes (d, h, w) by
     |  |halo  +--+    |   |     multiplications (`_divisor`). It is in a row's interval on every axis if no sign shows in
     |  |::::::|q |::: |   |
@@ -126,7 +126,7 @@ def _tile(
 
 @triton.jit
 def _divisor(extent):
-    """``n // extent`` is the upper half of ``n * _divisor(extent)``, exact while ``n * extent < 2**32``."""
+    """The number for an extent by which ``n // extent`` is the upper half of ``n * _divisor(extent)``, exact while ``n * extent < 2**32``."""
     ones: tl.uint32 = 0xFFFFFFFF
     return ones // extent.to(tl.uint32) + 1
 
@@ -210,7 +210,8 @@ def attention_forward(
     sums = tl.zeros((TD * TH * TW, DIM), tl.float32)
     for column in range(0, extent_d * extent_h * extent_w, COLUMNS):
         columns, places, in_table, exists = _columns(
-            column + tl.arange(0, COLUMNS), extent_h, extent_w, divisor_h, divisor_w, end, LH, LW, KH, KW, SD, SH, SW, AXES
+            column + tl.arange(0, COLUMNS),
+            extent_h, extent_w, divisor_h, divisor_w, end, LH, LW, KH, KW, SD, SH, SW, AXES,
         )  # fmt: skip
         of_columns, columns_mask = _vectors(places, exists, place_stride, HEAD_DIM, DIM)
         k = tl.load(key + of_columns, mask=columns_mask, other=0.0)
@@ -278,7 +279,8 @@ def attention_query_gradient(
     sums = tl.zeros((TD * TH * TW, DIM), tl.float32)
     for column in range(0, extent_d * extent_h * extent_w, COLUMNS):
         columns, places, in_table, exists = _columns(
-            column + tl.arange(0, COLUMNS), extent_h, extent_w, divisor_h, divisor_w, end, LH, LW, KH, KW, SD, SH, SW, AXES
+            column + tl.arange(0, COLUMNS),
+            extent_h, extent_w, divisor_h, divisor_w, end, LH, LW, KH, KW, SD, SH, SW, AXES,
         )  # fmt: skip
         of_columns, columns_mask = _vectors(places, exists, place_stride, HEAD_DIM, DIM)
         k = tl.load(key + of_columns, mask=columns_mask, other=0.0)
@@ -328,7 +330,8 @@ def attention_key_value_gradient(
     value_sums = tl.zeros((TD * TH * TW, DIM), tl.float32)
     for column in range(0, extent_d * extent_h * extent_w, COLUMNS):
         columns, places, in_table, exists = _columns(
-            column + tl.arange(0, COLUMNS), extent_h, extent_w, divisor_h, divisor_w, end, LH, LW, KH, KW, SD, SH, SW, AXES
+            column + tl.arange(0, COLUMNS),
+            extent_h, extent_w, divisor_h, divisor_w, end, LH, LW, KH, KW, SD, SH, SW, AXES,
         )  # fmt: skip
         of_columns, columns_mask = _vectors(places, exists, place_stride, HEAD_DIM, DIM)
         q = tl.load(query + of_columns, mask=columns_mask, other=0.0)
