@@ -77,7 +77,7 @@ def attend(
     return OPERATOR(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[misc]  # a graph is for the GPU that it is compiled on
+@torch.compiler.assume_constant_result  # a graph is for the GPU that it is compiled on
 def _too_old(device: int, dtype: torch.dtype, dim: int) -> str | None:
     major, minor = torch.cuda.get_device_capability(device)
     if major >= 8:
@@ -321,8 +321,9 @@ def _backward(
     gradient, output = (x.to(query.dtype).resolve_neg().contiguous() for x in (gradient, output))
     logsumexp = logsumexp.float().contiguous()
     batch, *spatial, heads, _ = query.shape
-    like = dict(dtype=query.dtype, device=query.device)
-    query_gradient, key_gradient, value_gradient = (torch.empty(query.shape, **like) for _ in range(3))
+    query_gradient, key_gradient, value_gradient = (
+        torch.empty(query.shape, dtype=query.dtype, device=query.device) for _ in range(3)
+    )
     row_numbers = torch.empty(batch, heads, math.prod(spatial), 2, dtype=torch.float32, device=query.device)
     compilation = dict(**call.constants, **call.compilation, BIAS=bias is not None, PRECISION=_precision(query.dtype))
     scales = scale * LOG2E, scale

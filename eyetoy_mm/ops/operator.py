@@ -346,9 +346,9 @@ def _vmap_gradients(
     *others: Any,
 ) -> tuple[tuple[Tensor, ...], Dims]:
     """A mapped axis joins the batch; with a bias it joins the heads, since each entry has its own gradient of it."""
-    kept, numbers = others[:-3], others[-3:]
+    numbers = others[-3:]
     dims, bias_dim = [*in_dims[:4], *in_dims[5:-3]], in_dims[4]
-    size, tensors = info.batch_size, (gradient, query, key, value, *kept)
+    size, tensors = info.batch_size, (gradient, query, key, value, *others[:-3])
     join = _into_batch if bias is None else _into_heads
     first, *qkv_and_kept = [join(x, dim, size) for x, dim in zip(tensors, dims, strict=True)]
     qkv, kept = qkv_and_kept[:3], qkv_and_kept[3:]

@@ -8,8 +8,8 @@ tile needs is a box, the union of its rows' intervals: its *halo*.
 ::
 
     +---------------------+     The loop goes down the flattened halo in blocks of COLUMNS, wherever its rows end:
-    |  +--------------+   |     that no border wastes more than a part of the last block. A column becomes (d, h, w) by
-    |  |halo  +--+    |   |     multiplications (`_divisor`). It is in a row's interval on every axis if no sign shows in
+    |  +--------------+   |     no border wastes more than a part of the last block. A column becomes (d, h, w) by
+    |  |halo  +--+    |   |     multiplications (`_divisor`). It is in a row's interval on all axes if no sign shows in
     |  |::::::|q |::: |   |
     |  |:     +--+    |   |         (column - first) | (last - column)
     |  +--------------+   |
@@ -126,7 +126,7 @@ def _tile(
 
 @triton.jit
 def _divisor(extent):
-    """The number for an extent by which ``n // extent`` is the upper half of ``n * _divisor(extent)``, exact while ``n * extent < 2**32``."""
+    """A number for an extent ``e``: ``n // e`` is the upper half of their product, exact while ``n * e < 2**32``."""
     ones: tl.uint32 = 0xFFFFFFFF
     return ones // extent.to(tl.uint32) + 1
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eyetoy_mm.ops import dense_form, neighborhood_attention
+from eyetoy_mm.ops import backend_torch, dense_form, neighborhood_attention, tiles
 from eyetoy_mm.ops.neighborhood import Axis
 from eyetoy_mm.ops.tiles import Plan
 
@@ -33,3 +33,18 @@ def test_small_maps_are_computed_at_once(monkeypatch):
         q = torch.randn(1, length, 16, 1, 4)
         neighborhood_attention(q, q, q, 3, backend="torch")
         assert len(calls) == dense  # 17 x 16 positions are too many
+
+
+def test_takes_more_at_once_on_a_gpu(monkeypatch):
+    """The same result in less than half of the operations, each of which is a launch there."""
+    q, k, v = inputs = [torch.randn(8, 48, 48, 2, 16, requires_grad=True) for _ in range(3)]
+    results, counts = [], []
+    for most in (tiles.at_once("cpu"), tiles.at_once("cuda")):
+        monkeypatch.setattr(backend_torch, "at_once", lambda device, most=most: most)
+        with torch.profiler.profile() as profile:
+            output = neighborhood_attention(q, k, v, 7, backend="torch")
+            results.append([output, *torch.autograd.grad(output.square().sum(), inputs)])
+        counts.append(sum(event.name in ("aten::bmm", "aten::copy_") for event in profile.events()))
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
+    assert counts[1] * 2 < counts[0]
