@@ -36,15 +36,14 @@ def test_small_maps_are_computed_at_once(monkeypatch):
 
 
 def test_takes_more_at_once_on_a_gpu(monkeypatch):
-    """The same result in less than half of the operations, each of which is a launch there."""
-    q, k, v = inputs = [torch.randn(8, 48, 48, 2, 16, requires_grad=True) for _ in range(3)]
-    results, counts = [], []
+    """The same result in a quarter of the turns or less, each of which is some launches there."""
+    q, k, v = inputs = [torch.randn(8, 48, 48, 2, 8, requires_grad=True) for _ in range(3)]
+    results, turns = [], []
     for most in (tiles.at_once("cpu"), tiles.at_once("cuda")):
         monkeypatch.setattr(backend_torch, "at_once", lambda device, most=most: most)
-        with torch.profiler.profile() as profile:
-            output = neighborhood_attention(q, k, v, 7, backend="torch")
-            results.append([output, *torch.autograd.grad(output.square().sum(), inputs)])
-        counts.append(sum(event.name in ("aten::bmm", "aten::copy_") for event in profile.events()))
+        output = neighborhood_attention(q, k, v, 17, backend="torch")
+        results.append([output, *torch.autograd.grad(output.square().sum(), inputs)])
+        turns.append(sum(len(plan.turns) for plan, _ in backend_torch._maps((17, 17), (1, 1), q)))
     for actual, expected in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
-    assert counts[1] * 2 < counts[0]
+    assert turns[1] * 4 <= turns[0]
