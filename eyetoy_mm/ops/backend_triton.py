@@ -51,7 +51,7 @@ def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> s
     dim = query.shape[-1]
     if dim > LARGEST_HEAD_DIM:
         return f"its kernels are for a head_dim of at most {LARGEST_HEAD_DIM}, got {dim}"
-    if query.is_cuda and torch.version.hip is None and (old := _too_old(query.device.index or 0, query.dtype, dim)):
+    if query.is_cuda and (old := _too_old(_capability(query.device.index or 0), query.dtype, dim)):
         return old
     return _too_large(neighborhood, query.shape[-2] * dim, bias is not None)
 
@@ -78,14 +78,25 @@ def attend(
 
 
 @torch.compiler.assume_constant_result  # a graph is for the GPU that it is compiled on
-def _too_old(device: int, dtype: torch.dtype, dim: int) -> str | None:
+def _capability(device: int) -> int:
+    """Compute capability, 90 for 9.0; of a GPU of AMD, all of which have matrix instructions that Triton uses, 999."""
+    if torch.version.hip is not None:
+        return 999
     major, minor = torch.cuda.get_device_capability(device)
-    if major >= 8:
+    return 10 * major + minor
+
+
+def _has_tensor_cores(device: torch.device) -> bool:
+    return device.type != "cuda" or _capability(device.index or 0) >= 80
+
+
+def _too_old(capability: int, dtype: torch.dtype, dim: int) -> str | None:
+    if capability >= 80:
         return None
-    if (major, minor) < (7, 5) or dtype == torch.bfloat16 or dim > 32:
+    if capability < 75 or dtype == torch.bfloat16 or dim > 32:
         return (
             f"below compute capability 8.0 triton has no tensor cores, and its kernels are for 7.5, a head_dim of at "
-            f"most 32, float16 and float32; this GPU has {major}.{minor}, the query head_dim {dim} and {dtype}"
+            f"most 32, float16 and float32; this GPU has {capability / 10}, the query head_dim {dim} and {dtype}"
         )
     return None
 
@@ -174,8 +185,7 @@ def _call(
     _check(query, key, value, bias, kernel_size, dilation)
     _, *spatial, heads, dim = query.shape
     axes = len(spatial)
-    tensor_cores = INTERPRETED or torch.version.hip is not None or torch.cuda.get_device_capability(query.device)[0] > 7
-    launch = launch_of(axes, dim, query.element_size(), bias is not None, tensor_cores)
+    launch = launch_of(axes, dim, query.element_size(), bias is not None, _has_tensor_cores(query.device))
     ones = [1] * (3 - axes)
     # a dilation beyond the axis separates all its positions, as one of its length does
     steps = [min(step, length) for step, length in zip(dilation, spatial, strict=True)]
@@ -256,11 +266,9 @@ def _flat(*tensors: Tensor) -> list[Tensor]:
     return flat
 
 
-def _precision(dtype: torch.dtype) -> str:
-    """How products of float32 are taken: exactly, unless the program allows TF32."""
-    if dtype != torch.float32 or INTERPRETED:
-        return "ieee"
-    if torch.version.hip is not None or torch.cuda.get_device_capability()[0] < 8:
+def _precision(x: Tensor) -> str:
+    """How products are taken: of float32 as three of TF32, or one where the program allows that; else as they are."""
+    if x.dtype != torch.float32 or not x.is_cuda or torch.version.hip is not None or not _has_tensor_cores(x.device):
         return "ieee"
     return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
@@ -295,7 +303,7 @@ def _forward(
     with _on(query.device):
         kernels().attention_forward[(call.tiles * heads * batch,)](
             *call[:4], output, logsumexp, scale * LOG2E, *call.strides, *call.numbers,
-            **call.constants, **call.compilation, BIAS=bias is not None, PRECISION=_precision(query.dtype),
+            **call.constants, **call.compilation, BIAS=bias is not None, PRECISION=_precision(query),
         )  # fmt: skip
     return output, logsumexp
 
@@ -325,7 +333,7 @@ def _backward(
         torch.empty(query.shape, dtype=query.dtype, device=query.device) for _ in range(3)
     )
     row_numbers = torch.empty(batch, heads, math.prod(spatial), 2, dtype=torch.float32, device=query.device)
-    compilation = dict(**call.constants, **call.compilation, BIAS=bias is not None, PRECISION=_precision(query.dtype))
+    compilation = dict(**call.constants, **call.compilation, BIAS=bias is not None, PRECISION=_precision(query))
     scales = scale * LOG2E, scale
     grid = (call.tiles * heads * batch,)
     with _on(query.device):

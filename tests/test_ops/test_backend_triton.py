@@ -218,6 +218,36 @@ def test_the_node_refuses_what_the_kernels_would_not_survive(kernels):
             node(*arguments, 1.0)
 
 
+def test_asking_for_the_gpu_leaves_a_graph_whole(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+
+    def function(x):
+        return x + 1 if backend_triton._too_old(backend_triton._capability(0), x.dtype, x.shape[-1]) else x
+
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="eager")
+    for dim in (32, 33, 64):
+        x = torch.zeros(2, dim)
+        assert torch.equal(compiled(x), function(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [F32, F16, BF16])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_equals_torch_on_a_gpu(dtype, with_bias):
+    inputs = [x.cuda().detach().requires_grad_() for x in qkv(2, 20, 24, 2, 32, dtype=dtype)]
+    bias = torch.randn(2, 13, 13, device="cuda", requires_grad=True) if with_bias else None
+    inputs += [bias] if with_bias else []
+    results = []
+    for name in ("triton", "triton", "torch"):
+        output = neighborhood_attention(*inputs[:3], 7, bias=bias, backend=name)
+        results.append([output, *torch.autograd.grad(output.float().square().sum(), inputs)])
+    tolerance = 1e-4 if dtype == F32 else 3e-2
+    for first, again, expected in zip(*results, strict=True):
+        assert torch.equal(first, again)
+        torch.testing.assert_close(first, expected, atol=tolerance * max(1.0, float(expected.abs().max())), rtol=0)
+
+
 # --- Compiled for GPUs that are not here ------------------------------------------------------------------------------
 
 
