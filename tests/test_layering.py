@@ -20,7 +20,7 @@ ORDER = [
 ]
 MM_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain"}
 MM_ROOMS = {"backbones", "engine", "datasets", "compat", "registry", "cli"}
-OPTIONAL = sorted(MM_PACKAGES | {"torchvision", "natten", "numpy", "cv2", "matplotlib"})
+OPTIONAL = sorted(MM_PACKAGES | {"torchvision", "natten", "triton", "numpy", "cv2", "matplotlib"})
 
 
 def imports(file: Path) -> set[str]:
@@ -63,8 +63,16 @@ def test_one_file_imports_natten():
     ]
 
 
+def test_one_file_imports_triton():
+    """It is missing where PyTorch has no GPU in mind, and takes a second to import."""
+    with_triton = [file.name for file in FILES if any(n.split(".")[0] == "triton" for n in imports(file))]
+    assert with_triton == ["triton_kernels.py"]
+
+
 def needs_torch_alone(file: Path) -> bool:
     """Everything outside the rooms that know mm packages; in them, what holds data structures and text alone."""
+    if file.stem == "triton_kernels":
+        return False
     return room(file) not in MM_ROOMS - {"cli"} or file.relative_to(PACKAGE).as_posix() == "datasets/splits.py"
 
 

@@ -15,6 +15,7 @@ from eyetoy_mm.ops import (
     backend_natten,
     backend_reference,
     backend_torch,
+    backend_triton,
     flops,
     plain_form,
     selection,
@@ -27,6 +28,7 @@ from eyetoy_mm.ops.selection import Backend
 BACKENDS: dict[str, Backend] = {
     "natten": backend_natten,
     "cpp": backend_cpp,
+    "triton": backend_triton,
     "torch": backend_torch,
     "flex": backend_flex,
     "reference": backend_reference,

@@ -34,7 +34,7 @@ from eyetoy_mm.ops import dense_form, plain_form
 from eyetoy_mm.ops.caching import cached_tensors
 from eyetoy_mm.ops.neighborhood import Neighborhood
 from eyetoy_mm.ops.operator import Operator
-from eyetoy_mm.ops.tiles import Cut, Plan, Turn, bias_index, dilation_groups, maps_at_once
+from eyetoy_mm.ops.tiles import Cut, Plan, Turn, at_once, bias_index, dilation_groups, maps_at_once
 
 
 def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> str | None:
@@ -192,13 +192,13 @@ def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor)
     if len(kernel_size) == 1:  # a sequence is a map of one row
         kernel_size, dilation, tensors = (1, *kernel_size), (1, *dilation), tuple(x.unsqueeze(1) for x in tensors)
     batch, *spatial, heads, _ = tensors[0].shape
-    dim = max(x.shape[-1] for x in tensors)
+    dim, most = max(x.shape[-1] for x in tensors), at_once(tensors[0].device.type)
     neighborhood = Neighborhood.of(tuple(spatial), kernel_size, dilation)
     for groups in itertools.product(*(dilation_groups(axis) for axis in neighborhood.axes)):
         axes = tuple(axis for _, _, axis in groups)
         counts, lengths = tuple(count for _, count, _ in groups), tuple(axis.length for axis in axes)
         maps_per_sample = heads * math.prod(counts)
-        samples_at_once = min(batch, max(1, maps_at_once(axes, dim) // maps_per_sample))
+        samples_at_once = min(batch, max(1, maps_at_once(axes, dim, most) // maps_per_sample))
         for first in range(0, batch, samples_at_once):
             samples = min(samples_at_once, batch - first)
             views = []
@@ -213,7 +213,7 @@ def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor)
                 dilated = (s * d for s, d in zip(axis_strides, dilation, strict=True))
                 strides = (sample_stride, *axis_strides, head_stride, *dilated, dim_stride)
                 views.append(x.as_strided((samples, *counts, heads, *lengths, x.shape[-1]), strides, offset))
-            yield Plan.of(axes, samples * maps_per_sample), views
+            yield Plan.of(axes, samples * maps_per_sample, most), views
 
 
 def _cut(x: Tensor, cut: Cut) -> Tensor:

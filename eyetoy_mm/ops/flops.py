@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils import flop_counter
@@ -75,13 +76,14 @@ def backward_flops(
     key: Sequence[int],
     value: Sequence[int],
     bias: Sequence[int] | None,
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-    scale: float,
+    *others: Any,
     out_shape: object = None,
 ) -> int:
-    """Operations of its gradients: the scores again, and the products for the probabilities, query, key and value."""
-    sizes = kernel_size, dilation
+    """Operations of its gradients: the scores again, and the products for the probabilities, query, key and value.
+
+    Last of the others are the numbers; what a back end has kept of the forward pass stands before them.
+    """
+    sizes = others[-3], others[-2]
     return 2 * (3 * multiply_adds(query, *sizes) + 2 * multiply_adds(value, *sizes))
 
 

@@ -5,6 +5,8 @@ A back end gives two functions on tensors, which need to know nothing of all tha
     forward   (query, key, value, bias, numbers) -> output
     backward  (gradient, query, key, value, bias, numbers) -> gradients of query, key, value and bias
 
+A back end may keep something of the forward pass for the backward pass: see :class:`Operator`.
+
 An :class:`Operator` of them runs in one of two ways. Where something looks at the operators that run
 (``torch.compile``, fake and meta tensors, FLOP counters), it is one node, ``torch.ops.eyetoy_mm.{name}``, and its
 gradient another. Anywhere else it is one of the autograd functions below, which are sooner begun.
@@ -29,9 +31,8 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from eyetoy_mm.ops import flops, plain_form
 from eyetoy_mm.ops.neighborhood import Neighborhood
 
-_ARGUMENTS = (
-    "Tensor query, Tensor key, Tensor value, Tensor? bias, SymInt[] kernel_size, SymInt[] dilation, float scale"
-)
+_TENSORS = "Tensor query, Tensor key, Tensor value, Tensor? bias"
+_NUMBERS = "SymInt[] kernel_size, SymInt[] dilation, float scale"
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -43,11 +44,8 @@ class Numbers(NamedTuple):
     scale: float
 
 
-Forward = Callable[[Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float], Tensor]
-Backward = Callable[
-    [Tensor, Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float],
-    tuple[Tensor, Tensor, Tensor, Tensor],
-]
+Forward = Callable[..., Tensor | tuple[Tensor, Tensor]]
+Backward = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
 Tensors = Sequence[Tensor | None]
 Dims = tuple[int | None, ...]  # the mapped axis of each argument or output, None where it has none
 
@@ -62,21 +60,25 @@ class Operator:
             is as in :func:`neighborhood_attention`.
         backward: Gradient of the output and the arguments of ``forward`` to the gradients of query, key, value and
             bias; the last one is empty where there is no bias.
+        keeps: Whether ``forward`` gives ``(output, statistics)`` and ``backward`` takes both, after the bias. The
+            statistics are float32 numbers of each query, ``(B, *spatial, heads, 1)``, that nobody else sees. Both
+            follow from the other arguments, so no derivative is taken with respect to them.
     """
 
-    def __init__(self, name: str, forward: Forward, backward: Backward) -> None:
-        self.forward, self.backward = forward, backward
+    def __init__(self, name: str, forward: Forward, backward: Backward, keeps: bool = False) -> None:
+        self.forward, self.backward, self.keeps = forward, backward, keeps
+        outputs, kept = ("(Tensor, Tensor)", "Tensor output, Tensor statistics, ") if keeps else ("Tensor", "")
         self.node = torch.library.custom_op(
-            f"eyetoy_mm::{name}", forward, mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor"
+            f"eyetoy_mm::{name}", forward, mutates_args=(), schema=f"({_TENSORS}, {_NUMBERS}) -> {outputs}"
         )
         self.gradient_node = torch.library.custom_op(
             f"eyetoy_mm::{name}_backward",
             backward,
             mutates_args=(),
-            schema=f"(Tensor gradient, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+            schema=f"(Tensor gradient, {_TENSORS}, {kept}{_NUMBERS}) -> (Tensor, Tensor, Tensor, Tensor)",
         )
-        self.node.register_fake(_fake_output)
-        self.node.register_autograd(functools.partial(_differentiate, self.gradient_node), setup_context=_save)
+        self.node.register_fake(_fake_output_and_statistics if keeps else _fake_output)
+        self.node.register_autograd(functools.partial(_differentiate, self.gradient_node), setup_context=_save_outputs)
         self.node.register_vmap(functools.partial(_vmap, self.node))
         self.gradient_node.register_fake(_fake_gradients)
         self.gradient_node.register_autograd(_differentiate_gradients, setup_context=_save)
@@ -85,9 +87,15 @@ class Operator:
         flops.register(getattr(torch.ops.eyetoy_mm, f"{name}_backward"), flops.backward_flops)
 
     def __call__(self, query: Tensor, *arguments: Any) -> Tensor:
-        """Called as ``forward`` is."""
+        """Called as ``forward`` is; gives the output alone."""
+        return _first(self.outputs(query, *arguments))
+
+    def outputs(self, query: Tensor, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
+        """The same with the statistics, where there are any."""
         if _is_watched(query, *arguments[:3]):
-            return self.as_node(query, *arguments)
+            if _has_no_rules():
+                return self.as_node(query, *arguments)
+            return self.node(query, *arguments)
         if torch._C._are_functorch_transforms_active():
             return _Attention.apply(self, query, *arguments)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
@@ -99,9 +107,9 @@ class Operator:
 
         Forward mode would be lost without a word.
         """
-        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        if _has_no_rules():
             return _plain(Numbers(*arguments[-3:]))(query, *arguments[:-3])
-        return self.node(query, *arguments)
+        return _first(self.node(query, *arguments))
 
     def gradients(self, gradient: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         """Called as ``backward`` is."""
@@ -112,6 +120,14 @@ class Operator:
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             return _EagerGradients.apply(self, gradient, *arguments)
         return self.backward(gradient, *arguments)
+
+
+def _has_no_rules() -> bool:
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def _is_watched(*tensors: Tensor | None) -> bool:
@@ -128,25 +144,26 @@ class _Attention(torch.autograd.Function):
     """``Operator.forward``; the first argument is the operator."""
 
     @staticmethod
-    def forward(operator: Operator, *arguments: Any) -> Tensor:
+    def forward(operator: Operator, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
         return operator.forward(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.operator, *arguments = inputs
-        _save(ctx, arguments, output)
+        _save_outputs(ctx, arguments, output)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensors:
+    def backward(ctx: Any, gradient: Tensor, of_statistics: Tensor | None = None) -> Tensors:
         return None, *_differentiate(ctx.operator.gradients, ctx, gradient)
 
     @staticmethod
-    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
-        return _push_forward(_plain(ctx.numbers), ctx.saved_tensors, tangents)
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Any:
+        pushed = _push_forward(_plain(ctx.numbers), ctx.saved_tensors[:4], tangents[:4])
+        return (pushed, None) if ctx.operator.keeps else pushed
 
     @staticmethod
-    def vmap(info: Any, in_dims: Dims, operator: Operator, *arguments: Any) -> tuple[Tensor, int]:
-        return _vmap(operator, info, in_dims[1:], *arguments)
+    def vmap(info: Any, in_dims: Dims, operator: Operator, *arguments: Any) -> tuple[Any, Any]:
+        return _vmap(operator.outputs, info, in_dims[1:], *arguments)
 
 
 class _Gradients(torch.autograd.Function):
@@ -167,8 +184,8 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        primals = ctx.saved_tensors
-        pushed = _push_forward(_plain_gradients(ctx.numbers), primals, tangents)
+        primals = ctx.saved_tensors[:5]
+        pushed = _push_forward(_plain_gradients(ctx.numbers), primals, tangents[:5])
         return (*pushed, pushed[0].new_zeros(0)) if primals[4] is None else pushed
 
     @staticmethod
@@ -182,9 +199,10 @@ class _EagerAttention(_Attention):
     setup_context = torch.autograd.Function.setup_context
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _Attention.setup_context(ctx, inputs, None)
-        return _Attention.forward(*inputs)
+    def forward(ctx: Any, *inputs: Any) -> Tensor | tuple[Tensor, ...]:
+        output = _Attention.forward(*inputs)
+        _Attention.setup_context(ctx, inputs, output)
+        return output
 
 
 class _EagerGradients(_Gradients):
@@ -206,18 +224,30 @@ def _save(ctx: Any, inputs: Sequence[Any], output: object) -> None:
         ctx.save_for_forward(*inputs[:-3])
 
 
-def _differentiate(gradients: Callable[..., tuple[Tensor, ...]], ctx: Any, gradient: Tensor) -> Tensors:
+def _save_outputs(ctx: Any, inputs: Sequence[Any], output: Tensor | tuple[Tensor, ...]) -> None:
+    """Keep the tensors and the numbers, and what the forward pass gave for the backward pass."""
+    _save(ctx, inputs, output)
+    if isinstance(output, tuple):
+        ctx.save_for_backward(*inputs[:-3], *output)
+        ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(
+    gradients: Callable[..., tuple[Tensor, ...]], ctx: Any, gradient: Tensor, of_statistics: Tensor | None = None
+) -> Tensors:
     """The gradients of the arguments of ``forward``."""
-    query, key, value, bias = ctx.saved_tensors  # once: gradient checkpointing gives them only once
-    *of_qkv, of_bias = gradients(gradient, query, key, value, bias, *ctx.numbers)
+    tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
+    bias = tensors[3]
+    *of_qkv, of_bias = gradients(gradient, *tensors, *ctx.numbers)
     return *of_qkv, None if bias is None else of_bias, None, None, None
 
 
 def _differentiate_gradients(ctx: Any, *directions: Tensor) -> Tensors:
     """The gradients of the arguments of ``backward``, among them the gradient of the output."""
-    primals = ctx.saved_tensors
+    primals, kept = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
     cotangents = directions if primals[4] is not None else directions[:3]
-    return *_pull_back(_plain_gradients(ctx.numbers), primals, cotangents), None, None, None
+    pulled = _pull_back(_plain_gradients(ctx.numbers), primals, cotangents)
+    return *pulled, *[None] * len(kept), None, None, None
 
 
 # --- Derivatives of the plain form ------------------------------------------------------------------------------------
@@ -281,7 +311,7 @@ def _put(tensors: Sequence[Tensor], like: Tensors) -> list[Tensor | None]:
 
 
 def _vmap(
-    call: Callable[..., Tensor],
+    call: Callable[..., Any],
     info: Any,
     in_dims: Dims,
     query: Tensor,
@@ -289,16 +319,19 @@ def _vmap(
     value: Tensor,
     bias: Tensor | None,
     *numbers: Any,
-) -> tuple[Tensor, int]:
+) -> tuple[Any, Any]:
     """A mapped axis joins the batch; with a bias of its own for each entry, it joins the heads."""
     *qkv_dims, bias_dim = in_dims[:4]
-    size = info.batch_size
+    size, qkv = info.batch_size, (query, key, value)
     if bias is None or bias_dim is None:
-        qkv = [_into_batch(x, dim, size) for x, dim in zip((query, key, value), qkv_dims, strict=True)]
-        return call(*qkv, bias, *numbers).unflatten(0, (size, -1)), 0
-    qkv = [_into_heads(x, dim, size) for x, dim in zip((query, key, value), qkv_dims, strict=True)]
-    output = call(*qkv, _into_batch(bias, bias_dim, size), *numbers).unflatten(-2, (size, -1))
-    return output, output.dim() - 3
+        joined = [_into_batch(x, dim, size) for x, dim in zip(qkv, qkv_dims, strict=True)]
+        outputs, axis, mapped = call(*joined, bias, *numbers), 0, 0
+    else:
+        joined = [_into_heads(x, dim, size) for x, dim in zip(qkv, qkv_dims, strict=True)]
+        outputs, axis, mapped = call(*joined, _into_batch(bias, bias_dim, size), *numbers), -2, joined[0].dim() - 2
+    if isinstance(outputs, tuple):
+        return tuple(x.unflatten(axis, (size, -1)) for x in outputs), (mapped,) * len(outputs)
+    return outputs.unflatten(axis, (size, -1)), mapped
 
 
 def _vmap_gradients(
@@ -310,17 +343,19 @@ def _vmap_gradients(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
-    *numbers: Any,
+    *others: Any,
 ) -> tuple[tuple[Tensor, ...], Dims]:
     """A mapped axis joins the batch; with a bias it joins the heads, since each entry has its own gradient of it."""
-    *dims, bias_dim = in_dims[:5]
-    size, tensors = info.batch_size, (gradient, query, key, value)
+    numbers = others[-3:]
+    dims, bias_dim = [*in_dims[:4], *in_dims[5:-3]], in_dims[4]
+    size, tensors = info.batch_size, (gradient, query, key, value, *others[:-3])
+    join = _into_batch if bias is None else _into_heads
+    first, *qkv_and_kept = [join(x, dim, size) for x, dim in zip(tensors, dims, strict=True)]
+    qkv, kept = qkv_and_kept[:3], qkv_and_kept[3:]
     if bias is None:
-        joined = [_into_batch(x, dim, size) for x, dim in zip(tensors, dims, strict=True)]
-        *of_qkv, none = call(*joined, None, *numbers)
+        *of_qkv, none = call(first, *qkv, None, *kept, *numbers)
         return (*(x.unflatten(0, (size, -1)) for x in of_qkv), none), (0, 0, 0, None)
-    joined = [_into_heads(x, dim, size) for x, dim in zip(tensors, dims, strict=True)]
-    *of_qkv, of_bias = call(*joined, _into_batch(bias, bias_dim, size), *numbers)
+    *of_qkv, of_bias = call(first, *qkv, _into_batch(bias, bias_dim, size), *kept, *numbers)
     axis = query.dim() - (dims[1] is not None) - 2
     return (*(x.unflatten(-2, (size, -1)) for x in of_qkv), of_bias.unflatten(0, (size, -1))), (axis, axis, axis, 0)
 
@@ -340,27 +375,17 @@ def _into_heads(x: Tensor, dim: int | None, size: int) -> Tensor:
 # --- Shapes -----------------------------------------------------------------------------------------------------------
 
 
-def _fake_output(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-    scale: float,
-) -> Tensor:
+def _fake_output(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *numbers: Any) -> Tensor:
     return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
+def _fake_output_and_statistics(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    statistics = query.new_empty(*query.shape[:-1], 1, dtype=torch.float32)
+    return query.new_empty(*query.shape[:-1], value.shape[-1]), statistics
+
+
 def _fake_gradients(
-    gradient: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-    scale: float,
+    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *others: Any
 ) -> tuple[Tensor, ...]:
     tensors = (query, key, value, query.new_empty(0) if bias is None else bias)
     return tuple(x.new_empty(x.shape) for x in tensors)

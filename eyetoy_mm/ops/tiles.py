@@ -18,11 +18,24 @@ from torch import Tensor
 
 from eyetoy_mm.ops.neighborhood import Axis
 
-# Measured (docs/performance.md): scores of one turn of the loop, few enough for a cache, enough to share out among
-# threads; and elements of strips of keys at once, which bounds the maps that are cut into strips together, so that
-# strips stay in a cache.
-SCORES_AT_ONCE = 2**18
-ELEMENTS_AT_ONCE = 2**20
+
+class AtOnce(NamedTuple):
+    """How much the ``torch`` back end takes at once."""
+
+    scores: int  # of one turn of the loop
+    elements: int  # of strips of keys, which bounds the maps that are cut into strips together
+
+
+# Measured (docs/performance.md): few enough scores for a cache, enough to share out among threads; strips that stay in
+# a cache. Elsewhere a turn costs some launches whatever it does; chosen for few of them and a bounded memory, and not
+# measured.
+ON_CPU = AtOnce(2**18, 2**20)
+ON_GPU = AtOnce(2**24, 2**26)
+
+
+def at_once(device_type: str) -> AtOnce:
+    """What suits a kind of device."""
+    return ON_CPU if device_type in ("cpu", "meta") else ON_GPU
 
 
 def tile_size(axes: tuple[Axis, ...]) -> tuple[int, ...]:
@@ -165,7 +178,7 @@ class Plan:
 
     @classmethod
     @functools.lru_cache(maxsize=256)
-    def of(cls, axes: tuple[Axis, ...], batch: int) -> Plan:
+    def of(cls, axes: tuple[Axis, ...], batch: int, most: AtOnce = ON_CPU) -> Plan:
         """Plan the map of these axes, for ``batch`` maps and heads at once."""
         size, *sizes = tile_size(axes)
         rows = row_tiles(axes[0], size)
@@ -174,7 +187,7 @@ class Plan:
         columns, halo_columns = math.prod(sizes), math.prod(halos)
         strips = list(itertools.product(*([tile.pattern for tile in t] for t in tiles)))
         scores = max(row.queries * row.keys for row in rows) * columns * halo_columns * batch
-        strips_at_once = max(1, SCORES_AT_ONCE // scores)
+        strips_at_once = max(1, most.scores // scores)
         strips_at_once = math.ceil(len(strips) / math.ceil(len(strips) / strips_at_once))
         turns: list[Turn] = []
         cases: dict[Case, int] = {}
@@ -196,14 +209,14 @@ class Plan:
         )
 
 
-def maps_at_once(axes: tuple[Axis, ...], dim: int) -> int:
+def maps_at_once(axes: tuple[Axis, ...], dim: int, most: AtOnce) -> int:
     """How many maps of one head to cut into strips together."""
     row, *columns = zip(axes, tile_size(axes), strict=True)
     scores, elements = row[1] * min(row[1] + row[0].window(0) - 1, row[0].length), axes[0].length * dim
     for axis, size in columns:
         halo = min(size + axis.window(0) - 1, axis.length)
         scores, elements = scores * size * halo, elements * math.ceil(axis.length / size) * halo
-    return min(SCORES_AT_ONCE // scores, ELEMENTS_AT_ONCE // elements)
+    return min(most.scores // scores, most.elements // elements)
 
 
 def bias_index(patterns: Patterns) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eyetoy_mm.ops import dense_form, neighborhood_attention
+from eyetoy_mm.ops import backend_torch, dense_form, neighborhood_attention, tiles
 from eyetoy_mm.ops.neighborhood import Axis
 from eyetoy_mm.ops.tiles import Plan
 
@@ -33,3 +33,17 @@ def test_small_maps_are_computed_at_once(monkeypatch):
         q = torch.randn(1, length, 16, 1, 4)
         neighborhood_attention(q, q, q, 3, backend="torch")
         assert len(calls) == dense  # 17 x 16 positions are too many
+
+
+def test_takes_more_at_once_on_a_gpu(monkeypatch):
+    """The same result in a quarter of the turns or less, each of which is some launches there."""
+    q, k, v = inputs = [torch.randn(8, 48, 48, 2, 8, requires_grad=True) for _ in range(3)]
+    results, turns = [], []
+    for most in (tiles.at_once("cpu"), tiles.at_once("cuda")):
+        monkeypatch.setattr(backend_torch, "at_once", lambda device, most=most: most)
+        output = neighborhood_attention(q, k, v, 17, backend="torch")
+        results.append([output, *torch.autograd.grad(output.square().sum(), inputs)])
+        turns.append(sum(len(plan.turns) for plan, _ in backend_torch._maps((17, 17), (1, 1), q)))
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
+    assert turns[1] * 4 <= turns[0]

@@ -237,8 +237,8 @@ def test_backends_say_why_not():
     assert answer["torch"] is None and "CUDA" in answer["natten"] and "CUDA" in answer["flex"]
     with pytest.raises(RuntimeError, match=r"'natten' cannot run .* CUDA"):
         neighborhood_attention(q, k, v, 3, backend="natten")
-    with pytest.raises(ValueError, match="unknown back end 'triton'"):
-        neighborhood_attention(q, k, v, 3, backend="triton")
+    with pytest.raises(ValueError, match="unknown back end 'tpu'"):
+        neighborhood_attention(q, k, v, 3, backend="tpu")
 
 
 @pytest.mark.parametrize(

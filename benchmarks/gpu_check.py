@@ -1,0 +1,296 @@
+"""What could not be settled without a GPU, in about ten minutes on one. Send back the two files that it writes.
+
+    python benchmarks/gpu_check.py                        # everything; needs a GPU of NVIDIA or AMD
+    python benchmarks/gpu_check.py --only values speed    # some sections
+    python benchmarks/gpu_check.py --dry                  # every line once, tiny, on a CPU: no figure means anything
+
+Sections: ``values`` (random cases beside a loop, gradients too), ``determinism`` (twice, bit by bit), ``compilations``
+(how many kernels 60 sizes need), ``launch`` (time of the host), ``speed`` (every back end and dense attention, in
+turn), ``registers`` (of what was compiled here) and ``models`` (training steps of EyeToy-T, NAT-T and peers). A section
+that fails says so and the next one goes on. Results: ``gpu_check.json`` and ``gpu_check.md`` in the current folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import math
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import models
+import operator_cases
+import ops
+import torch
+from measuring import machine
+from triton_interpreter import interpreted
+
+from eyetoy_mm.ops import available_backends, backend_triton, neighborhood_attention, use_backend
+
+# Predicted from compiled code, us of forward, gradient of queries, and of keys and values, where the issue of
+# instructions is what limits them; nothing of it is measured. What is found stands beside it in the table.
+PREDICTED = {("NVIDIA H100", "window 17"): (17, 16, 20)}
+
+CASES = [
+    ops.Case("window 17", 8, (56, 56), 2, 32, 17),
+    ops.Case("window 13", 8, (28, 28), 2, 32, 13),
+    ops.Case("window 11", 8, (14, 14), 4, 32, 11),
+    ops.Case("window 9", 8, (7, 7), 8, 32, 9),
+    ops.Case("window 7, bias", 8, (56, 56), 2, 32, 7, bias=True),
+    ops.Case("window 7, dilation 8", 8, (56, 56), 2, 32, 7, 8),
+    ops.Case("large, window 17", 8, (128, 128), 2, 32, 17),
+    ops.Case("detection, window 7", 2, (200, 336), 3, 32, 7),
+    ops.Case("detection, window 7, bias", 2, (200, 336), 3, 32, 7, bias=True),
+    ops.Case("head dim 64", 8, (56, 56), 4, 64, 13),
+]
+TINY = ops.Case("tiny", 1, (4, 5), 1, 8, 3)
+Row = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """Where it runs, and whether in earnest."""
+
+    device: str
+    dry: bool
+
+    def qkv(self, *shape: int, dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor]:
+        """Views of one projection, as the layers pass them."""
+        *outer, heads, dim = shape
+        packed = torch.randn(*outer, 3, heads, dim, device=self.device).to(dtype)
+        return [x.detach().requires_grad_() for x in packed.unbind(-3)]
+
+    def synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def values(run: Run) -> Iterator[Row]:
+    """Cases beyond what is allowed, of 150; output and gradients."""
+    wanted, number, bad, worst = (3 if run.dry else 150), 0, 0, 0.0
+
+    def attend(case: operator_cases.Case, query: Any, key: Any, value: Any, bias: Any) -> torch.Tensor:
+        inputs = [x if x is None else x.to(run.device) for x in (query, key, value, bias)]
+        sizes = case.kernel_size, case.dilation
+        return neighborhood_attention(*inputs[:3], *sizes, inputs[3], case.scale, backend="triton").cpu()
+
+    done = 0
+    while done < wanted:
+        case = operator_cases.draw(number)
+        number += 1
+        positions = math.prod(case.spatial) * case.batch * case.heads
+        if case.dtype == torch.float64 or not positions or not case.value_dim or (run.dry and positions > 60):
+            continue
+        if run.dry and case.bias:
+            continue
+        expected = operator_cases.results(case, functools.partial(operator_cases.brute_force, case), torch.float64)
+        actual = operator_cases.results(case, functools.partial(attend, case))
+        difference, what = operator_cases.worst(case, actual, expected)
+        done += 1
+        worst = max(worst, difference / operator_cases.ALLOWED[case.dtype])
+        if not difference <= operator_cases.ALLOWED[case.dtype]:
+            bad += 1
+            yield {"case": number - 1, "differs": what, "eps": difference, "of": str(case)}
+    yield {"cases": done, "bad": bad, "worst, of what is allowed": round(worst, 3)}
+
+
+def determinism(run: Run) -> Iterator[Row]:
+    """The same bits in two runs: gradients of query, key, value and bias."""
+    inputs = run.qkv(1, 3, 4, 1, 8) if run.dry else run.qkv(2, 40, 44, 2, 32)
+    window = 2 if run.dry else 7
+    table = [2 * window - 1] * 2
+    inputs.append(torch.randn(inputs[0].shape[-2], *table, device=run.device, requires_grad=True))
+    runs = []
+    for _ in range(2):
+        output = neighborhood_attention(*inputs[:3], window, 1, inputs[3], backend="triton")
+        runs.append(torch.autograd.grad(output.float().square().sum(), inputs))
+    yield {"same": [bool(torch.equal(a, b)) for a, b in zip(*runs, strict=True)]}
+
+
+def compilations(run: Run) -> Iterator[Row]:
+    """Kernels compiled for 60 sizes, 4 windows and 2 dilations: must not grow with them."""
+    for number in range(2 if run.dry else 60):
+        spatial = (3 + number, 4) if run.dry else (7 + 3 * number, 9 + 2 * number)
+        window = 2 if run.dry else (17, 13, 11, 7)[number % 4]
+        output = neighborhood_attention(*run.qkv(1, *spatial, 2, 32), window, 1 + number % 2, backend="triton")
+        output.sum().backward()
+        if number in (1, 3, 9, 59):
+            yield {"sizes": number + 1, "kernels": sum(map(len, _compiled()))}
+
+
+def launch(run: Run) -> Iterator[Row]:
+    """Host time of a call that the GPU does at once, us."""
+    inputs = run.qkv(1, 7, 7, 1, 32)
+    calls = 1 if run.dry else 300
+
+    def forward() -> None:
+        with torch.no_grad():
+            neighborhood_attention(*inputs, 3, backend="triton")
+
+    def training() -> None:
+        neighborhood_attention(*inputs, 3, backend="triton").sum().backward()
+
+    for name, function in (("forward", forward), ("forward and backward", training)):
+        for _ in range(0 if run.dry else 20):
+            function()
+        run.synchronize()
+        begin = time.perf_counter()
+        for _ in range(calls):
+            function()
+        host = (time.perf_counter() - begin) / calls
+        run.synchronize()
+        yield {"of": name, "us": round(host * 1e6, 1)}
+
+
+def speed(run: Run) -> Iterator[Row]:
+    """Forward / forward and backward, us; dense is unmasked flash attention, another result, as a yardstick."""
+    for dtype in (torch.bfloat16,) if run.dry else (torch.bfloat16, torch.float32):
+        where = ops.Machine(run.device, dtype)
+        for case in [TINY] if run.dry else CASES:
+            query, key, value, bias = ops.tensors_of(case, where)
+            leaves = [x for x in (query, key, value, bias) if x is not None]
+            functions, failed = {}, {}
+            for name, function in ops.contestants(case, query, key, value, bias).items():
+                try:
+                    function()
+                    functions[name] = function
+                except Exception as error:  # of a back end that is compared: the others go on
+                    failed[name] = repr(error)[:200]
+            rate, times = ops.measure(functions, {name: leaves for name in functions}, where, 1 if run.dry else 7)
+            device = machine(run.device)
+            yield {
+                "case": case.name,
+                "shape": case.shape,
+                "dtype": str(dtype).removeprefix("torch."),
+                "product, GFLOP/s": round(rate),
+                **{name: ops.show([t and t * 1e3 for t in pair]) for name, pair in times.items()},
+                **{f"{name} failed": reason for name, reason in failed.items()},
+                "predicted": next((p for (gpu, of), p in PREDICTED.items() if gpu in device and of == case.name), "-"),
+            }
+
+
+def registers(run: Run) -> Iterator[Row]:
+    """Registers and spilled words of what was compiled here."""
+    for found in _compiled():
+        for kernel in found:
+            yield {
+                "kernel": kernel.metadata.name,
+                "registers": kernel.n_regs,
+                "spilled": kernel.n_spills,
+                "shared": kernel.metadata.shared,
+                "warps": kernel.metadata.num_warps,
+            }
+
+
+def training_steps(run: Run) -> Iterator[Row]:
+    """Images per second of a training step with AMP and channels_last, and peak memory, MB."""
+    names = ["demo"] if run.dry else ["tiny", "NAT-T", "Swin-T", "ConvNeXt-T"]
+    for size, batch in [(64, 1)] if run.dry else [(224, 64), (512, 16)]:
+        for name in names:
+            model = _model(name, size).to(run.device, memory_format=torch.channels_last)
+            images = torch.randn(batch, 3, size, size, device=run.device).to(memory_format=torch.channels_last)
+            for backend in [()] if run.dry or name in models.PEERS else [("triton",), ("torch",)]:
+                choice = use_backend(*backend) if backend else contextlib.nullcontext()
+                with choice:
+                    times = []
+                    for number in range(2 if run.dry else 12):
+                        if number == 1 and run.device == "cuda":
+                            torch.cuda.reset_peak_memory_stats()
+                        run.synchronize()
+                        begin = time.perf_counter()
+                        models.step(model, images)
+                        run.synchronize()
+                        times.append(time.perf_counter() - begin)
+                rate = batch / statistics.median(times[1 if run.dry else 4 :])
+                peak = torch.cuda.max_memory_allocated() / 1e6 if run.device == "cuda" else math.nan
+                chosen = backend[0] if backend else "-"
+                yield {
+                    "size": size,
+                    "model": name,
+                    "back end": chosen,
+                    "images/s": round(rate, 1),
+                    "MB": "-" if math.isnan(peak) else round(peak),
+                }
+
+
+def _model(name: str, size: int) -> torch.nn.Module:
+    if name == "NAT-T":
+        from eyetoy_mm.backbones import NAT
+
+        return NAT(arch="tiny", drop_path_rate=0.0)
+    return models.build(name, size)
+
+
+def _compiled() -> list[list[Any]]:
+    """What Triton has compiled in this process, per kernel; nothing in its interpreter."""
+    module = backend_triton.kernels()
+    kernels = [getattr(module, name) for name in vars(module) if name.startswith("attention_")]
+    return [
+        [kernel for cache in getattr(function, "device_caches", {}).values() for kernel in cache[0].values()]
+        for function in kernels
+    ]
+
+
+SECTIONS: dict[str, Callable[[Run], Iterator[Row]]] = {
+    "values": values,
+    "determinism": determinism,
+    "compilations": compilations,
+    "launch": launch,
+    "speed": speed,
+    "registers": registers,
+    "models": training_steps,
+}
+
+
+def markdown(rows: list[Row]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [" | ".join(str(row.get(column, "")).replace("|", "/") for column in columns) for row in rows]
+    return "\n".join(f"| {line} |" for line in (" | ".join(columns), "|".join(["---"] * len(columns)), *lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--dry", action="store_true")
+    parser.add_argument("--into", type=Path, default=Path())
+    arguments = parser.parse_args()
+    if not arguments.dry and not torch.cuda.is_available():
+        parser.error("there is no GPU that PyTorch can use here; --dry runs every line once, on a CPU")
+    run = Run("cpu" if arguments.dry else "cuda", arguments.dry)
+    torch.manual_seed(0)
+    about = {
+        "on": machine(run.device),
+        "capability": list(torch.cuda.get_device_capability()) if run.device == "cuda" else None,
+        "torch": torch.__version__,
+        "dry": run.dry,
+        "back ends": available_backends(torch.randn(1, 9, 9, 1, 32, device=run.device), 3),
+    }
+    found: dict[str, Any] = {"about": about}
+    pages = [f"# {about['on']}, torch {about['torch']}{', dry: no figure means anything' if run.dry else ''}"]
+    with interpreted() if run.dry else contextlib.nullcontext():
+        for name in arguments.only:
+            begin, rows = time.perf_counter(), []
+            try:
+                for row in SECTIONS[name](run):
+                    rows.append(row)
+                    print(name, row, flush=True)
+            except Exception:  # what a section does not survive is what the next ones are still worth
+                rows.append({"failed": traceback.format_exc().splitlines()[-1]})
+                traceback.print_exc()
+            found[name] = rows
+            seconds = time.perf_counter() - begin
+            pages.append(f"## {name}\n\n{SECTIONS[name].__doc__} ({seconds:.0f} s)\n\n{markdown(rows)}")
+            # after each section, so that what is found is not lost
+            (arguments.into / "gpu_check.json").write_text(json.dumps(found, indent=1, default=str))
+            (arguments.into / "gpu_check.md").write_text("\n\n".join(pages) + "\n")
+    failed = [name for name in arguments.only if any("failed" in row for row in found[name])]
+    parser.exit(1 if failed else 0, f"failed: {', '.join(failed)}\n" if failed else "")
+
+
+if __name__ == "__main__":
+    main()
