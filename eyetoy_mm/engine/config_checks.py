@@ -205,7 +205,8 @@ def _misfits(wanted: dict, config: Config) -> Iterator[Finding]:
     model = None
     try:
         model = _build(wanted).train()
-        channels = len((wanted.get("data_preprocessor") or {}).get("mean") or (0, 0, 0))
+        mean = (wanted.get("data_preprocessor") or {}).get("mean")
+        channels = len(mean) if mean else (wanted.get("backbone") or {}).get("in_channels", 3)
         with Observed():
             for _ in run_parts(model, torch.empty(1 if batch == 1 else 2, channels, *size, device="meta")):
                 pass

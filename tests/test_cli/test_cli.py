@@ -239,7 +239,9 @@ def test_labels_out_of_range_are_named(tmp_path):
         cv2.imwrite(str(mask), labels)
     arguments = ["--work-dir", tmp_path / "w", "--data-root", root, "--cfg-options", *TINY]
     done = tool("train", DEMO, *arguments, check=False)
-    assert_refused(done, "labels out of range", "98 after loading; it has 0 to 6", str(root / "annotations/training"))
+    assert_refused(
+        done, "labels out of range", "labels 0 to 6 after loading", "(labels 98)", str(root / "annotations/training")
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)

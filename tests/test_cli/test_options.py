@@ -82,6 +82,7 @@ ELSEWHERE = {
     "analyze-logs": "tests/test_engine/test_curves.py",
     "convert": "tests/test_cli/test_convert.py",
     "demo": "tests/test_cli/test_demo.py",
+    "doctor": "tests/test_cli/test_doctor.py",
 }
 NEEDS_A_PACKAGE = {"--track": "tests/test_engine/test_progress.py"}  # which is not among those of the tests
 

@@ -188,6 +188,7 @@ def packed(tmp_path) -> dict:
 
 def killed_at(end: int, work_dir: Path, **settings) -> None:
     """Train in a process that is killed in the middle of an iteration."""
+    torch.set_num_threads(1)  # forked: OpenMP would wait for the threads of the other process
     Losses.stop = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
     train(work_dir, end, **settings)
 
