@@ -264,7 +264,7 @@ def test_every_backbone_is_as_strict(name, tmp_path):
 
 
 def test_files_of_other_models_are_refused(tmp_path):
-    """Names behind a trainer's prefix are the model's; those of another part are not, of which mmengine takes nothing."""
+    """Names behind a prefix of a trainer are the model's; behind that of another part mmengine would take none."""
     other = {f"net.{key}": x for key, x in EyeToy(arch=MINI).state_dict().items()}
     own = pretrained(other, tmp_path).state_dict()
     assert all(torch.equal(x, other[f"net.{key}"]) for key, x in own.items())
