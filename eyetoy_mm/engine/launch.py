@@ -17,6 +17,7 @@ from eyetoy_mm.engine.exact_resume import go_on_exactly
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import (
     CheckInitialisedHook,
+    CheckOutputsHook,
     CompareResumedHook,
     PaintPredictionsHook,
     PrepareWeightsHook,
@@ -76,6 +77,7 @@ def train(config: Config, resume: str | None = None, auto_scale_lr: bool = False
             ProgressHook(),
             ResultsPictureHook(),
             CheckInitialisedHook(),
+            CheckOutputsHook(),
             PrepareWeightsHook(),
             CompareResumedHook(config.load_from if config.get("resume") else None),
         ):
