@@ -16,6 +16,7 @@ from eyetoy_mm.datasets.coco_panoptic import panoptic_findings
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.voc_files import voc_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
+from eyetoy_mm.engine.config_structure import datasets_in
 from eyetoy_mm.paths import join
 from eyetoy_mm.registry import type_name
 
@@ -45,6 +46,7 @@ def detection_findings(config: Config, *splits: str) -> list[Finding]:
         reader = {} if use.check is voc_findings else dict(read=read)
         findings += use.check(use.path, split, use.classes, use.dataset, **reader)
     findings += _without_ground_truth(config, splits)
+    findings += _unfiltered_boxes(config, splits)
     return _merged(findings + _evaluator_findings(config, uses, splits, read))
 
 
@@ -156,6 +158,47 @@ def _without_ground_truth(config: Config, splits: tuple[str, ...]) -> Iterator[F
                 yield Finding(
                     f"{split}_dataloader.dataset.pipeline", f'{message} dict(type="LoadAnnotations", with_bbox=True)'
                 )
+
+
+def _unfiltered_boxes(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
+    """Pipelines of training that leave boxes of what they cut off; the first such box stops the run, maybe late."""
+    loader: Any = (config.get("train_dataloader") or {}) if "train" in splits else {}
+    for key, dataset in datasets_in("train_dataloader.dataset", loader.get("dataset")):
+        steps = list(_steps(dataset.get("pipeline") or ()))
+        with_masks = any(step.get("with_mask") for step in steps)
+        for index, step in enumerate(steps):
+            if not _leaves_flat_boxes(step, with_masks):
+                continue
+            if not any(type_name(later) == "FilterAnnotations" for later in steps[index:]):
+                yield Finding(
+                    f"{key}.pipeline",
+                    f"{type_name(step)} leaves boxes without width or height of objects that it cuts off, and nothing "
+                    'takes them out: the first one will stop the run. Add dict(type="FilterAnnotations", '
+                    f"min_gt_bbox_wh=(1e-2, 1e-2), {'by_mask=True, ' * with_masks}keep_empty=False) before "
+                    "PackDetInputs",
+                    fatal=False,
+                )
+                break
+
+
+def _leaves_flat_boxes(step: dict, with_masks: bool) -> bool:
+    """Whether a step moves or clips boxes, and keeps those of which nothing is left."""
+    kind = type_name(step)
+    if kind == "RandomCrop":
+        return bool(step.get("recompute_bbox") and with_masks)
+    if kind in ("MixUp", "CachedMixUp"):
+        return step.get("bbox_clip_border", True)
+    return kind in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+
+
+def _steps(pipeline: Any) -> Iterator[dict]:
+    """Every step of a pipeline in order; those that others choose from (RandomChoice, RandAugment) in their place."""
+    for step in pipeline:
+        if isinstance(step, dict):
+            yield step
+            yield from _steps(step.get("transforms") or step.get("aug_space") or ())
+        elif isinstance(step, list | tuple):
+            yield from _steps(step)
 
 
 # How the messages of the checks begin, after the file: "(val, test) ", "(val, evaluator) ".

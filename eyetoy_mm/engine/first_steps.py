@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import LogProcessor, Runner, TestLoop, ValLoop
 
@@ -91,6 +92,8 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
         if found.kind and not found.kind.startswith("."):
             return found
         text = f"{found.kind.lstrip('.')}: {found.message}".removeprefix(": ")  # a dict that a part makes itself
+    if loss := _loss_of(error):
+        return Finding("model", f"{loss}: what loss() returns must be float tensors and lists of them, by name")
     module = failing_module(unwrapped(runner), error) if runner is not None else ""
     part, _, inside = module.partition(".")
     settings = config.model.get(part)
@@ -101,6 +104,15 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
     for key in _parts_passed(config, error):
         return Finding(key, f"fails {stage}: {text}")
     return Finding("the run", f"fails {stage}: {text}")
+
+
+def _loss_of(error: BaseException) -> str:
+    """The loss that mmengine could not add up or log, with its value; "" where it failed at something else."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is BaseModel.parse_losses.__code__ and "loss_name" in frame.f_locals:
+            value = repr(frame.f_locals["loss_value"])
+            return f"loss {frame.f_locals['loss_name']} is {value if len(value) <= 80 else value[:80] + '...'}"
+    return ""
 
 
 def _image_of(error: BaseException) -> str:

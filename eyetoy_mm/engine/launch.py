@@ -18,6 +18,7 @@ from eyetoy_mm.engine.exact_resume import go_on_exactly
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import (
     CheckInitialisedHook,
+    CheckOutputsHook,
     CompareResumedHook,
     PaintPredictionsHook,
     PrepareWeightsHook,
@@ -85,6 +86,7 @@ def _train(config: Config, resume: str | None, may_stay: list[str], force: bool)
             ProgressHook(),
             ResultsPictureHook(),
             CheckInitialisedHook(),
+            CheckOutputsHook(),
             PrepareWeightsHook(),
             CompareResumedHook(config.load_from if config.get("resume") else None),
         ):

@@ -15,6 +15,7 @@ import eyetoy_mm  # noqa: F401 - before mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.cli import main
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import check_data
+from eyetoy_mm.engine.detection_checks import _unfiltered_boxes
 from eyetoy_mm.engine.hooks import CheckDetDataHook
 from eyetoy_mm.errors import UserError
 
@@ -333,3 +334,38 @@ def test_data_of_ones_own_trains_as_the_messages_ask(tmp_path):
     arguments = [ROOT / SAMPLE_CONFIG, "--data-root", root, "--work-dir", tmp_path / "work", "--cfg-options", *options]
     main(["train", *map(str, arguments)])
     assert (tmp_path / "work/epoch_1.pth").is_file()
+
+
+CROP = dict(type="RandomCrop", crop_size=(8, 8), recompute_bbox=True)
+FILTER = dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False)
+BOXES, MASKS = (dict(type="LoadAnnotations", with_bbox=True, with_mask=masks) for masks in (False, True))
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([MASKS, CROP], "RandomCrop leaves boxes without width"),
+        ([MASKS, FILTER, CROP], "RandomCrop leaves"),
+        ([MASKS, dict(type="RandomChoice", transforms=[[dict(type="RandomFlip")], [CROP]])], "RandomCrop leaves"),
+        ([BOXES, dict(type="RandAugment", aug_space=[[dict(type="Rotate")], [dict(type="ShearX")]])], "Rotate leaves"),
+        ([MASKS, CROP, FILTER], None),
+        ([MASKS, dict(CROP, recompute_bbox=False)], None),
+        ([BOXES, CROP], None),
+    ],
+)
+def test_pipelines_that_leave_boxes_without_size_are_told_before_the_run(steps, told, tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr("eyetoy_mm.datasets.findings.print_log", lambda text, *args, **kwargs: messages.append(text))
+    root = write(tmp_path / "data", coco()).parent
+    check_data(config_of(root, pipeline=[dict(type="LoadImageFromFile"), *steps]), "train")
+    found = [text for text in messages if "FilterAnnotations" in text]
+    assert len(found) == (told is not None)
+    if told:
+        assert found[0].startswith("train_dataloader.dataset.dataset.pipeline: " + told)
+        assert ("by_mask=True" in found[0]) == (MASKS in steps)
+
+
+@pytest.mark.parametrize(("own", "count"), [([dict(type="MixUp")], 1), ([dict(type="MixUp"), FILTER], 0)])
+def test_the_pipeline_around_a_data_set_is_looked_at(own, count):
+    loader = dict(dataset=dict(type="MultiImageMixDataset", dataset=dict(pipeline=[BOXES]), pipeline=own))
+    assert len(list(_unfiltered_boxes(Config(dict(train_dataloader=loader)), ("train", "val")))) == count

@@ -114,6 +114,21 @@ def test_a_gradient_that_is_nan_stops_with_its_parameters(tmp_path, clip_grad):
     assert "8.jpg, 9.jpg" in str(e.value) and saved(tmp_path) == [2, 4]
 
 
+def test_accumulated_gradients_are_told_with_the_images_of_all_their_batches():
+    weight = nn.Parameter(torch.ones(2))
+    wrapper = OptimWrapper(torch.optim.SGD([weight], lr=0.1), accumulative_counts=2)
+    wrapper.initialize_count_status(nn.Identity(), 0, 4)
+    runner = SimpleNamespace(model=nn.ParameterList([weight]), optim_wrapper=wrapper, hooks=[], work_dir="nowhere")
+    hook = StopOnNonFiniteHook()
+    hook.before_train(runner)
+    with pytest.raises(UserError, match=r"^step 4 .*1 of 1 parameters: 0 \[images: 2.jpg, 3.jpg\]"):
+        for runner.iter in range(4):
+            out = NaNGradient.apply(weight) if runner.iter == 2 else weight
+            wrapper.update_params(out.sum())
+            batch = dict(data_samples=[BaseDataElement(metainfo=dict(img_path=f"{runner.iter}.jpg"))])
+            hook.after_train_iter(runner, runner.iter, batch, dict(loss=1.0))
+
+
 def test_weights_that_are_not_finite_are_not_saved_and_cost_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match=r"step 6 is not finite: 1 of 5 weights are not finite: mean"):
         run(tmp_path, Model("buffer"), max_keep_ckpts=1)

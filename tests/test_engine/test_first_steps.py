@@ -3,14 +3,18 @@
 import copy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
 from benchmarks.fuzz_configs import small_config
 from eyetoy_mm.engine.config_options import merge_options
 from eyetoy_mm.engine.first_steps import explained_errors
+from eyetoy_mm.engine.hooks import CheckOutputsHook
 from eyetoy_mm.engine.loop_checks import check_loops
 from eyetoy_mm.errors import UserError
 
@@ -87,3 +91,44 @@ def test_files_and_later_steps_are_left_to_others(tmp_path):
     with pytest.raises(ValueError), explained_errors(config) as run:
         run.runner = Stepped()
         raise ValueError("x")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("text", "'text'"), (None, "None"), (torch.tensor(3), r"tensor\(3\)"), ({"x": 1}, r"\{'x': 1\}"), (0.5, "0.5")],
+)
+def test_a_loss_that_cannot_be_added_is_named(value, shown, tmp_path):
+    config = Config(dict(model={}, work_dir=str(tmp_path)))
+    with pytest.raises(UserError, match=f"^model: loss extra is {shown}: what loss") as error, explained_errors(config):
+        AnyModel().parse_losses(dict(loss_a=torch.tensor(1.0), extra=value))
+    assert "float tensors" in str(error.value)
+
+
+class AnyModel(BaseModel):
+    def forward(self, inputs, data_samples=None, mode="tensor"):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (dict(loss=1.0, note="hello"), "returns note='hello': everything"),
+        (dict(attention=torch.zeros(4, 4)), r"returns attention=a Tensor of float32, shape \(4, 4\)"),
+        (dict(loss=[1.0, 2.0]), r"returns loss=\[1.0, 2.0\]"),
+        (dict(loss=dict(a=1.0)), "returns loss={'a': 1.0}"),
+        (dict(loss=None), "returns loss=None"),
+        (dict(z=torch.tensor(1j)), "returns z=a Tensor of complex64"),
+        (torch.tensor(1.0), "returns a Tensor of float32.* must be a dict"),
+        (dict(a=1, b=0.5, c=True, d=np.float64(2), e=np.ones(1), f=torch.ones(1), g=torch.tensor(2)), None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_what_cannot_be_logged_is_named(outputs, message):
+    def look():
+        CheckOutputsHook().after_train_iter(SimpleNamespace(model=AnyModel()), 0, None, outputs)
+
+    if message is None:
+        return look()
+    with pytest.raises(UserError, match=message):
+        look()

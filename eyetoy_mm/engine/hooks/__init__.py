@@ -6,6 +6,7 @@ from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
 from eyetoy_mm.engine.hooks.finite import StopOnNonFiniteHook
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
+from eyetoy_mm.engine.hooks.outputs import CheckOutputsHook
 from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
 from eyetoy_mm.engine.hooks.progress import ProgressHook
 from eyetoy_mm.engine.hooks.recompute import RecomputeBlocksHook
@@ -23,6 +24,7 @@ __all__ = [
     "CheckDetDataHook",
     "CheckImagesHook",
     "CheckInitialisedHook",
+    "CheckOutputsHook",
     "CheckSegLabelsHook",
     "CompareResumedHook",
     "EvaluateUntrainedHook",

@@ -49,7 +49,7 @@ class CheckDetDataHook(CheckClassesHook):
                 raise UserError(
                     f"{sample.metainfo.get('img_path', 'an image')}: {int(wrong.sum())} of {len(boxes)} boxes have no "
                     f"width or height, are reversed or not finite after the training pipeline; the first is {shown} "
-                    "(x1, y1, x2, y2). Crops leave such boxes of objects that they cut off: add "
+                    "(x1, y1, x2, y2). Crops, shifts and MixUp leave such boxes of objects that they cut off: add "
                     'dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False) before '
                     "PackDetInputs, with by_mask=True where there are masks. If it is there, mend the annotations"
                 )

@@ -23,6 +23,7 @@ from eyetoy_mm.state_dicts import local_part
 
 _FINE, _ODD, _BROKEN = range(3)  # what processes tell each other about a step
 _HISTORY = 100  # losses that a spike is compared with
+_MAX_PATHS = 1024
 _MAX_SKIPPED = 30  # steps in a row: a loss scale that was 65536 is below 1e-4 then, where no gradient overflows
 
 
@@ -52,6 +53,7 @@ class StopOnNonFiniteHook(Hook):
         self.losses: deque[float] = deque(maxlen=_HISTORY)
         self.quiet_until = 0  # a spike of many steps is told once
         self.watches: list[_Gradients] = []
+        self.paths: deque[str] = deque(maxlen=_MAX_PATHS)  # of images whose gradients no optimizer has taken yet
 
     def before_train(self, runner: Runner) -> None:
         """Watch what the optimizers are given."""
@@ -75,15 +77,22 @@ class StopOnNonFiniteHook(Hook):
             UserError: Loss, gradients or, where a checkpoint is to be saved, weights are not finite.
         """
         wrong = not_finite_losses(outputs or {})
-        for watch in self.watches:
-            wrong += watch.take()
+        paths = image_paths(data_batch)
+        if any(watch.looked for watch in self.watches):
+            gradients = [each for watch in self.watches for each in watch.take()]
+            if gradients and not wrong:
+                paths = [*self.paths, *paths]  # gradients of several batches where they are accumulated
+            wrong += gradients
+            self.paths.clear()
+        elif self.watches:
+            self.paths.extend(paths)
         if any(due(runner, hook) for hook in runner.hooks if isinstance(hook, CheckpointHook)):
             wrong += not_finite_weights(unwrapped(runner).state_dict())
         odd = "" if wrong else self._spike(runner.iter + 1, outputs or {})
         state = agreed(_BROKEN if wrong else _ODD if odd else _FINE)
         if state == _FINE:
             return
-        told = dist.all_gather_object((wrong, odd, image_paths(data_batch), not_finite_images(data_batch)))
+        told = dist.all_gather_object((wrong, odd, paths, not_finite_images(data_batch)))
         if state == _BROKEN:
             self._refuse(runner, broken_step(runner.iter + 1, [each for each in told if each[0]]))
         for _, odd, paths, _ in told:
@@ -165,6 +174,7 @@ class _Gradients:
         self.gradients: list[tuple[str, Tensor]] = []
         self.norm: Tensor | None = None
         self.skipped = 0
+        self.looked = False  # in a step that has not been told of
         self.wrong: list[str] = []
         self.step: Callable[..., None] = wrapper.step
         wrapper.step = self._look_and_step
@@ -174,6 +184,7 @@ class _Gradients:
         vars(self.wrapper).pop("step", None)
 
     def _look_and_step(self, **kwargs: Any) -> None:
+        self.looked = True
         groups = self.wrapper.optimizer.param_groups
         parameters = [x for group in groups for x in group["params"] if x.grad is not None]
         self.gradients = [(self.names.get(id(x), "a parameter"), local_part(x.grad)) for x in parameters]
@@ -186,7 +197,7 @@ class _Gradients:
     def take(self) -> list[str]:
         """What was wrong with the step that was, and forget it: the gradients are not to outlive it."""
         self._tell()
-        wrong, self.wrong = self.wrong, []
+        wrong, self.wrong, self.looked = self.wrong, [], False
         return wrong
 
     def _tell(self) -> None:
