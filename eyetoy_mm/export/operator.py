@@ -111,7 +111,9 @@ class _Axis:
         last = op.Sub(length, _integers(1))
         self.queries = _positions(query, groups, dilation, last, tile)
         self.keys = _positions(key, groups, dilation, last, self.halo)
-        key, query, start, end = (op.Unsqueeze(x, _integers([at])) for x, at in ((key, 2), (query, 3), (start, 3), (end, 3)))
+        key, query, start, end = (
+            op.Unsqueeze(x, _integers([at])) for x, at in ((key, 2), (query, 3), (start, 3), (end, 3))
+        )
         attended = op.And(op.GreaterOrEqual(key, start), op.Less(key, end))
         pairs = _integers([-1, tile, self.halo])
         self.mask = op.Reshape(op.Where(attended, _floats(0), _floats(_MASKED)), pairs)
@@ -157,7 +159,9 @@ def _bias_index(axes: Sequence[_Axis]) -> Value:
     """``(tiles, queries, keys)``, into the bias of a head, flattened."""
     sizes = [axis.bias_size for axis in axes]
     steps = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
-    return _join_pairs([op.Mul(axis.bias_index, _integers(s)) for axis, s in zip(axes, steps, strict=True)], axes, op.Add)
+    return _join_pairs(
+        [op.Mul(axis.bias_index, _integers(s)) for axis, s in zip(axes, steps, strict=True)], axes, op.Add
+    )
 
 
 def _slots(axes: Sequence[_Axis]) -> Value:
