@@ -36,8 +36,8 @@ class ExportClassifier(ExportModel):
         )
         if not isinstance(model, ImageClassifier) or not gives_logits:
             raise UserError(
-                f"a {type(model).__name__} with {type(head).__name__} is not exported whole: that is for ImageClassifier "
-                "with a head of one label per image; --part backbone exports its backbone"
+                f"a {type(model).__name__} with {type(head).__name__} is not exported whole: that is for "
+                "ImageClassifier with a head of one label per image; --part backbone exports its backbone"
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,8 +46,8 @@ class ExportDetector(ExportModel):
         )
         if not isinstance(model, SingleStageDetector) or not decodes_boxes:
             raise UserError(
-                f"a {type(model).__name__} with {type(head).__name__} is not exported whole: of detectors, RetinaNet is; "
-                "--part backbone exports its backbone"
+                f"a {type(model).__name__} with {type(head).__name__} is not exported whole: of detectors, "
+                "RetinaNet is; --part backbone exports its backbone"
             )
         self._check_settings(head)
         self.remarks.append("One image at a time: each image has its own number of boxes.")
@@ -71,8 +71,9 @@ class ExportDetector(ExportModel):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(1, 3, H, W)`` -> boxes ``(N, 4)``, scores ``(N,)`` and labels ``(N,)``."""
         head, config = self.model.bbox_head, self.model.bbox_head.test_cfg
-        levels = zip(*head(self.model.extract_feat(self.prepare(images))), strict=True)
-        candidates = [self._candidates(i, *maps, images.shape[2:]) for i, maps in enumerate(levels)]
+        maps = head(self.model.extract_feat(self.prepare(images)))
+        size = images.shape[2:]
+        candidates = [self._candidates(i, scores, deltas, size) for i, (scores, deltas) in enumerate(zip(*maps))]
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*candidates, strict=True))
         scores = torch.where((boxes[:, 2:] > boxes[:, :2]).all(1), scores, -1.0)  # mmdet leaves empty boxes out
         apart = boxes + (labels.to(boxes) * (boxes.max() + 1))[:, None]  # boxes of two classes never overlap

@@ -97,7 +97,7 @@ class ExportBackbone(ExportModel):
 
 
 def agreement(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> Agreement:
-    """Whether tensors have the shapes that they should, and differ by at most :data:`TOLERANCE` of the largest value."""
+    """Whether tensors have the shapes that they should, and differ by :data:`TOLERANCE` of the largest at most."""
     shapes = [tuple(x.shape) for x in actual], [tuple(x.shape) for x in expected]
     if shapes[0] != shapes[1]:
         return Agreement(False, f"shapes {shapes[0]} instead of {shapes[1]}")

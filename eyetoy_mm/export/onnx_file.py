@@ -21,6 +21,7 @@ from eyetoy_mm.engine.preprocessing import test_pipeline
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.export.models import ExportModel, make_export_model
 from eyetoy_mm.export.onnx_graph import INPUT, add_metadata, build_graph, fix_size
+from eyetoy_mm.export.operator import OPSET
 from eyetoy_mm.registry import type_name
 from eyetoy_mm.version import __version__
 
@@ -53,24 +54,46 @@ def export_onnx(
     Raises:
         UserError: The model is of a kind that is not exported, or the file does not do what the model does.
     """
+    model, content = build_file(predictor, config, part, size)
+    yield from check_and_write(predictor, model, content, out, size, photo)
+
+
+def build_file(
+    predictor: Predictor, config: Config, part: str, size: tuple[int, int] | None
+) -> tuple[ExportModel, bytes]:
+    """Export a model; arguments and errors are those of :func:`export_onnx`.
+
+    Returns:
+        What was exported, and the content of the file, which is not checked.
+    """
     model = make_export_model(predictor, config.default_scope, part)
     proto = build_graph(model, list(model.outputs), model.any_batch)
     if size is not None:
         fix_size(proto, size)
     add_metadata(proto, _metadata(predictor, config, model, size), __version__)
     onnx.checker.check_model(proto)
-    content = proto.SerializeToString()
+    return model, proto.SerializeToString()
+
+
+def check_and_write(
+    predictor: Predictor,
+    model: ExportModel,
+    content: bytes,
+    out: Path,
+    size: tuple[int, int] | None = None,
+    photo: str | Path | None = None,
+) -> Iterator[str]:
+    """Check what :func:`build_file` gives, and write it where all checks pass; the rest as in :func:`export_onnx`."""
     session = open_session(content)
     yield f"input   {_described(session.get_inputs()[0])}: RGB, 0..255; normalisation and padding are inside"
     for value in session.get_outputs():
         yield f"output  {_described(value)}: {model.outputs[value.name]}"
     for what, images in _check_images(predictor, model, size, photo):
         yield f"checked {what}: {check(session, model, images, what)}"
-    for remark in model.remarks:
-        yield remark
+    yield from model.remarks
     yield "Not checked: other runtimes, other devices, and sizes that are not listed."
     write_whole(out, content)
-    yield f"{out}: {len(content) / 1e6:.1f} MB, ONNX opset {proto.opset_import[0].version}"
+    yield f"{out}: {len(content) / 1e6:.1f} MB, ONNX opset {OPSET}"
     yield snippet(out, model, size)
 
 
@@ -116,6 +139,7 @@ def write_whole(out: Path, content: bytes) -> None:
 
 def snippet(out: Path, model: ExportModel, size: tuple[int, int] | None) -> str:
     """A program that runs the file, for a reader without this package."""
+    names = ", ".join(model.outputs) + ("," if len(model.outputs) == 1 else "")
     resize = "" if size is None else f".resize(({size[1]}, {size[0]}))"
     return f"""
 import numpy, onnxruntime
@@ -123,7 +147,7 @@ from PIL import Image
 
 session = onnxruntime.InferenceSession({out.name!r})
 photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
-{", ".join(model.outputs)}{"," if len(model.outputs) == 1 else ""} = session.run(None, {{{INPUT!r}: photo.transpose(2, 0, 1)[None]}})
+{names} = session.run(None, {{{INPUT!r}: photo.transpose(2, 0, 1)[None]}})
 """
 
 

@@ -15,7 +15,8 @@ from eyetoy_mm.export.operator import OPSET, neighborhood_attention
 
 INPUT = "images"
 AXES = {0: "batch", 2: "height", 3: "width"}
-TRACED = (96, 160)  # the size of the example; a multiple of 32, so that no map in it has a special length
+# The size of the example. A length of 1 would be taken for a constant: RetinaNet's coarsest map has stride 128.
+TRACED = (320, 448)
 
 
 def build_graph(module: nn.Module, outputs: Sequence[str], any_batch: bool = True) -> onnx.ModelProto:

@@ -48,7 +48,7 @@ def neighborhood_attention(
     Returns:
         ``(B, *spatial, heads, value_dim)``.
     """
-    heads, dim, value_dim = int(query.shape[-2]), int(query.shape[-1]), int(value.shape[-1])
+    (*_, heads, dim), value_dim = _shape(query), _shape(value)[-1]
     num_axes = len(kernel_size)
     shape = op.Shape(query)
     axes = [
@@ -183,13 +183,22 @@ def _flat(x: Value, heads: int, dim: int) -> Value:
     return op.Transpose(op.Reshape(x, _integers([0, -1, heads, dim])), perm=[0, 2, 1, 3])
 
 
+def _shape(x: Value) -> tuple[Any, ...]:
+    return tuple(x.shape)
+
+
 def _ceil_div(a: Value, b: int) -> Value:
     return a if b == 1 else op.Div(op.Add(a, _integers(b - 1)), _integers(b))
 
 
 def _integers(values: Any) -> Value:
-    return op.Constant(value=ir.tensor(np.asarray(values, dtype=np.int64)))
+    return _constant(np.asarray(values, dtype=np.int64))
 
 
 def _floats(values: Any) -> Value:
-    return op.Constant(value=ir.tensor(np.asarray(values, dtype=np.float32)))
+    return _constant(np.asarray(values, dtype=np.float32))
+
+
+def _constant(array: np.ndarray) -> Value:
+    tensor: Any = ir.tensor(array)  # its annotation knows onnx' own class of tensors alone
+    return op.Constant(value=tensor)

@@ -21,6 +21,9 @@ class Preparation(nn.Module):
         UserError: It pads to a fixed size.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, preprocessor: Any, channel_order: str) -> None:
         super().__init__()
         test_cfg = getattr(preprocessor, "test_cfg", None) or {}
@@ -89,6 +92,6 @@ def replace_pools(model: nn.Module) -> None:
         if not isinstance(child, nn.AdaptiveAvgPool2d):
             replace_pools(child)
             continue
-        size = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
+        size: Any = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
         if size != (1, 1):  # that is a mean, for every size
             setattr(model, name, AveragePool(size))

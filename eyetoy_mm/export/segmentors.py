@@ -35,8 +35,8 @@ class ExportSegmentor(ExportModel):
         )
         if type(model) is not EncoderDecoder or not predicts_maps:
             raise UserError(
-                f"a {type(model).__name__} with {type(head).__name__} is not exported whole: that is for EncoderDecoder "
-                "with a head that gives a map of logits; --part backbone exports its backbone"
+                f"a {type(model).__name__} with {type(head).__name__} is not exported whole: that is for "
+                "EncoderDecoder with a head that gives a map of logits; --part backbone exports its backbone"
             )
         if model.test_cfg.get("mode", "whole") != "whole":
             model.test_cfg = ConfigDict(mode="whole")
