@@ -19,7 +19,7 @@ ORDER = [
     *("attention_maps", "registry", "backbones", "datasets", "engine", "export", "cli"),
 ]
 MM_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain"}
-MM_ROOMS = {"backbones", "engine", "datasets", "compat", "registry", "cli"}
+MM_ROOMS = {"backbones", "engine", "datasets", "compat", "registry", "export", "cli"}
 OPTIONAL = sorted(MM_PACKAGES | {"torchvision", "natten", "triton", "numpy", "cv2", "matplotlib"})
 
 

@@ -14,6 +14,7 @@ from itertools import cycle, islice, pairwise
 from numbers import Real
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -24,7 +25,7 @@ from eyetoy_mm.layers.checks import as_tuples, at_least, fraction, is_whole, tru
 from eyetoy_mm.layers.conv import Conv2D, to_channels_last
 from eyetoy_mm.layers.drop_path import DropPath
 from eyetoy_mm.layers.mlp import FeedForward
-from eyetoy_mm.ops import neighborhood_attention
+from eyetoy_mm.ops import neighborhood_attention, plain_form
 from eyetoy_mm.registry import MODELS
 from eyetoy_mm.state_dicts import State
 
@@ -56,7 +57,9 @@ class BiasedNA(nn.Module):
         height, width = x.shape[1:3]
         if self.padding == "zeros":
             reach = self.kernel_size * self.dilation
-            x = F.pad(x, (0, 0, 0, max(0, reach - width), 0, max(0, reach - height)))
+            # in the graph of an export for any size neither is known to be larger
+            larger = torch.sym_max if plain_form.is_for_any_size((height, width)) else max
+            x = F.pad(x, (0, 0, 0, larger(0, reach - width), 0, larger(0, reach - height)))
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         attended = neighborhood_attention(query, key, value, self.kernel_size, self.dilation, self.rpb)
         return self.proj(attended[:, :height, :width].flatten(-2))

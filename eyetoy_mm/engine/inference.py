@@ -33,6 +33,12 @@ class Predictor:
         checkpoint: Its weights.
         device: A torch device.
         score_threshold: Detections with a lower score are not painted.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        preprocessing: What is done to an image before the model sees it.
+        dataset_meta: Names (``classes``) and colours (``palette``) of the classes, as far as they are known.
+        painter: Paints predictions.
     """
 
     def __init__(self, config: Config, checkpoint: str, device: str, score_threshold: float = 0.3) -> None:
@@ -45,7 +51,8 @@ class Predictor:
         meta = load_checkpoint(self.model, checkpoint, map_location="cpu").get("meta") or {}
         self.model.to(device).eval()
         self.preprocessing = Preprocessing(config)
-        self.painter = make_painter(config.default_scope, _dataset_meta(meta, config, self.model), score_threshold)
+        self.dataset_meta = _dataset_meta(meta, config, self.model)
+        self.painter = make_painter(config.default_scope, self.dataset_meta, score_threshold)
 
     def read(self, path: str | Path) -> np.ndarray:
         """An image as the model was tested with it: see :meth:`~eyetoy_mm.engine.preprocessing.Preprocessing.read`."""

@@ -49,6 +49,11 @@ class Preprocessing:
         self._loading, self._steps = transforms[:end], transforms[end:]
         self._held_as = ("color", "bgr") if end else _held_images(config)
 
+    @property
+    def channel_order(self) -> str:
+        """Of images of three channels, as :meth:`read` gives them: ``"bgr"`` or ``"rgb"``."""
+        return self._held_as[1]
+
     def read(self, path: str | Path) -> np.ndarray:
         """Read an image as the pipeline does: its channels, their order and type.
 

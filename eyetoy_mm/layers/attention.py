@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eyetoy_mm.layers.checks import at_least, fraction
 from eyetoy_mm.layers.conv import CONVS, keeps_size
 from eyetoy_mm.layers.resize import repeat_to, rescale
-from eyetoy_mm.ops import neighborhood_attention
+from eyetoy_mm.ops import neighborhood_attention, plain_form
 from eyetoy_mm.params import ConvParams, HeadParams, NeighborhoodAttentionParams
 
 
@@ -76,13 +76,17 @@ class SharedScaleNA(nn.Module):
         """``(B, *spatial, C)`` -> ``(B, *ceil(spatial / merging), num_heads * head_dim)``."""
         conv = self.tokenizer
         linear = conv.is_per_position and not (self.training and self.dropout.p)
-        if linear and math.prod(x.shape[1:-1]) >= 2 * conv.in_channels:  # fewer do not repay a matrix of their own
+        if linear and self._repays_a_matrix(x.shape[1:-1]):
             qkv = self._tokenize_and_project(x)
         else:
             qkv = self.qkv_proj(self.dropout(self.tokenizer(self._pad(x))))
         query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         window, dilation = self.attn_params.attention_window, self.attn_params.dilation
         return neighborhood_attention(query, key, value, window, dilation).flatten(-2)
+
+    def _repays_a_matrix(self, spatial: Sequence[int]) -> bool:
+        """Whether a map is large enough for tokenizer and projection to become one matrix first."""
+        return plain_form.is_for_any_size(spatial) or math.prod(spatial) >= 2 * self.tokenizer.in_channels
 
     def _tokenize_and_project(self, x: Tensor) -> Tensor:
         """Tokenizer and projection as one matrix: both are linear, and grouped 1x1 convolutions are slow."""
@@ -100,9 +104,13 @@ class SharedScaleNA(nn.Module):
         if self.merging == 1:
             return x
         pads: list[int] = []
+        for_any_size = plain_form.is_for_any_size(x.shape[1:-1])
         for axis in range(self.ndim):
             length = x.shape[1 + axis]
             padding = 0 if isinstance(conv.padding, str) else conv.padding[axis]
+            if for_any_size:  # what the longest reach needs, which is one token for each cell of every length
+                pads[:0] = (0, max(0, conv.dilation[axis] * (conv.kernel_size[axis] - 1) - 2 * padding))
+                continue
             last = (-(-length // self.merging) - 1) * self.merging  # where the last token's cell begins
             reach = last + conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
             pads[:0] = (0, max(0, reach - length - 2 * padding))  # F.pad counts from the last axis

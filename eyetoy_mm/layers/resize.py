@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from eyetoy_mm.layers.conv import to_channels_first, to_channels_last
+from eyetoy_mm.ops import plain_form
 
 _LINEAR_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -19,7 +22,12 @@ def rescale(x: Tensor, scale_factor: float) -> Tensor:
     """
     if scale_factor == 1:
         return x
-    size = [math.ceil(length * scale_factor) for length in x.shape[1:-1]]
+    spatial = x.shape[1:-1]
+    if plain_form.is_for_any_size(spatial):  # in whole numbers, which every runtime rounds alike
+        numerator, denominator = Fraction(scale_factor).limit_denominator(64).as_integer_ratio()
+        size = [(length * numerator + denominator - 1) // denominator for length in spatial]
+    else:
+        size = [math.ceil(length * scale_factor) for length in spatial]
     mode = _LINEAR_MODES[x.dim() - 2]
     return to_channels_last(F.interpolate(to_channels_first(x), size=size, mode=mode, align_corners=False))
 
@@ -27,6 +35,10 @@ def rescale(x: Tensor, scale_factor: float) -> Tensor:
 def repeat_to(x: Tensor, size: tuple[int, ...], factor: int) -> Tensor:
     """Nearest interpolation by a whole ``factor``, cropped to ``size``: position ``i`` takes token ``i // factor``."""
     if factor == 1:
+        return x
+    if plain_form.is_for_any_size(size):
+        for axis, length in enumerate(size, start=1):
+            x = x.index_select(axis, torch.arange(length, device=x.device) // factor)
         return x
     batch, *spatial, channels = x.shape
     for axis in range(len(spatial)):

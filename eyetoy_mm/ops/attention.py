@@ -79,12 +79,15 @@ def neighborhood_attention(
     """
     _refuse_no_tensors(query=query, key=key, value=value, bias=bias)
     query, key, value = _autocast(query), _autocast(key), _autocast(value)
-    neighborhood = _check(query, key, value, kernel_size, dilation, bias)
+    kernel_sizes, dilations = _check(query, key, value, kernel_size, dilation, bias)
     scale = query.shape[-1] ** -0.5 if scale is None else checked_scale(scale)
     if key.shape[-2] != query.shape[-2]:
         key, value = _for_every_head(key, query.shape[-2]), _for_every_head(value, query.shape[-2])
+    if plain_form.is_for_any_size(query.shape[1:-2]):
+        return backend_torch.OPERATOR.as_node(query, key, value, bias, kernel_sizes, dilations, scale)
     if query.numel() == 0 or value.numel() == 0:
         return _nothing(query, key, value, bias)
+    neighborhood = _neighborhood(query, kernel_sizes, dilations)
     chosen = selection.choose(BACKENDS, backend, query, neighborhood, bias)
     if flops.is_counting():  # the definition's operations, not what this back end computes on the way
         sizes = neighborhood.kernel_size, neighborhood.dilation
@@ -99,7 +102,7 @@ def available_backends(
     bias: Tensor | None = None,
 ) -> dict[str, str | None]:
     """Ask which back ends can run a case: for each name None (it can) or the reason why not, in order of preference."""
-    neighborhood = _check(query, query, query, kernel_size, dilation, bias)
+    neighborhood = _neighborhood(query, *_check(query, query, query, kernel_size, dilation, bias))
     return {name: backend.refusal(query, neighborhood, bias) for name, backend in BACKENDS.items()}
 
 
@@ -154,7 +157,8 @@ def _check(
     kernel_size: int | tuple[int, ...],
     dilation: int | tuple[int, ...],
     bias: Tensor | None,
-) -> Neighborhood:
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Kernel size and dilation of each axis; raises ValueError where the arguments make no sense."""
     ndim = query.dim() - 3
     if not 1 <= ndim <= 3:
         raise ValueError(
@@ -189,6 +193,10 @@ def _check(
             raise ValueError(
                 f"bias must have a dtype of {_DTYPE_NAMES} and be on {query.device}, got {bias.dtype} on {bias.device}"
             )
+    return kernel_sizes, dilations
+
+
+def _neighborhood(query: Tensor, kernel_sizes: tuple[int, ...], dilations: tuple[int, ...]) -> Neighborhood:
     spatial = tuple(query.shape[1:-2])
     if plain_form.is_wanted():  # sizes may be tensors or symbols then; the graph is for these
         spatial = tuple(int(length) for length in spatial)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,15 @@ def is_wanted() -> bool:
     if torch.compiler.is_dynamo_compiling():  # torch.compile, where `is_exporting` is True too; it takes our operator
         return False
     return torch.onnx.is_in_onnx_export() or torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def is_for_any_size(spatial: Sequence[int]) -> bool:
+    """Whether a graph is being exported in which an axis of the map has no length yet.
+
+    Index tables cannot be made then. The operator stays one node, and whoever translates the graph says what it means:
+    :mod:`eyetoy_mm.export` does so for ONNX.
+    """
+    return is_wanted() and any(isinstance(length, torch.SymInt) for length in spatial)
 
 
 def attend(

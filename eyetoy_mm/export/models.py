@@ -1,0 +1,136 @@
+"""Models as they go into a file: RGB images of 0..255 in, what a user wants out; and what the toolbox says instead."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from eyetoy_mm.engine.inference import Predictor
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.export.preparing import Preparation, replace_pools
+
+TOLERANCE = 1e-3  # of the largest value
+
+
+class Agreement(NamedTuple):
+    """How outputs of a file compare with the toolbox' own."""
+
+    holds: bool
+    text: str
+
+
+class ExportModel(nn.Module):
+    """A model that takes images alone, ready to be exported; the original stays as it is.
+
+    Args:
+        predictor: The model, opened on a CPU.
+
+    Attributes:
+        task: What it does, for the file.
+        outputs: Name of each output, with its meaning.
+        any_batch: Whether the file takes any number of images at once.
+        remarks: What a user must know of this file, a sentence each.
+    """
+
+    task: str
+    outputs: dict[str, str]
+    any_batch = True
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.remarks: list[str] = []
+        self.order = predictor.preprocessing.channel_order
+        self._original = [predictor.model]  # in a list: not a part of what is exported
+        self.prepare = Preparation(predictor.model.data_preprocessor, self.order)
+        self.model = copy.deepcopy(predictor.model)
+        replace_pools(self.model)
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images ``(B, 3, H, W)``, RGB, 0..255, to the tensors of :attr:`outputs`."""
+        raise NotImplementedError
+
+    def compare(self, images: Tensor, outputs: Sequence[Tensor]) -> Agreement:
+        """Compare the outputs of a file with what the toolbox itself gives for the same images."""
+        raise NotImplementedError
+
+    @property
+    def original(self) -> Any:
+        """The toolbox' model."""
+        return self._original[0]
+
+    def loaded(self, images: Tensor, sample_type: type[BaseDataElement]) -> dict[str, Any]:
+        """Images as a data loader gives them to the original, with data samples of this type."""
+        size = tuple(images.shape[2:])
+        meta = dict(img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0), img_path="", img_id=0)
+        images = images.flip(1) if self.order == "bgr" else images
+        return dict(inputs=list(images), data_samples=[sample_type(metainfo=dict(meta)) for _ in images])
+
+
+class ExportBackbone(ExportModel):
+    """The backbone with what comes before it; its maps leave as the neck or head of the model gets them."""
+
+    task = "features"
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__(predictor)
+        self.model = self.model.backbone
+        with torch.no_grad():
+            maps = self(torch.zeros(1, 3, 64, 64))
+        self.outputs = {f"feature{i}": f"{tuple(x.shape)} for an image of 64 x 64" for i, x in enumerate(maps)}
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` -> the outputs of the backbone."""
+        return tuple(self.model(self.prepare(images)))
+
+    def compare(self, images: Tensor, outputs: Sequence[Tensor]) -> Agreement:
+        """By the largest difference of each map."""
+        with torch.no_grad():
+            data = self.original.data_preprocessor(self.loaded(images, BaseDataElement))
+            expected = self.original.backbone(data["inputs"])
+        return agreement(outputs, expected)
+
+
+def agreement(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> Agreement:
+    """Whether tensors have the shapes that they should, and differ by :data:`TOLERANCE` of the largest at most."""
+    shapes = [tuple(x.shape) for x in actual], [tuple(x.shape) for x in expected]
+    if shapes[0] != shapes[1]:
+        return Agreement(False, f"shapes {shapes[0]} instead of {shapes[1]}")
+    errors = [((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item() for a, b in zip(actual, expected)]
+    finite = all(bool(x.isfinite().all()) for x in actual)
+    return Agreement(finite and max(errors) <= TOLERANCE, f"largest difference {max(errors):.1e} of the largest value")
+
+
+def make_export_model(predictor: Predictor, scope: str, part: str) -> ExportModel:
+    """The model of a config as it is exported.
+
+    Args:
+        predictor: The model.
+        scope: Of its config: ``mmseg``, ``mmdet`` or ``mmpretrain``.
+        part: ``"whole"`` or ``"backbone"``.
+
+    Raises:
+        UserError: It takes other images than RGB, or is of a kind that is not exported whole.
+    """
+    backbone = predictor.model.backbone
+    channels = getattr(backbone, "in_channels", 3)
+    if channels != 3:
+        raise UserError(f"the backbone takes {channels} channels; exported models take RGB images, of 3")
+    if part == "backbone":
+        return ExportBackbone(predictor)
+    if scope == "mmseg":
+        from eyetoy_mm.export.segmentors import ExportSegmentor
+
+        return ExportSegmentor(predictor)
+    if scope == "mmpretrain":
+        from eyetoy_mm.export.classifiers import ExportClassifier
+
+        return ExportClassifier(predictor)
+    from eyetoy_mm.export.detectors import ExportDetector
+
+    return ExportDetector(predictor)

@@ -1,0 +1,111 @@
+"""From a PyTorch module to an ONNX graph for images of any size."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx
+import torch
+from torch import nn
+
+from eyetoy_mm.errors import UserError
+from eyetoy_mm.export.operator import OPSET, neighborhood_attention
+
+INPUT = "images"
+AXES = {0: "batch", 2: "height", 3: "width"}
+# The size of the example. A length of 1 would be taken for a constant: RetinaNet's coarsest map has stride 128.
+TRACED = (320, 448)
+
+
+def build_graph(module: nn.Module, outputs: Sequence[str], any_batch: bool = True) -> onnx.ModelProto:
+    """Export a module ``images (B, 3, H, W) -> tuple of tensors`` with open height and width, and batch.
+
+    Args:
+        module: In evaluation mode; neighborhood attention is translated, everything else is PyTorch's own export.
+        outputs: Names of the outputs.
+        any_batch: Whether the batch is open; else it is 1.
+
+    Returns:
+        The graph, without the strings that PyTorch leaves in it: they are many, and tell paths of this machine.
+
+    Raises:
+        UserError: PyTorch cannot export the module.
+    """
+    open_axes = {axis: torch.export.Dim.DYNAMIC for axis in AXES if axis or any_batch}
+    example = torch.rand(2 if any_batch else 1, 3, *TRACED) * 255  # a batch of 1 would be taken for a constant
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.export.export(module, (example,), dynamic_shapes=(open_axes,), strict=False)
+            graph = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(outputs),
+                custom_translation_table={
+                    torch.ops.eyetoy_mm.neighborhood_attention.default: neighborhood_attention,
+                },
+            )
+    except Exception as error:  # of whatever kind the part of PyTorch raises that does not know an operation
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        raise UserError(
+            f"PyTorch cannot export this model for any image size: {type(error).__name__}: "
+            f"{lines[-1] if lines else ''}; --part backbone exports its backbone"
+        ) from error
+    assert graph is not None
+    proto = graph.model_proto
+    _strip(proto)
+    _name_axes(proto)
+    return proto
+
+
+def fix_size(proto: onnx.ModelProto, size: tuple[int, int]) -> None:
+    """Leave height and width open no longer, in place; a runtime computes the index tables once then."""
+    fixed = dict(zip(("height", "width"), size, strict=True))
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in fixed:
+                dim.dim_value = fixed[dim.dim_param]
+
+
+def add_metadata(proto: onnx.ModelProto, metadata: Mapping[str, str], version: str) -> None:
+    """Write metadata into a graph, in place."""
+    proto.producer_name, proto.producer_version = "eyetoy_mm", version
+    onnx.helper.set_model_props(proto, dict(metadata))
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    graph = proto.graph
+    nodes = [*graph.node, *(node for function in proto.functions for node in function.node)]
+    values = [*graph.input, *graph.output, *graph.initializer]
+    for part in (proto, graph, *proto.functions, *nodes, *values):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.value_info[:]
+
+
+def _name_axes(proto: onnx.ModelProto) -> None:
+    """Call the open axes by their names, in the sizes of the outputs too, where PyTorch has s77 and the like."""
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    names = {dims[axis].dim_param: name for axis, name in AXES.items() if dims[axis].dim_param}
+    for dim in _dims([*proto.graph.input, *proto.graph.output]):
+        if dim.dim_param:
+            dim.dim_param = re.sub(r"\w+", lambda found: names.get(found[0], found[0]), dim.dim_param)
+
+
+def _dims(values: Iterable[onnx.ValueInfoProto]) -> Iterable[onnx.TensorShapeProto.Dimension]:
+    return (dim for value in values for dim in value.type.tensor_type.shape.dim)
+
+
+class _quiet:
+    """Without the exporter's remarks on what it tries, which read like errors; what fails is raised."""
+
+    def __enter__(self) -> None:
+        self._level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *exception: object) -> None:
+        logging.disable(self._level)

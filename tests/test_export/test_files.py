@@ -1,0 +1,119 @@
+"""A classifier from config and checkpoint to its file, and files that are not written because they are wrong."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+from mmengine.registry import MODELS, init_default_scope  # noqa: E402
+
+from eyetoy_mm.cli.export import height_and_width  # noqa: E402
+from eyetoy_mm.engine.config import load_config  # noqa: E402
+from eyetoy_mm.engine.inference import open_predictor  # noqa: E402
+from eyetoy_mm.errors import UserError  # noqa: E402
+from eyetoy_mm.export.models import agreement  # noqa: E402
+from eyetoy_mm.export.onnx_file import build_file, check_and_write  # noqa: E402
+from tests import program  # noqa: E402
+
+CONFIG = """
+default_scope = "mmpretrain"
+custom_imports = dict(imports=["eyetoy_mm"])
+model = dict(
+    type="ImageClassifier",
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True, num_classes=3),
+    backbone=dict(
+        type="eyetoy_mm.EyeToy", out_indices=(0,), out_type="context_token",
+        arch=dict(embed_dims=(8,), depths=(1,), num_heads=(1,), windows=((5, 3),), merging=((1, 2),), stem_channels=8,
+                  global_layers=1, global_heads=2, register_tokens=2)),
+    head=dict(type="LinearClsHead", num_classes=3, in_channels=8),
+)
+test_pipeline = [
+    dict(type="LoadImageFromFile"), dict(type="ResizeEdge", scale=64, edge="short"), dict(type="PackInputs"),
+]
+"""
+CLASSES = ("cat", "dog", "toy")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The predictor, what was exported of it, and the content of the file."""
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "config.py").write_text(CONFIG)
+    config = load_config(folder / "config.py")
+    init_default_scope("mmpretrain")
+    torch.manual_seed(0)
+    state = MODELS.build(config.model).state_dict()
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=CLASSES))), folder / "model.pth")
+    predictor = open_predictor(config, str(folder / "model.pth"), "cpu")
+    return predictor, *build_file(predictor, config, "whole", None)
+
+
+def test_a_file_that_is_right_is_written_with_what_a_stranger_needs(exported, tmp_path):
+    content = exported[2]
+    out = tmp_path / "new" / "model.onnx"
+    report = "\n".join(check_and_write(*exported, out))
+    assert len(re.findall(r"checked batch [12] of .* labels equal", report)) >= 4
+    assert "images (batch, 3, height, width)" in report and "scores (batch, 3)" in report
+    assert [file.name for file in out.parent.iterdir()] == ["model.onnx"] and out.read_bytes() == content
+    session = runtime.InferenceSession(out)
+    meta = session.get_modelmeta().custom_metadata_map
+    assert json.loads(meta["eyetoy.classes"]) == list(CLASSES)
+    assert json.loads(meta["eyetoy.before"]) == [{"type": "ResizeEdge", "scale": 64, "edge": "short"}]
+    assert re.fullmatch("[0-9a-f]{64}", meta["eyetoy.config_sha256"])
+    scores, labels = session.run(None, {"images": torch.zeros(2, 3, 40, 31).numpy()})
+    assert scores.shape == (2, 3) and (scores.argmax(1) == labels).all()
+
+
+def test_no_path_of_this_machine_is_in_a_file(exported):
+    content = exported[2]
+    for path in (Path(__file__).parents[2], Path(torch.__file__).parents[1], Path(sys.executable).parent):
+        assert str(path).encode() not in content
+    assert b".py" not in content and b"Traceback" not in content
+
+
+def test_a_file_that_is_wrong_is_not_written(exported, tmp_path):
+    predictor = exported[0]
+    bias = predictor.model.head.fc.bias
+    with torch.no_grad():
+        bias[0] += 0.1  # the model is no longer the one that was exported
+        try:
+            with pytest.raises(UserError, match=r"not the model, and no file was written: for batch 1 of 64 x 64 onnx"):
+                list(check_and_write(*exported, tmp_path / "model.onnx"))
+        finally:
+            bias[0] -= 0.1
+    assert not list(tmp_path.iterdir())
+
+
+def test_agreement_is_about_shapes_values_and_numbers():
+    x = torch.ones(2, 3)
+    assert agreement([x], [x * 1.0005]).holds
+    assert not agreement([x], [x * 1.01]).holds
+    assert not agreement([x], [x[:1]]).holds
+    assert not agreement([x * float("nan")], [x]).holds
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "model.pt"], "--out model.pt must be a file that ends in .onnx"),
+        (["--out", "model.onnx", "--size", "224"], "--size must be H,W"),
+        (["--out", "model.onnx", "--image", "none.jpg"], "there is no image none.jpg"),
+    ],
+)
+def test_mistakes_of_the_command_line_are_told_before_anything_is_built(options, message):
+    done = program.run("tools/export.py", "config.py", "model.pth", *options)
+    assert done.returncode == 1 and message in done.stderr
+
+
+def test_sizes_are_read():
+    assert height_and_width("224,320") == (224, 320)
+    for text in ("0,3", "a,b", "1,2,3"):
+        with pytest.raises(UserError, match="--size must be H,W"):
+            height_and_width(text)
