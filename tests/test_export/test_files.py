@@ -105,6 +105,7 @@ def test_agreement_is_about_shapes_values_and_numbers():
         (["--out", "model.pt"], "--out model.pt must be a file that ends in .onnx"),
         (["--out", "model.onnx", "--size", "224"], "--size must be H,W"),
         (["--out", "model.onnx", "--image", "none.jpg"], "there is no image none.jpg"),
+        (["--out", "model.onnx", "--part", "backbone", "--cfg-options", "a"], "--cfg-options takes key.of.it=value"),
     ],
 )
 def test_mistakes_of_the_command_line_are_told_before_anything_is_built(options, message):
