@@ -305,7 +305,7 @@ def _image_findings(content: dict[str, list[dict]], classes: Sequence[str], data
         reasons += [f"{empty} without annotations of the classes (filter_empty_gt)"] if empty else []
         message = f"has {len(images)} images, of which {len(used)} are used: {' and '.join(reasons)} are left out"
         yield Finding("images left out", message, count=len(images) - len(used), fatal=False)
-    if outside := find_outside("", _folder_of(dataset), [image["file_name"] for image in used]):
+    if outside := find_outside("", folder_of(dataset), [image["file_name"] for image in used]):
         yield outside
     yield from images_not_on_disk(used, dataset)
 
@@ -324,13 +324,14 @@ def _listed_twice(images: list[dict]) -> Iterator[Finding]:
         )
 
 
-def _folder_of(dataset: dict) -> str:
+def folder_of(dataset: dict) -> str:
+    """Where the images of a data set of COCO's form are."""
     return join(dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("img") or "")
 
 
 def images_not_on_disk(used: list[dict], dataset: dict) -> Iterator[Finding]:
     """Images of a dataset whose files are not in its folder."""
-    folder = _folder_of(dataset)
+    folder = folder_of(dataset)
     if is_address(folder):
         return
     paths = [str(Path(folder, image["file_name"])) for image in used]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from eyetoy_mm.datasets.coco_boxes import drop_findings, drop_reasons, form_findings, places
-from eyetoy_mm.datasets.coco_files import boxes_of, category_findings, images_not_on_disk
+from eyetoy_mm.datasets.coco_files import boxes_of, category_findings, folder_of, images_not_on_disk
 from eyetoy_mm.datasets.coco_format import (
     fields_findings,
     id_findings,
@@ -23,6 +23,7 @@ from eyetoy_mm.datasets.coco_format import (
 from eyetoy_mm.datasets.files import absent
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.image_files import examine_file
+from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
 
@@ -137,6 +138,8 @@ def _files(content: dict[str, list[dict]], dataset: dict) -> Iterator[Finding]:
             len(bare),
             fatal=len(bare) == len(images),
         )
+    if outside := find_outside("", folder_of(dataset), [image["file_name"] for image in images]):
+        yield outside
     yield from images_not_on_disk(images, dataset)
     folder = join(dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("seg") or "")
     if not (dataset.get("data_prefix") or {}).get("seg") or is_address(folder):

@@ -15,6 +15,7 @@ from eyetoy_mm.datasets.coco_format import told_of
 from eyetoy_mm.datasets.corner_boxes import corner_findings
 from eyetoy_mm.datasets.files import absent, names_in, odd_line
 from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
 
@@ -57,6 +58,8 @@ def voc_findings(path: str | Path, split: str, classes: Sequence[str], dataset: 
             raise ValueError(f"cannot be read as a list of images: {error}") from error
         annotations = Path(folder, dataset.get("ann_subdir", "Annotations"))
         found = list(_missing(ids, annotations, ".xml"))
+        if outside := find_outside("", str(annotations), ids):
+            found.append(outside)
         found += _missing(ids, Path(folder, dataset.get("img_subdir", "JPEGImages")), ".jpg")
         if not ids:
             found.append(Finding("no image left", "is empty; it should list images, a line each"))

@@ -95,3 +95,38 @@ def test_a_file_name_cannot_write_a_line_of_a_list(name: str, tmp_path: Path) ->
         (tmp_path / folder / file).touch()
         with pytest.raises(UserError, match="cannot stand in a list, one a line"):
             class_images(tmp_path, folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/photo.jpg", "a/photo.jpg"),
+        ("a/../photo.jpg", "photo.jpg"),
+        ("../photo.jpg", "photo.jpg"),
+        ("a/../../../etc/photo.jpg", "photo.jpg"),
+        ("/etc/photo.jpg", "photo.jpg"),
+    ],
+)
+def test_pictures_of_show_dir_stay_in_it(path: str, name: str, tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from eyetoy_mm.engine.hooks import PaintPredictionsHook
+
+    hook = PaintPredictionsHook(tmp_path / "show")
+    hook._dataset = SimpleNamespace(data_prefix=dict(img=str(tmp_path / "in")))
+    assert hook._name(str(tmp_path / "in" / path)) == name
+
+
+def test_lists_of_voc_and_panoptic_files_are_looked_at(tmp_path: Path) -> None:
+    from eyetoy_mm.datasets.coco_panoptic import _files
+    from eyetoy_mm.datasets.voc_files import voc_findings
+
+    (tmp_path / "train.txt").write_text("../../out\n")
+    dataset = dict(data_root=str(tmp_path), data_prefix=dict(img="in"))
+    voc = voc_findings(tmp_path / "train.txt", "train", ("a",), dataset)
+    panoptic = _files(dict(images=[dict(id=1, file_name="../out.jpg")], annotations=[dict(image_id=1)]), dataset)
+    for findings in (voc, panoptic):
+        assert [f.where for f in findings if f.kind == "outside of the data folder"] in (
+            [("../../out",)],
+            [("../out.jpg",)],
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,10 @@ class PaintPredictionsHook(Hook):
     def _name(self, path: str) -> str:
         """Path of an image below the dataset's folder; where it is not below, its last part."""
         prefixes = getattr(self._dataset, "data_prefix", None) or {}
+        below = os.path.normpath(path)  # a name in an annotation may lead out with ".."
         for folder in prefixes.values() if isinstance(prefixes, dict) else ():
-            if folder and not is_address(path) and Path(path).is_relative_to(folder):
-                return str(Path(path).relative_to(folder))
+            if folder and not is_address(path) and Path(below).is_relative_to(os.path.normpath(folder)):
+                return str(Path(below).relative_to(os.path.normpath(folder)))
         return Path(path).name
 
     def _target(self, name: str) -> Path:
