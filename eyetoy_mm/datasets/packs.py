@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, first_few
 
 SCHEME = "pack://"
 DESCRIPTION, NAMES, ENDS, PLACES = "pack.json", "names.npy", "ends.npy", "places.npy"
@@ -48,6 +48,8 @@ class Pack:
         self.folder = Path(folder)
         description = self._description()
         self.shards: list[tuple[str, int]] = [(shard["name"], shard["bytes"]) for shard in description["shards"]]
+        if outside := [name for name, _ in self.shards if os.path.basename(name) != name]:
+            raise UserError(f"{self.folder / DESCRIPTION} names shards outside of the pack: {first_few(outside)}")
         self._names = self._array(NAMES, np.dtype("u1"))
         self._ends = self._array(ENDS, np.dtype("<u8"))
         self._places = self._array(PLACES, PLACE)

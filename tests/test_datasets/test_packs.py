@@ -200,6 +200,15 @@ def test_what_is_broken_is_named(folder, tmp_path):
         Pack(pack.folder)
 
 
+@pytest.mark.parametrize("name", ["../secret.tar", "/etc/secret.tar", "below/secret.tar"])
+def test_an_index_cannot_name_shards_outside_of_the_pack(name, folder, tmp_path):
+    pack = pack_folder(folder, tmp_path / "pack")
+    description = pack.folder / "pack.json"
+    description.write_text(description.read_text().replace(pack.shards[0][0], name))
+    with pytest.raises(UserError, match=f"names shards outside of the pack: {name}"):
+        Pack(pack.folder)
+
+
 def test_what_cannot_be_packed(folder, tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         pack_folder(tmp_path / "none", tmp_path / "pack")

@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -42,16 +44,22 @@ CLASSES = ("cat", "dog", "toy")
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The predictor, what was exported of it, and the content of the file."""
+def files(tmp_path_factory):
+    """A config and its checkpoint."""
     folder = tmp_path_factory.mktemp("model")
     (folder / "config.py").write_text(CONFIG)
-    config = load_config(folder / "config.py")
     init_default_scope("mmpretrain")
     torch.manual_seed(0)
-    state = MODELS.build(config.model).state_dict()
+    state = MODELS.build(load_config(folder / "config.py").model).state_dict()
     torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=CLASSES))), folder / "model.pth")
-    predictor = open_predictor(config, str(folder / "model.pth"), "cpu")
+    return folder / "config.py", folder / "model.pth"
+
+
+@pytest.fixture(scope="module")
+def exported(files):
+    """The predictor, what was exported of it, and the content of the file."""
+    config = load_config(files[0])
+    predictor = open_predictor(config, str(files[1]), "cpu")
     return predictor, *build_file(predictor, config, "whole", None)
 
 
@@ -111,6 +119,19 @@ def test_agreement_is_about_shapes_values_and_numbers():
 def test_mistakes_of_the_command_line_are_told_before_anything_is_built(options, message):
     done = program.run("tools/export.py", "config.py", "model.pth", *options)
     assert done.returncode == 1 and message in done.stderr
+
+
+def test_the_program_with_all_its_options(files, tmp_path):
+    photo, out = tmp_path / "photo.png", tmp_path / "backbone.onnx"
+    cv2.imwrite(str(photo), np.zeros((40, 60, 3), np.uint8))
+    done = program.run(
+        "tools/export.py", *files, "--out", out, "--part", "backbone", "--size", "64,96", "--image", photo,
+        "--cfg-options", "model.backbone.out_type=featmap",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    session = runtime.InferenceSession(out)
+    (features,) = session.run(None, {"images": np.zeros((1, 3, 64, 96), np.float32)})
+    assert features.ndim == 4 and "photo.png" in done.stdout and session.get_inputs()[0].shape[2:] == [64, 96]
 
 
 def test_sizes_are_read():
