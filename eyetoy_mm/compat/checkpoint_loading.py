@@ -320,13 +320,19 @@ def _refused_names(filename: object, text: str) -> list[str]:
 
 
 def _first_bytes(filename: object) -> str:
-    if not isinstance(filename, (str, os.PathLike)) or not os.path.isfile(path := os.path.expanduser(filename)):
-        return ""
-    return f" ({os.path.getsize(path)} bytes, starting with {_start(filename)!r})"
+    path = _local(filename)
+    return f" ({os.path.getsize(path)} bytes, starting with {_start(path)!r})" if path else ""
 
 
 def _start(filename: object) -> bytes:
-    if not isinstance(filename, (str, os.PathLike)) or not os.path.isfile(path := os.path.expanduser(filename)):
+    path = _local(filename)
+    if not path:
         return b""
     with open(path, "rb") as file:
         return file.read(24)
+
+
+def _local(filename: object) -> str:
+    """Path of a file that is on a disk, else ""."""
+    path = os.path.expanduser(filename) if isinstance(filename, (str, os.PathLike)) else ""
+    return str(path) if os.path.isfile(path) else ""
