@@ -287,8 +287,9 @@ def test_a_scheduler_class_in_a_file_makes_no_scheduler(tmp_path: Path) -> None:
 
 
 def test_a_file_cannot_replace_the_statistics(tmp_path: Path) -> None:
+    buffer = HistoryBuffer([1.0], [1])  # the first one fills the table of the class
     before = dict(HistoryBuffer._statistics_methods)
-    buffer = HistoryBuffer([1.0], [1])
+    assert before
     buffer.__setstate__({**buffer.__getstate__(), "statistics_methods": {"mean": print, "other": print}})
     assert HistoryBuffer._statistics_methods == before
     assert "statistics_methods" not in buffer.__dict__
