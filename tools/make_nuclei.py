@@ -30,10 +30,10 @@ SMALLEST = 12  # pixels of a nucleus that a crop cuts; less is no object
 
 # (kind, height, width) -> images of training and of validation
 TAKEN = {
-    ("fluorescence", 256, 256): (56, 14),
+    ("fluorescence", 256, 256): (44, 14),
     ("fluorescence", 360, 360): (14, 5),
     ("fluorescence", 520, 696): (16, 5),
-    ("other", 256, 320): (7, 3),
+    ("other", 256, 320): (11, 3),
 }
 SPLITS = (("train", "training", 0), ("val", "validation", 1))
 

@@ -8,8 +8,9 @@ nuclei_train = dict(
     filter_cfg=dict(filter_empty_gt=True, min_size=8),
     pipeline=[
         dict(type="LoadImageFromFile"),
+        dict(type="AutoContrast", prob=1.0),  # many are dark
         dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-        dict(type="RandomResize", scale=(256, 256), ratio_range=(0.8, 1.4), keep_ratio=True),
+        dict(type="RandomResize", scale=(448, 448), ratio_range=(0.8, 1.4), keep_ratio=True),
         dict(type="RandomCrop", crop_size=(256, 256), recompute_bbox=True, allow_negative_crop=False),
         dict(type="FilterAnnotations", min_gt_bbox_wh=(2, 2), by_mask=True),
         dict(type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
@@ -23,7 +24,8 @@ nuclei_val = dict(
     metainfo=dict(classes=("nucleus",), palette=[(0, 220, 120)]),
     pipeline=[
         dict(type="LoadImageFromFile"),
-        dict(type="Resize", scale_factor=1.0, keep_ratio=True),  # nuclei of any image keep their size in pixels
+        dict(type="AutoContrast", prob=1.0),  # many are dark
+        dict(type="Resize", scale_factor=1.75, keep_ratio=True),  # of any image, so that nuclei keep their size
         dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
         dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
     ],
