@@ -29,6 +29,11 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint file")
 
 
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """Whether several views of each image are predicted, and merged."""
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation, as tta_model and tta_pipeline say")
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Where a model runs that is not the Runner's."""
     parser.add_argument("--device", help="torch device (default: an accelerator if there is one)")
