@@ -12,7 +12,16 @@ from __future__ import annotations
 
 import argparse
 
-from eyetoy_mm.cli.options import add_checkpoint, add_config, add_run_options, add_tta, load_config_from, positive
+from eyetoy_mm.cli.options import (
+    add_checkpoint,
+    add_config,
+    add_json,
+    add_run_options,
+    add_tta,
+    load_config_from,
+    positive,
+    write_json,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", metavar="FOLDER", help="by class: a table, the confusion matrix, how sure the model is and is right"
     )
-    parser.add_argument("--json", metavar="FILE", help="all metrics, also by class, unrounded")
+    add_json(parser, "all metrics, also by class, unrounded")
     add_run_options(parser)
 
 
@@ -36,5 +45,7 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate."""
     from eyetoy_mm.engine.launch import Kept, evaluate
 
-    kept = Kept(args.show_dir, args.show_interval, args.out, args.report, args.json)
-    evaluate(load_config_from(args), args.checkpoint, tta=args.tta, kept=kept)
+    kept = Kept(args.show_dir, args.show_interval, args.out, args.report)
+    numbers = evaluate(load_config_from(args), args.checkpoint, tta=args.tta, kept=kept, in_numbers=bool(args.json))
+    if numbers is not None:
+        write_json(args.json, dict(config=args.config, checkpoint=args.checkpoint, tta=args.tta, **numbers))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmengine import dist
+from mmengine.config import Config
 from pycocotools.cocoeval import COCOeval
 
 from eyetoy_mm.engine.calibration import Calibration
+from eyetoy_mm.engine.config_parts import evaluators_of
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.registry import type_name
 from eyetoy_mm.tables import markdown_table
 
 _SAMPLED = 1000  # pixels of an image whose confidence is counted
@@ -113,7 +116,7 @@ class PixelReport(Report):
         pairs = truth[known] * size + predicted[known]
         self.confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
         self.images += 1
-        if self.calibration is not None and len(known):
+        if self.calibration is not None and len(known) and "seg_logits" in sample:
             some = self._draw.choice(known, min(_SAMPLED, len(known)), replace=False)
             confidence = _confidence(sample.seg_logits.data.flatten(1)[:, torch.from_numpy(some)])
             self.calibration.add(confidence, truth[some] == predicted[some])
@@ -148,11 +151,11 @@ class BoxReport(Report):
         """Take what COCO's code has compared.
 
         Raises:
-            UserError: It has compared nothing: the metric is another.
+            UserError: It has compared nothing.
         """
         self._compared = [one for one in compared if one.params.useCats]
         if not self._compared:
-            raise UserError("--report of a detector needs COCO's metric (CocoMetric) among those of test_evaluator")
+            raise UserError("no box was compared by COCO's metric: nothing was found, or the metric is another")
         numbers = {number: index for index, number in enumerate(self._compared[0].params.catIds)}
         first = self._compared[0]
         for image in first.params.imgIds:
@@ -184,17 +187,19 @@ class BoxReport(Report):
     def exact(self) -> dict[str, float]:  # noqa: D102
         values = {}
         for one in self._compared:
-            names = [f"{one.params.iouType}_{name}" for name in _COCO] + list(_COCO_RECALL)
-            values.update(zip(names, (float(value) for value in one.stats)))
+            for name, value in zip((*_COCO, *_COCO_RECALL), one.stats):
+                values[f"{one.params.iouType}_{name}"] = float(value)
         return values
 
     def per_class(self) -> PerClass:  # noqa: D102
         table: PerClass = {}
         for one in self._compared:
             precision = one.eval["precision"][..., 0, -1]  # threshold, recall, class; of all sizes, most detections
+            of = {"AP": slice(None)}
+            for place, threshold in enumerate(one.params.iouThrs):
+                of |= {f"AP{round(100 * threshold)}": place} if round(100 * threshold) in (50, 75) else {}
             for index, name in enumerate(self.classes):
-                values = {"AP": precision[:, :, index], "AP50": precision[0, :, index], "AP75": precision[5, :, index]}
-                row = {f"{one.params.iouType}_{key}": _mean(value) for key, value in values.items()}
+                row = {f"{one.params.iouType}_{key}": _mean(precision[at, :, index]) for key, at in of.items()}
                 table.setdefault(name, {}).update(row)
         for name, row in zip(self.classes, self.confusion):
             table[name]["count"] = int(row.sum())
@@ -202,6 +207,22 @@ class BoxReport(Report):
 
 
 _REPORTS: dict[str, type[Report]] = {"mmpretrain": ClassReport, "mmseg": PixelReport, "mmdet": BoxReport}
+
+
+def check_can_report(config: Config) -> None:
+    """Check, before anything is predicted, that what is compared can be counted.
+
+    Raises:
+        UserError: A detector is evaluated otherwise than by COCO's metric.
+    """
+    metrics = [type_name(metric) for _, metric in evaluators_of(config, ("test",))]
+    if config.get("default_scope") == "mmdet" and not any(
+        "Coco" in name and "Panoptic" not in name for name in metrics
+    ):
+        raise UserError(
+            "--report and --json of a detector need COCO's metric (CocoMetric) in test_evaluator, and it has "
+            f"{', '.join(metrics) or 'none'}"
+        )
 
 
 def make_report(scope: str, classes: Sequence[str]) -> Report:
@@ -235,12 +256,13 @@ def recorded_comparisons() -> Iterator[list[COCOeval]]:
 # --- Writing ------------------------------------------------------------------------------------------------------
 
 
-def exact_metrics(reported: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, float]:
+def exact_metrics(reported: Mapping[str, Any], exact: Mapping[str, float]) -> dict[str, Any]:
     """The toolbox' metrics, unrounded where they are counted here; one that is another number stays as it is."""
     metrics = {}
     for key, value in reported.items():
         better = exact.get(key.rpartition("/")[2], math.nan)
-        metrics[key] = better if abs(better - float(value)) <= _ROUNDED else float(value)
+        is_number = isinstance(value, Real)
+        metrics[key] = better if is_number and abs(better - float(value)) <= _ROUNDED else value
     return metrics
 
 
@@ -262,16 +284,18 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     return written
 
 
-def write_json(path: Path, content: Mapping[str, Any], report: Report, reported: Mapping[str, float]) -> None:
-    """Write metrics as numbers of full precision, those that do not exist as null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = dict(
-        content, images=report.images, metrics=exact_metrics(reported, report.exact()), reported=dict(reported)
-    )
-    whole["per_class"] = report.per_class()
+def in_numbers(report: Report, reported: Mapping[str, float]) -> dict[str, Any]:
+    """Everything that was counted, for JSON; what does not exist is None.
+
+    Args:
+        report: The counts.
+        reported: The toolbox' own metrics.
+    """
+    metrics = exact_metrics(reported, report.exact())
+    whole = dict(images=report.images, metrics=metrics, reported=dict(reported), per_class=report.per_class())
     if report.calibration is not None:
         whole["calibration"] = report.calibration.as_json()
-    path.write_text(json.dumps(_without_nan(whole), indent=1) + "\n")
+    return _without_nan(whole)
 
 
 def class_table(report: Report) -> str:
@@ -366,7 +390,11 @@ def _without_nan(node: Any) -> Any:
         return {key: _without_nan(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_without_nan(value) for value in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node
+    if isinstance(node, np.ndarray):
+        return _without_nan(node.tolist())
+    if isinstance(node, Real) and not isinstance(node, bool):
+        return int(node) if isinstance(node, Integral) else float(node) if math.isfinite(node) else None
+    return node
 
 
 def _cell(value: float) -> str:

@@ -23,6 +23,7 @@ from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import check_folder
 
 _SHOWN = 20  # reasons in the message at the end
+_PAINTED_MASKS = 1 << 31  # bytes of masks, beyond which the picture of a large image has boxes alone
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,8 @@ class _Run:
         tiler = Tiler(self._predict_windows, len(self.choice.classes), self.settings.tile, overlap, self.settings.batch)
         if not Path(source.place).is_file():
             raise UserError(f"there is no image {source.place}")
-        found = tiler(open_rows(source.place), self.scratch)
+        with contextlib.closing(open_rows(source.place)) as rows:
+            found = tiler(rows, self.scratch)
         if self.settings.files != Wanted():
             self.files.add(source.name, source.target, found.prediction)
         if not self.settings.pictures:
@@ -220,7 +222,7 @@ class _Run:
             bboxes=torch.from_numpy(found.boxes), scores=torch.from_numpy(found.scores),
             labels=torch.from_numpy(found.labels),
         )  # fmt: skip
-        if found.masks is not None:
+        if found.masks is not None and len(found) * prediction.size[0] * prediction.size[1] <= _PAINTED_MASKS:
             masks = np.zeros((len(found), *prediction.size), bool)
             for whole, (inside, x, y) in zip(masks, found.masks):
                 part = whole[y : y + inside.shape[0], x : x + inside.shape[1]]

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import PrepareTTAHook
-from pycocotools.cocoeval import COCOeval
 
 from eyetoy_mm.backbones.loading import unwrapped
 from eyetoy_mm.backbones.pretrained import allow_missing
+from eyetoy_mm.engine import evaluation_report
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_checkpoint
 from eyetoy_mm.engine.config_checks import check_config
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined, restarted
 from eyetoy_mm.engine.engines import shards_model
-from eyetoy_mm.engine.evaluation_report import (
-    BoxReport,
-    Report,
-    class_table,
-    recorded_comparisons,
-    write_json,
-    write_report,
-)
+from eyetoy_mm.engine.evaluation_report import BoxReport, class_table, recorded_comparisons, write_report
 from eyetoy_mm.engine.exact_resume import go_on_exactly
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import (
@@ -145,14 +139,12 @@ class Kept:
         show_interval: Every so many images one is painted.
         out: Folder for predictions as files.
         report: Folder for what is counted of each class: a table, the confusion matrix, the calibration.
-        json: File for all numbers, unrounded.
     """
 
     show_dir: str | None = None
     show_interval: int = 1
     out: str | None = None
     report: str | None = None
-    json: str | None = None
 
     def check(self) -> None:
         """Check that it can be written.
@@ -165,13 +157,11 @@ class Kept:
         for option, folder in (("--show-dir", self.show_dir), ("--out", self.out), ("--report", self.report)):
             if folder:
                 check_folder(option, folder)
-        if self.json:
-            check_folder("--json", Path(self.json).parent)
-            if Path(self.json).is_dir():
-                raise UserError(f"--json {self.json} is a folder, and should be a file")
 
 
-def evaluate(config: Config, checkpoint: str, tta: bool = False, kept: Kept | None = None) -> None:
+def evaluate(
+    config: Config, checkpoint: str, tta: bool = False, kept: Kept | None = None, in_numbers: bool = False
+) -> dict[str, Any] | None:
     """Evaluate a checkpoint on the test set.
 
     Args:
@@ -179,6 +169,11 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, kept: Kept | No
         checkpoint: The weights.
         tta: Augment at test time, as ``tta_model`` and ``tta_pipeline`` of the config say.
         kept: What is left beside the metrics; nothing when None.
+        in_numbers: Count by class, too.
+
+    Returns:
+        In the main process, if ``in_numbers``: all that was counted, as
+        :func:`~eyetoy_mm.engine.evaluation_report.in_numbers` has it; else None.
 
     Raises:
         UserError: What is missing or does not fit.
@@ -186,6 +181,8 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, kept: Kept | No
     """
     kept = kept or Kept()
     kept.check()
+    if kept.report or in_numbers:
+        evaluation_report.check_can_report(config)
     if tta:
         augment(config)
     check_config(config, "test")
@@ -203,38 +200,23 @@ def evaluate(config: Config, checkpoint: str, tta: bool = False, kept: Kept | No
         if kept.show_dir:
             score_thr = ((config.get("default_hooks") or {}).get("visualization") or {}).get("score_thr", 0.3)
             runner.register_hook(PaintPredictionsHook(kept.show_dir, kept.show_interval, score_thr))
-        predictions = KeepPredictionsHook(kept.out, bool(kept.report or kept.json), calibrated=not tta)
+        predictions = KeepPredictionsHook(kept.out, bool(kept.report) or in_numbers, calibrated=not tta)
         runner.register_hook(predictions)
         check_fits(runner.model, checkpoint)
         metrics = runner.test()
-        if is_main_process():
-            _write_kept(config, checkpoint, tta, kept, predictions.report, metrics, compared)
-
-
-def _write_kept(
-    config: Config,
-    checkpoint: str,
-    tta: bool,
-    kept: Kept,
-    report: Report | None,
-    metrics: dict[str, float],
-    compared: list[COCOeval],
-) -> None:
-    """Write what was counted, and print where it is."""
+        is_main = is_main_process()
+    if not is_main:
+        return None
     if kept.out:
         print(f"predictions -> {kept.out}")
-    if report is None:
-        return
+    report = predictions.report
     if isinstance(report, BoxReport):
         report.take(compared)
-    if kept.report:
+    if report is not None and kept.report:
         print(class_table(report))
         for path in write_report(report, Path(kept.report)):
             print(f"-> {path}")
-    if kept.json:
-        origin = dict(config=str(config.filename), checkpoint=str(checkpoint), tta=tta)
-        write_json(Path(kept.json), origin, report, metrics)
-        print(f"metrics -> {kept.json}")
+    return evaluation_report.in_numbers(report, metrics) if report is not None and in_numbers else None
 
 
 def names_that_may_stay(config: Config) -> list[str]:

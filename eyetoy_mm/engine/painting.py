@@ -207,12 +207,12 @@ def _font(size: int) -> Any:
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
 
 
-def _size(font: Any, text: str) -> tuple[float, float]:
+def _size(font: Any, text: str) -> tuple[int, int]:
     left, top, right, bottom = font.getbbox(text)
     return int(right - left) + 1, int(bottom - top) + 1
 
 
-def _place(mask: np.ndarray, width: float, height: float) -> tuple[int, int] | None:
+def _place(mask: np.ndarray, width: int, height: int) -> tuple[int, int] | None:
     """The pixel ``(x, y)`` of a region that is furthest from its border, if a text has room there."""
     inside = np.pad(mask.astype(np.uint8), 1)
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
@@ -222,7 +222,7 @@ def _place(mask: np.ndarray, width: float, height: float) -> tuple[int, int] | N
     rows, columns = mask.shape
     if width > columns or height > rows:
         return None
-    half_width, half_height = int(width // 2) + 1, int(height // 2) + 1
+    half_width, half_height = width // 2 + 1, height // 2 + 1
     return (
         min(max(int(x), half_width), columns - half_width),
         min(max(int(y), half_height), rows - half_height),

@@ -77,6 +77,7 @@ class PredictionFiles:
         self._ids = list(category_ids or _category_ids(classes))
         self.entries: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         self._used_ids: set[int | str] = set()
+        self._next_id = 1
 
     def add(
         self,
@@ -123,10 +124,11 @@ class PredictionFiles:
         return path
 
     def _free_id(self, target: Path) -> int:
-        number = int(target.name) if target.name.isdecimal() else 0
-        while number in self._used_ids or number == 0:
-            number = max((one for one in self._used_ids if isinstance(one, int)), default=0) + 1
-        return number
+        if target.name.isdecimal() and int(target.name) not in self._used_ids:
+            return int(target.name)
+        while self._next_id in self._used_ids:
+            self._next_id += 1
+        return self._next_id
 
     # --- JSON ---------------------------------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class PredictionFiles:
         for label, pixels in enumerate(_counts(labels, len(self.classes))):
             if pixels:
                 segment = dict(category_id=self._ids[label], area=int(pixels), share=round(pixels / labels.size, 6))
-                if with_masks:
+                if with_masks and labels.size <= _LARGE:
                     segment["segmentation"] = mask_of(labels == label).rle(labels.shape)  # type: ignore[arg-type]
                 yield segment
 

@@ -124,7 +124,7 @@ def prediction_of(sample: BaseDataElement, size: tuple[int, int], num_classes: i
     if "pred_instances" in sample:
         return Prediction(size, instances=instances_of(sample.pred_instances))
     if "pred_sem_seg" in sample:
-        return Prediction(size, labels=sample.pred_sem_seg.data[0].cpu().numpy())
+        return Prediction(size, labels=sample.pred_sem_seg.data[0].cpu().numpy().astype(np.int64))
     if "pred_score" in sample:
         return Prediction(size, scores=sample.pred_score.float().cpu().numpy())
     kinds = first_few(key for key in sample.all_keys() if key.startswith("pred_")) or "nothing"
@@ -193,7 +193,7 @@ class Choice:
             others = ~torch.isin(ids % _SEGMENT_OFFSET, labels.to(ids.device))
             ids[others] = len(self.classes)
         if "pred_sem_seg" in sample and self.chosen is not None:
-            pixels = sample.pred_sem_seg.data
+            pixels = sample.pred_sem_seg.data = sample.pred_sem_seg.data.long()  # of binary models, floats
             pixels[~torch.isin(pixels, labels.to(pixels.device))] = self.ignored
         if "pred_score" in sample:
             best = labels.to(sample.pred_score.device)[sample.pred_score[labels].argmax()]

@@ -23,6 +23,8 @@ _TIFF = (".tif", ".tiff")
 _PREVIEW = 4096  # pixels of the longer side
 _SAME = 0.5  # of the smaller of two boxes of one class, inside the other: then they are of one object
 _EXIF_ORIENTATION = 0x0112
+# Numbers of the TIFF specification: black is zero, and RGB; YCbCr, which decoding JPEG makes RGB; channels apart.
+_PLAIN_COLORS, _YCBCR, _JPEG, _PLANES = (1, 2), 6, 7, 2
 
 
 # --- Where the windows are ------------------------------------------------------------------------------------------
@@ -70,6 +72,9 @@ class Rows:
         """Rows from ``top`` to before ``bottom``, ``(rows, W, C)``; of three channels or four, RGB first."""
         return np.asarray(self._pixels[top:bottom])
 
+    def close(self) -> None:
+        """Let go of the file."""
+
 
 class TiffRows(Rows):
     """Rows of a TIFF that is compressed or in tiles: only the pieces that have some of them are decoded."""
@@ -84,7 +89,7 @@ class TiffRows(Rows):
         height, width, channels = self.shape
         rows, columns = self._piece
         across, down = math.ceil(width / columns), math.ceil(height / rows)
-        planes = channels if self._page.planarconfig == 2 else 1
+        planes = channels if self._page.planarconfig == _PLANES else 1
         band = np.zeros((bottom - top, width, channels), self._page.dtype)
         for plane in range(planes):
             into = band[..., plane : plane + 1] if planes > 1 else band
@@ -98,6 +103,9 @@ class TiffRows(Rows):
                     right = min(left + columns, width)
                     into[begin - top : end - top, left:right] = piece[begin - first : end - first, : right - left]
         return band
+
+    def close(self) -> None:  # noqa: D102
+        self._page.parent.close()
 
     def _decode(self, index: int) -> np.ndarray | None:
         page = self._page
@@ -140,15 +148,16 @@ def _open_tiff(path: str | Path) -> Rows:
 
     try:
         page: Any = tifffile.TiffFile(path).pages[0]
-        if page.is_memmappable and page.planarconfig != 2:
-            return Rows(tifffile.memmap(path, page=0, mode="r"))
-        if page.photometric in (3, 5, 6) and page.compression != 7:
-            raise UserError(
-                f"{path} is a TIFF of {page.photometric.name} colours, which --tile does not read: save RGB"
-            )
-        return TiffRows(page)
     except (tifffile.TiffFileError, OSError, IndexError) as error:
         raise UserError(f"{path} is not an image that can be read; it may be damaged or cut short") from error
+    color = int(page.photometric)
+    if color not in _PLAIN_COLORS and not (color == _YCBCR and int(page.compression) == _JPEG):
+        page.parent.close()
+        raise UserError(f"{path} is a TIFF with colours of the kind {page.photometric}; --tile reads grey and RGB")
+    if page.is_memmappable and page.planarconfig != _PLANES:
+        page.parent.close()
+        return Rows(tifffile.memmap(path, page=0, mode="r"))
+    return TiffRows(page)
 
 
 # --- Predicting -----------------------------------------------------------------------------------------------------
