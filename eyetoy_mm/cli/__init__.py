@@ -17,8 +17,8 @@ from eyetoy_mm.errors import report_user_errors
 from eyetoy_mm.version import __version__
 
 VERBS = (
-    *("train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split", "demo"),
-    *("export", "pack", "analyze-logs", "doctor", "tool"),
+    *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split"),
+    *("demo", "export", "pack", "analyze-logs", "doctor", "tool"),
 )
 
 
