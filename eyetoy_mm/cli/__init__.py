@@ -19,8 +19,8 @@ from eyetoy_mm.paths import package_file
 from eyetoy_mm.version import __version__
 
 VERBS = (
-    *("train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split", "demo"),
-    *("export", "pack", "analyze-logs", "doctor", "tool"),
+    *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split"),
+    *("demo", "export", "pack", "analyze-logs", "doctor", "tool"),
 )
 
 
