@@ -167,6 +167,11 @@ setup(
         # Fused kernels, where they can be compiled. Its build imports torch: install that first, then
         # `pip install --no-build-isolation "eyetoy-mm[natten]"`. Without it our own PyTorch path runs.
         "natten": ["natten>=0.20"],
+        # Large TIFFs in windows (`eyetoy infer --tile`), and completion in shells.
+        "tiff": ["tifffile", "imagecodecs"],
+        "completion": ["argcomplete"],
+        # Weights as timm and Hugging Face have them; `eyetoy_mm.timm` and `eyetoy_mm.hub` need nothing else.
+        "hub": ["safetensors", "timm", "huggingface_hub"],
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
             *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
