@@ -21,7 +21,7 @@ model = dict(
         mask_head=dict(num_classes=1, num_convs=2),
     ),
     train_cfg=dict(
-        rpn_proposal=dict(nms_pre=800, max_per_img=400),
+        rpn_proposal=dict(nms_pre=500, max_per_img=400),
         rcnn=dict(sampler=dict(num=96)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=800), rcnn=dict(max_per_img=400)),
@@ -35,8 +35,8 @@ test_evaluator = val_evaluator
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=5.0))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=28, eta_min=0.0, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=32, eta_min=0.0, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=28, val_interval=28)
-default_hooks = dict(logger=dict(interval=23), checkpoint=dict(interval=28, max_keep_ckpts=1))
+train_cfg = dict(max_epochs=32, val_interval=32)
+default_hooks = dict(logger=dict(interval=21), checkpoint=dict(interval=32, max_keep_ckpts=1))
 randomness = dict(seed=0)
