@@ -20,7 +20,7 @@ from eyetoy_mm.version import __version__
 
 VERBS = (
     *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split"),
-    *("demo", "export", "pack", "analyze-logs", "doctor", "tool"),
+    *("demo", "export", "benchmark", "pack", "analyze-logs", "doctor", "tool"),
 )
 
 

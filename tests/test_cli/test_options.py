@@ -103,6 +103,7 @@ PLACES = {
 # Options that another file runs, which has them as they are.
 ELSEWHERE = {
     "analyze-logs": "tests/test_engine/test_curves.py",
+    "benchmark": "tests/test_export/test_benchmark.py",
     "convert": "tests/test_cli/test_convert.py",
     "demo": "tests/test_cli/test_demo.py",
     "doctor": "tests/test_cli/test_doctor.py",
