@@ -76,7 +76,7 @@ def _complete() -> None:
     for verb in verbs.choices.values():
         for action in verb._actions:
             if action.dest in ("config", "configs"):
-                action.completer = _configs  # type: ignore[attr-defined]
+                action.completer = _configs
     argcomplete.autocomplete(parser)
 
 
