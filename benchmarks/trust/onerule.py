@@ -126,7 +126,9 @@ def class_that_is_none(folder: Path) -> None:
 
 
 def _first_frame(folder: Path, name: str) -> None:
-    reader = FrameReader(Preprocessing(load_config(_DEMO)), folder)
+    config = load_config(_DEMO)
+    init_default_scope(config.default_scope)
+    reader = FrameReader(Preprocessing(config), folder)
     for frame in reader.of(find_sources([name])[0]):
         frame.load()
 
