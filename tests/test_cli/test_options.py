@@ -80,10 +80,12 @@ PLACES = {
 # Options that another file runs, which has them as they are.
 ELSEWHERE = {
     "analyze-logs": "tests/test_engine/test_curves.py",
+    "compare": "tests/test_cli/test_compare.py",
     "convert": "tests/test_cli/test_convert.py",
     "demo": "tests/test_cli/test_demo.py",
     "doctor": "tests/test_cli/test_doctor.py",
     "export": "tests/test_export/test_files.py",
+    "models": "tests/test_cli/test_models.py",
 }
 NEEDS_A_PACKAGE = {"--track": "tests/test_engine/test_progress.py"}  # which is not among those of the tests
 
