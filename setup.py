@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
 
 # What goes into `eyetoy_mm/.mim`, if present. What makes a checkout is no use once installed.
-MIM_ITEMS = ("configs", "tools", "data/sample", "weights", "model-index.yml")
+MIM_ITEMS = ("configs", "tools", "data/sample", "data/nuclei", "weights", "model-index.yml")
 MIM_IGNORE = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "bootstrap.py", "make_sample.py")
 
 # The OpenMMLab packages and what they import without declaring it. mmdet and mmsegmentation refuse mmcv >= 2.2;
@@ -167,6 +167,11 @@ setup(
         # Fused kernels, where they can be compiled. Its build imports torch: install that first, then
         # `pip install --no-build-isolation "eyetoy-mm[natten]"`. Without it our own PyTorch path runs.
         "natten": ["natten>=0.20"],
+        # Large TIFFs in windows (`eyetoy infer --tile`), and completion in shells.
+        "tiff": ["tifffile", "imagecodecs"],
+        "completion": ["argcomplete"],
+        # Weights as timm and Hugging Face have them; `eyetoy_mm.timm` and `eyetoy_mm.hub` need nothing else.
+        "hub": ["safetensors", "timm", "huggingface_hub"],
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
             *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),

@@ -32,6 +32,7 @@ SUBJECTS = {
     "onerule": "Preprocessing",
     "configs": "Configs",
     "hostile": "Hostile files",
+    "packs": "Tar files and packs",
     "longruns": "Long runs",
 }
 

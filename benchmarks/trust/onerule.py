@@ -14,7 +14,9 @@ from mmengine.registry import init_default_scope
 
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.dry_run import build
-from eyetoy_mm.engine.inference import open_predictor, paint_files
+from eyetoy_mm.engine.image_sources import find_sources
+from eyetoy_mm.engine.inference import open_predictor
+from eyetoy_mm.engine.inference_run import Settings, infer
 from eyetoy_mm.paths import package_file
 
 _DEMO = package_file("configs/sample/upernet_eyetoy-demo_sample.py")
@@ -98,7 +100,7 @@ def odd_images(folder: Path) -> None:
     checkpoint = folder / "untrained.pth"
     torch.save({"state_dict": build(config).state_dict(), "meta": {}}, checkpoint)
     paths = write_odd_images(folder)
-    list(paint_files(open_predictor(config, str(checkpoint), "cpu"), paths, folder / "painted"))
+    list(infer(open_predictor(config, str(checkpoint), "cpu"), find_sources(paths), Settings(folder / "painted")))
 
 
 def write_odd_images(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from importlib import import_module
 
 from eyetoy_mm.cli.options import take_checkpoint
 from eyetoy_mm.errors import report_user_errors
+from eyetoy_mm.paths import package_file
 from eyetoy_mm.version import __version__
 
 VERBS = (
-    *("train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split", "demo"),
-    *("export", "pack", "analyze-logs", "doctor", "tool", "models", "compare"),
+    *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split"),
+    *("demo", "export", "pack", "analyze-logs", "doctor", "tool", "models", "compare"),
 )
 
 
@@ -30,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: A verb and its arguments; those of the process when None.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     argv = sys.argv[1:] if argv is None else argv
     parser = _parser(argv[0] if argv else "")
     args, rest = parser.parse_known_args(argv)
@@ -66,6 +70,29 @@ def _parser(called: str) -> argparse.ArgumentParser:
             module.add_arguments(verb)
             verb.set_defaults(run=module.run)
     return parser
+
+
+def _complete() -> None:
+    """Answer a shell that asks what may come next; it does where argcomplete is installed and was told of `eyetoy`."""
+    import argcomplete
+
+    words = os.environ.get("COMP_LINE", "").split()
+    parser = _parser(words[1] if len(words) > 1 else "")
+    verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for verb in verbs.choices.values():
+        for action in verb._actions:
+            if action.dest in ("config", "configs"):
+                action.completer = _configs  # type: ignore[attr-defined]
+    argcomplete.autocomplete(parser)
+
+
+def _configs(prefix: str, **_: object) -> list[str]:
+    """Config files, folders on the way to some, and names of the package's."""
+    from argcomplete.completers import FilesCompleter
+
+    names = [f"eyetoy_mm::{path.stem}" for path in package_file("configs").glob("*.py")]
+    names += [f"eyetoy_mm::{path.parent.name}/{path.stem}" for path in package_file("configs").glob("[!_]*/*.py")]
+    return [*FilesCompleter(("py",))(prefix), *(name for name in names if name.startswith(prefix))]
 
 
 def _module(verb: str) -> str:

@@ -15,14 +15,21 @@ would be wrong, else 0.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eyetoy_mm.cli.options import add_cfg_options, add_config, cfg_options, positive
+from eyetoy_mm.cli.options import (
+    add_cfg_options,
+    add_config,
+    add_data_root,
+    add_json,
+    cfg_options,
+    positive,
+    write_json,
+)
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.tables import markdown_table
 
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     add_config(parser)
-    parser.add_argument("--data-root", help="folder of the dataset, in place of the config's data_root")
+    add_data_root(parser)
     parser.add_argument(
         "--split", nargs="+", choices=["train", "val", "test"], default=["train", "val", "test"], help="default: all"
     )
@@ -41,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=positive, default=os.cpu_count() or 1, help="processes that open files (default: one per core)"
     )
     parser.add_argument("--strict", action="store_true", help="exit code 1 for warnings too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found")
+    add_json(parser, "everything that was found")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how often classes are and how large boxes are")
     add_cfg_options(parser)
 
@@ -59,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         print(findings_table(report))
     print(summary(report))
     if args.json:
-        args.json.write_text(json.dumps(as_json(report, args.config), indent=1) + "\n")
+        write_json(args.json, as_json(report, args.config))
     if args.plot:
         from eyetoy_mm.engine.dataset_picture import picture_dataset
 

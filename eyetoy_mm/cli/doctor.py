@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shutil
 import sys
 import textwrap
@@ -20,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from eyetoy_mm.cli.options import add_json, write_json
 
 if TYPE_CHECKING:
     from eyetoy_mm.engine.doctor import Check
@@ -29,7 +30,7 @@ _MARKS = {"ok": " ", "note": "?", "problem": "!"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
-    parser.add_argument("--json", action="store_true", help="everything as JSON")
+    add_json(parser, "everything")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     checks = examine_installation(Path.cwd())
     if args.json:
-        print(json.dumps([dataclasses.asdict(check) for check in checks], indent=1))
+        write_json(args.json, [dataclasses.asdict(check) for check in checks])
     else:
         print("\n".join(_lines(checks, shutil.get_terminal_size((100, 24)).columns)))
     if any(check.state == "problem" for check in checks):

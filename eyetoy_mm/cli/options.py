@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,11 @@ def _own_weights(config: str) -> str | None:
     return weights_of_config(find_config(config))
 
 
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """Whether several views of each image are predicted, and merged."""
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation, as tta_model and tta_pipeline say")
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Where a model runs that is not the Runner's."""
     parser.add_argument("--device", help="torch device (default: an accelerator if there is one)")
@@ -106,7 +112,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """What every verb that runs a config takes; :func:`load_config_from` reads it."""
     add_work_dir(parser, "work_dirs/<config name>")
-    parser.add_argument("--data-root", help="folder or address of the dataset, in place of the config's data_root")
+    add_data_root(parser)
     parser.add_argument("--amp", action="store_true", help="mixed precision in training; evaluation follows the config")
     add_cfg_options(parser)
     parser.add_argument(
@@ -117,6 +123,33 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dist-timeout", type=float, metavar="SECONDS", help="how long processes wait for each other")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    """Where the data are."""
+    parser.add_argument("--data-root", help="folder or address of the dataset, in place of the config's data_root")
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """A file for other programs; :func:`write_json` writes it.
+
+    Args:
+        parser: Of the verb.
+        what: What is in it.
+    """
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help=f"{what}, as JSON; without FILE it is printed"
+    )
+
+
+def write_json(target: str, content: object) -> None:
+    """Write the file of ``--json``, or print it."""
+    text = json.dumps(content, indent=1)
+    if target == "-":
+        print(text)
+    else:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        Path(target).write_text(f"{text}\n")
 
 
 def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:

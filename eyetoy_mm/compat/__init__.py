@@ -5,6 +5,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `mmcv_ops`: mmcv-lite has no compiled ops, and without them mmdet.models and mmseg.models do not import;
 * `sync_bn_alone`: mmcv's synchronised batch norm does not build in a process of its own;
 * `checkpoint_loading`: mmengine cannot load its own checkpoints with torch >= 2.6, and opens others unsafely;
+* `safetensors_files`: mmengine reads pickles, and no safetensors;
 * `partial_loading`: mmengine loads what fits of a checkpoint, nothing of it too, and goes on;
 * `data_files`: mmengine and the toolboxes run what YAML, pickles and the configs in checkpoints say;
 * `whole_checkpoints`: a run that is killed while it saves leaves half a file, or none;
@@ -45,6 +46,7 @@ from eyetoy_mm.compat import (
     panoptic_api,
     partial_loading,
     pkg_resources_shim,
+    safetensors_files,
     ssd_head,
     sync_bn_alone,
     whole_checkpoints,
@@ -56,6 +58,7 @@ _TRAPS = (
     mmcv_ops,
     sync_bn_alone,
     checkpoint_loading,
+    safetensors_files,
     partial_loading,
     data_files,
     image_sizes,

@@ -279,16 +279,10 @@ def _explain(filename: object, error: Exception) -> str | None:
 
 def _other_kind(filename: object, text: str) -> str | None:
     """What else a file is, and how to make a checkpoint of it; None where that is not known."""
-    save = "torch.save({{'state_dict': {}}}, 'weights.pth')"
     if "TorchScript" in text:
-        return (
-            f"a TorchScript archive; save its weights: {save.format(f'torch.jit.load({str(filename)!r}).state_dict()')}"
-        )
-    start = _start(filename)
-    if start[8:10] == b'{"' and int.from_bytes(start[:8], "little") < 1 << 27:
-        weights = f"safetensors.torch.load_file({str(filename)!r})"
-        return f"a safetensors file, which mmengine does not read; save it once with torch: {save.format(weights)}"
-    if start.startswith(b"\x89HDF"):
+        weights = f"torch.jit.load({str(filename)!r}).state_dict()"
+        return f"a TorchScript archive; save its weights: torch.save({{'state_dict': {weights}}}, 'weights.pth')"
+    if _start(filename).startswith(b"\x89HDF"):
         return "an HDF5 file, as of Keras; PyTorch does not read it"
     return None
 

@@ -13,19 +13,20 @@ Delete this file when the supported mmcv has a limit.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 from eyetoy_mm.compat.data_files import DataFileError, named_in_refusals
 
-__all__ = ["ImageTooLargeError", "apply", "needed"]
+__all__ = ["ImageTooLargeError", "apply", "check_size", "needed", "without_pillows_limit"]
 
 LIMIT = 178_956_970
 """Pixels; Pillow's, which takes it for an attack from there on."""
@@ -57,19 +58,32 @@ def _limit(module: ModuleType) -> None:
 
 def _check_first(imfrombytes: Callable[..., Any]) -> Callable[..., Any]:
     def check_first(content: bytes, *args: Any, **kwargs: Any) -> Any:
-        limit = _limit_set()
-        width, height = _size(content)
-        pixels = width * height
-        if pixels > limit:
-            opencv = f" OPENCV_IO_MAX_IMAGE_PIXELS={pixels}" if pixels > _OPENCV_LIMIT else ""
-            raise ImageTooLargeError(
-                f"it has {width} x {height} pixels in {len(content):,} bytes, which is more than {limit:,} in all and "
-                f"was not decoded. If you trust it and have the memory (some 20 bytes a pixel): {VARIABLE}={pixels}"
-                f"{opencv}"
-            )
+        check_size(io.BytesIO(content), len(content))
         return imfrombytes(content, *args, **kwargs)
 
     return check_first
+
+
+def check_size(file: BinaryIO | str | Path, size: int) -> None:
+    """Check, by its header, that an image has no more pixels than are decoded.
+
+    Args:
+        file: The image.
+        size: Of the file, in bytes.
+
+    Raises:
+        ImageTooLargeError: It has more.
+    """
+    limit = _limit_set()
+    width, height = _size(file)
+    pixels = width * height
+    if pixels > limit:
+        opencv = f" OPENCV_IO_MAX_IMAGE_PIXELS={pixels}" if pixels > _OPENCV_LIMIT else ""
+        raise ImageTooLargeError(
+            f"it has {width} x {height} pixels in {size:,} bytes, which is more than {limit:,} in all and "
+            f"was not decoded. If you trust it and have the memory (some 20 bytes a pixel): {VARIABLE}={pixels}"
+            f"{opencv}"
+        )
 
 
 def _limit_set() -> int:
@@ -79,23 +93,26 @@ def _limit_set() -> int:
     return int(text)
 
 
-def _size(content: bytes) -> tuple[int, int]:
+@contextlib.contextmanager
+def without_pillows_limit() -> Iterator[None]:
+    """Pillow opens images of any size; who calls has checked it, or reads headers alone."""
+    from PIL import Image
+
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _size(file: BinaryIO | str | Path) -> tuple[int, int]:
     """Width and height by the header; zeros where Pillow does not know the format."""
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                return image.size
-    except Image.DecompressionBombError:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None  # for the header alone: the error does not have the sides
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                return image.size
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+        with without_pillows_limit(), Image.open(file) as image:
+            return image.size
     except Exception:  # not an image, or one that the decoder knows: its message is about that
         return 0, 0
 

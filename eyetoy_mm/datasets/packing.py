@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from io import BufferedWriter
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from eyetoy_mm.datasets.packs import DESCRIPTION, ENDS, NAMES, PLACE, PLACES, VE
 from eyetoy_mm.errors import UserError, first_few
 
 _BLOCK = 512  # of tar
+_PIECE = 1 << 20  # bytes that are read at once
 
 
 class _Index:
@@ -129,7 +131,8 @@ def index_tars(folder: Path) -> Pack:
         The pack.
 
     Raises:
-        UserError: There is no tar file, one is compressed or cut off, or two files have one name.
+        UserError: There is no tar file, one is compressed, cut off or damaged, has links or names that lead outside,
+            or two files have one name.
     """
     paths = sorted(folder.glob("*.tar")) if folder.is_dir() else []
     if not paths:
@@ -138,23 +141,88 @@ def index_tars(folder: Path) -> Pack:
     index = _Index()
     for number, path in enumerate(paths):
         try:
-            with tarfile.open(path, "r:") as tar, path.open("rb") as file:
-                for member in filter(tarfile.TarInfo.isfile, tar):
-                    name = member.name.removeprefix("./")
-                    name = name if "/" in name else f"{path.stem}/{name}"
-                    if member.issparse():
-                        raise UserError(f"{path}: {name} is a sparse file, which does not lie there in one piece")
-                    if not any(part.startswith(".") for part in name.split("/")):
-                        file.seek(member.offset_data)
-                        crc = zlib.crc32(file.read(member.size))
-                        index.add(os.fsencode(name), number, crc, member.offset_data, member.size)
-        except tarfile.TarError as error:
+            _index_tar(index, number, path)
+        # MemoryError, OverflowError, ValueError: of numbers in headers that the tar file does not hold to
+        except (tarfile.TarError, MemoryError, OverflowError, ValueError) as error:
             raise UserError(
-                f"cannot index {path}: {error}. It must be a whole, uncompressed tar file: what is compressed cannot "
-                "be read at any place"
+                f"cannot index {path}: {str(error) or type(error).__name__}. It must be a whole, uncompressed tar "
+                "file: what is compressed cannot be read at any place"
             ) from error
+    if not index.ends:
+        raise UserError(f"the tar files in {folder} hold no files")
     index.write(folder, [(path.name, path.stat().st_size) for path in paths])
     return Pack(folder)
+
+
+def _index_tar(index: _Index, number: int, path: Path) -> None:
+    """Add the files of a tar file, whose headers may say what is not so.
+
+    Raises:
+        UserError: A member lies or leads outside of the tar file, has its bytes elsewhere, or the end is missing.
+        tarfile.TarError: It is no tar file.
+    """
+    total, end = path.stat().st_size, 0
+    with tarfile.open(path, "r:") as tar, path.open("rb") as file:
+        for member in tar:
+            if member.size < 0 or member.offset_data + member.size * member.isreg() > total:
+                raise UserError(
+                    f"{path}: {member.name} has {member.size} bytes by its header, which goes on beyond the {total} of "
+                    "the tar file: it was cut off, or made so. Copy it again"
+                )
+            end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK * member.isreg()
+            if member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                raise UserError(
+                    f"{path}: {member.name} is {_kind(member)}, which has no bytes there in one piece. Make the tar "
+                    "file with --dereference --hard-dereference and without --sparse"
+                )
+            name = _name_in_pack(path, member.name)
+            if not any(part.startswith(".") for part in name.split("/")):
+                crc = _checksum(file, member.offset_data, member.size)
+                index.add(os.fsencode(name), number, crc, member.offset_data, member.size)
+        _check_end(path, file, end)
+
+
+def _kind(member: tarfile.TarInfo) -> str:
+    if member.islnk() or member.issym():
+        return f"a link to {member.linkname}"
+    return "a sparse file" if member.issparse() else "neither a file nor a folder"
+
+
+def _name_in_pack(path: Path, name: str) -> str:
+    """The name of a member as packs have it; ``./`` and ``//`` mean nothing."""
+    parts = [part for part in name.split("/") if part != "."]
+    if name.startswith("/") or ".." in parts:
+        raise UserError(f"{path} names a file outside of the pack: {name}. If you do not know why, do not use it")
+    return "/".join(filter(None, parts)) if len(parts) > 1 else f"{path.stem}/{name}"
+
+
+def _checksum(file: BinaryIO, start: int, size: int) -> int:
+    file.seek(start)
+    crc = 0
+    while size > 0:
+        part = file.read(min(size, _PIECE))
+        crc, size = zlib.crc32(part, crc), size - (len(part) or size)
+    return crc
+
+
+def _check_end(path: Path, file: BinaryIO, end: int) -> None:
+    """A tar file that stops between two files is cut off; so is one whose next header is no header, to tarfile."""
+    file.seek(end)
+    block = file.read(_BLOCK)
+    if not block:
+        raise UserError(
+            f"{path} ends without the end of a tar file: it was cut off, copy it again. If it is whole as it is, add "
+            f"the end: truncate --size=+{2 * _BLOCK} {path}"
+        )
+    while block:
+        if rest := block.lstrip(b"\0"):
+            raise UserError(
+                f"{path} is damaged from byte {end + len(block) - len(rest)} on, or two tar files joined: what comes "
+                "there is no file of it. Copy it again, or index joined ones apart"
+            )
+        end, block = end + len(block), file.read(_PIECE)
 
 
 def verify(pack: Pack) -> list[str]:

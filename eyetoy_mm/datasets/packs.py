@@ -14,6 +14,7 @@ from __future__ import annotations
 import bisect
 import errno
 import json
+import operator
 import os
 import posixpath
 import zlib
@@ -47,7 +48,7 @@ class Pack:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         description = self._description()
-        self.shards: list[tuple[str, int]] = [(shard["name"], shard["bytes"]) for shard in description["shards"]]
+        self.shards: list[tuple[str, int]] = description["shards"]
         if outside := [name for name, _ in self.shards if os.path.basename(name) != name]:
             raise UserError(f"{self.folder / DESCRIPTION} names shards outside of the pack: {first_few(outside)}")
         self._names = self._array(NAMES, np.dtype("u1"))
@@ -110,14 +111,16 @@ class Pack:
             OSError: Its shard is missing, cut off, or has other bytes than were packed.
         """
         shard, crc, start, size = self._places[index].item()
+        if shard >= len(self.shards) or start + size > self.shards[shard][1]:
+            raise self._error(index, f"{PLACES} has it beyond the shards of {DESCRIPTION}: copy all of the pack again")
         content = self._shard(shard).read(start, size)
         if zlib.crc32(content) != crc:
-            raise OSError(
-                errno.EIO,
-                f"its bytes in {self.shards[shard][0]} are not those that were packed; copy that shard again",
-                f"{SCHEME}{self.folder}/{self.name(index)}",
-            )
+            wrong = "are not those that were packed; copy that shard again, and the index"
+            raise self._error(index, f"its bytes in {self.shards[shard][0]} {wrong}")
         return content
+
+    def _error(self, index: int, text: str) -> OSError:
+        return OSError(errno.EIO, text, f"{SCHEME}{self.folder}/{self.name(index)}")
 
     def _end(self, index: int) -> int:
         return int(self._ends[index]) if len(self._ends) else 0
@@ -144,13 +147,17 @@ class Pack:
             raise UserError(f"cannot read {path}: {error}") from error
         if not isinstance(description, dict) or description.get("version") != VERSION:
             raise UserError(f"{path} is not of a pack of version {VERSION}, the one that is known here")
-        return description
+        try:
+            shards = [(os.fspath(shard["name"]), operator.index(shard["bytes"])) for shard in description["shards"]]
+            return dict(files=operator.index(description["files"]), shards=shards)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} does not describe a pack ({error}): copy it again") from error
 
     def _array(self, name: str, dtype: np.dtype) -> np.ndarray:
         path = self.folder / name
         try:
             array = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(f"cannot read {path}, of the index of a pack: {error}. Copy it again") from error
         if array.dtype != dtype or array.ndim != 1:
             raise UserError(f"{path} is not of a pack of version {VERSION}: {array.dtype}, {array.ndim} dimensions")

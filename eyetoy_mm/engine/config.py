@@ -22,7 +22,7 @@ from eyetoy_mm.engine.engines import shards_model
 from eyetoy_mm.engine.photo_rules import apply_image_orientation
 from eyetoy_mm.engine.preprocessing import unify_preprocessing
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import join, package_file
+from eyetoy_mm.paths import EMBEDDED, join, package_file
 from eyetoy_mm.registry import type_name
 
 _SYNC_NORMS = ("SyncBN", "SyncBatchNorm")
@@ -197,10 +197,10 @@ def _repoint(dataset: dict, data_root: str) -> None:
 
 
 def _find_sample(config: Config) -> None:
-    """Let datasets on the embedded photos find them from every folder."""
-    sample = "data/sample"
+    """Let datasets on the embedded images find them from every folder."""
     for split, dataset in list(datasets_of(config, ("train", "val", "test"))):
-        if str(dataset.get("data_root") or "").rstrip("/") == sample and not Path(sample).exists():
+        sample = str(dataset.get("data_root") or "").rstrip("/")
+        if sample in EMBEDDED and not Path(sample).exists():
             _repoint(dataset, str(package_file(sample)))
             for _, evaluator in evaluators_of(config, (split,)):
                 if str(evaluator.get("ann_file") or "").startswith(f"{sample}/"):

@@ -30,6 +30,7 @@ from eyetoy_mm.engine.inference import open_predictor
 from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.sample_annotations import write_instances, write_panoptic
+from eyetoy_mm.engine.segmentation_checks import labels_of_head
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
 from eyetoy_mm.registry import type_name
@@ -40,6 +41,7 @@ SAMPLE = package_file("data/sample")
 STAGES = ("parses", "builds", "steps", "trains", "evaluates", "infers")
 # The factor that makes images small: 512 becomes 64 in mmseg, 1333 x 800 becomes 200 x 120 in mmdet, 224 becomes 64.
 SHRINK = {"mmseg": 1 / 8, "mmdet": 3 / 20, "mmpretrain": 2 / 7}
+_LARGEST_LABEL = 7  # in the sample's masks
 SIZES = ("scale", "scales", "crop_size", "stride", "size")  # keys with numbers of pixels
 
 
@@ -140,8 +142,11 @@ def use_sample(config: Config, scratch: Path) -> None:
     for split, short, folder in (("train", "train", "training"), *((s, "val", "validation") for s in ("val", "test"))):
         dataset = config[f"{split}_dataloader"].dataset
         if config.default_scope == "mmseg":
-            prefix = dict(img_path=f"images/{folder}", seg_map_path=f"annotations/{folder}")
+            masks = _masks(config, dataset, folder, scratch)
+            prefix = dict(img_path=f"images/{folder}", seg_map_path=str(masks))
             dataset.update(data_root=str(SAMPLE), data_prefix=prefix)
+            if isinstance(dataset["type"], str) and type_name(dataset) == "BaseSegDataset":  # others have their own
+                dataset.update(img_suffix=".jpg", seg_map_suffix=".png", ann_file="")
         elif config.default_scope == "mmdet":
             instances, panoptic = _annotations(dataset, short, scratch)
             prefix = dict(img=f"images/{folder}") | ({"seg": str(panoptic.with_suffix(""))} if panoptic else {})
@@ -165,6 +170,19 @@ def use_sample(config: Config, scratch: Path) -> None:
                 indices=2,
                 pipeline=pipeline,
             )
+
+
+def _masks(config: Config, dataset: dict, folder: str, scratch: Path) -> Path:
+    """The sample's masks, of no more labels than the model tells apart."""
+    source, (classes, _) = SAMPLE / "annotations" / folder, labels_of_head(config)
+    numbers = (classes or 256) + bool(dataset.get("reduce_zero_label"))  # those that a mask may hold
+    if numbers > _LARGEST_LABEL:
+        return source
+    target = scratch / f"masks_{folder}"
+    target.mkdir(exist_ok=True)
+    for path in source.glob("*.png"):
+        mmcv.imwrite(mmcv.imread(str(path), flag="unchanged") % numbers, str(target / path.name))
+    return target
 
 
 def _annotations(dataset: dict, short: str, scratch: Path) -> tuple[Path, Path | None]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import PrepareTTAHook
 
+from eyetoy_mm.backbones.loading import unwrapped
 from eyetoy_mm.backbones.pretrained import allow_missing
+from eyetoy_mm.engine import evaluation_report
 from eyetoy_mm.engine.checkpoint import check_exists, check_fits, check_last_checkpoint
 from eyetoy_mm.engine.config_checks import check_config
-from eyetoy_mm.engine.config_parts import datasets_of
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.distributed import joined, restarted
 from eyetoy_mm.engine.engines import shards_model
+from eyetoy_mm.engine.evaluation_report import BoxReport, class_table, recorded_comparisons, write_report
 from eyetoy_mm.engine.exact_resume import go_on_exactly
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import (
     CheckInitialisedHook,
     CheckOutputsHook,
     CompareResumedHook,
+    KeepPredictionsHook,
     PaintPredictionsHook,
     PrepareWeightsHook,
     ProgressHook,
@@ -31,6 +37,7 @@ from eyetoy_mm.engine.loop_checks import check_loops
 from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.engine.resume import choose_start, saved_before_restart
 from eyetoy_mm.engine.runner import CheckedRunner, ShardedRunner
+from eyetoy_mm.engine.test_time import augment, check_can_be_merged, merging_model
 from eyetoy_mm.engine.tracking import add_trackers
 from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
@@ -123,53 +130,93 @@ def add_switched_hooks(config: Config) -> None:
     config.custom_hooks = [*(config.get("custom_hooks") or ()), *hooks]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What an evaluation leaves beside its metrics, each a path or None for none.
+
+    Args:
+        show_dir: Folder for pictures of ground truth and prediction.
+        show_interval: Every so many images one is painted.
+        out: Folder for predictions as files.
+        report: Folder for what is counted of each class: a table, the confusion matrix, the calibration.
+    """
+
+    show_dir: str | None = None
+    show_interval: int = 1
+    out: str | None = None
+    report: str | None = None
+
+    def check(self) -> None:
+        """Check that it can be written.
+
+        Raises:
+            UserError: A path is of something else.
+        """
+        if self.show_interval < 1:
+            raise UserError(f"--show-interval must be at least 1, got {self.show_interval}")
+        for option, folder in (("--show-dir", self.show_dir), ("--out", self.out), ("--report", self.report)):
+            if folder:
+                check_folder(option, folder)
+
+
 def evaluate(
-    config: Config, checkpoint: str, tta: bool = False, show_dir: str | None = None, show_interval: int = 1
-) -> None:
+    config: Config, checkpoint: str, tta: bool = False, kept: Kept | None = None, in_numbers: bool = False
+) -> dict[str, Any] | None:
     """Evaluate a checkpoint on the test set.
 
     Args:
         config: As :func:`~eyetoy_mm.engine.config.load_config` gives it.
         checkpoint: The weights.
         tta: Augment at test time, as ``tta_model`` and ``tta_pipeline`` of the config say.
-        show_dir: Folder for pictures of ground truth and prediction.
-        show_interval: Every so many images one is painted.
+        kept: What is left beside the metrics; nothing when None.
+        in_numbers: Count by class, too.
+
+    Returns:
+        In the main process, if ``in_numbers``: all that was counted, as
+        :func:`~eyetoy_mm.engine.evaluation_report.in_numbers` has it; else None.
 
     Raises:
         UserError: What is missing or does not fit.
         CheckpointError: The checkpoint cannot be loaded safely.
     """
-    if show_interval < 1:
-        raise UserError(f"--show-interval must be at least 1, got {show_interval}")
-    if show_dir:
-        check_folder("--show-dir", show_dir)
+    kept = kept or Kept()
+    kept.check()
+    if kept.report or in_numbers:
+        evaluation_report.check_can_report(config)
     if tta:
-        _augment(config)
+        augment(config)
     check_config(config, "test")
     check_exists(checkpoint)
     check_data(config, "test")
     guard_images(config)
     add_guards(config)
     config.load_from = checkpoint
-    with joined(config), explained_errors(config) as run:
+    with joined(config), explained_errors(config) as run, recorded_comparisons() as compared:
         runner = run.runner = CheckedRunner.from_cfg(config)
         if tta:  # a hook, because the checkpoint has to be loaded before the model is wrapped
-            runner.register_hook(PrepareTTAHook(config.tta_model))
+            check_can_be_merged(unwrapped(runner.model))
+            runner.register_hook(PrepareTTAHook(merging_model(config)))
         runner.register_hook(PrepareWeightsHook())
-        if show_dir:
+        if kept.show_dir:
             score_thr = ((config.get("default_hooks") or {}).get("visualization") or {}).get("score_thr", 0.3)
-            runner.register_hook(PaintPredictionsHook(show_dir, show_interval, score_thr))
+            runner.register_hook(PaintPredictionsHook(kept.show_dir, kept.show_interval, score_thr))
+        predictions = KeepPredictionsHook(kept.out, bool(kept.report) or in_numbers, calibrated=not tta)
+        runner.register_hook(predictions)
         check_fits(runner.model, checkpoint)
-        runner.test()
-
-
-def _augment(config: Config) -> None:
-    """Let every test dataset, whatever is around it, prepare images as ``tta_pipeline`` says."""
-    missing = [key for key in ("tta_model", "tta_pipeline") if not config.get(key)]
-    if missing:
-        raise UserError(f"{config.filename} has no test-time augmentation: {' and '.join(missing)} missing")
-    for _, dataset in datasets_of(config, ("test",)):
-        dataset["pipeline"] = copy.deepcopy(config.tta_pipeline)
+        metrics = runner.test()
+        is_main = is_main_process()
+    if not is_main:
+        return None
+    if kept.out:
+        print(f"predictions -> {kept.out}")
+    report = predictions.report
+    if isinstance(report, BoxReport):
+        report.take(compared)
+    if report is not None and kept.report:
+        print(class_table(report))
+        for path in write_report(report, Path(kept.report)):
+            print(f"-> {path}")
+    return evaluation_report.in_numbers(report, metrics) if report is not None and in_numbers else None
 
 
 def names_that_may_stay(config: Config) -> list[str]:

@@ -43,7 +43,7 @@ class Preprocessing:
     """
 
     def __init__(self, config: Config) -> None:
-        steps = [step for step in copy.deepcopy(test_pipeline(config)) if not _is_annotation_loader(step)]
+        steps = _without_annotations(copy.deepcopy(test_pipeline(config)))
         end = _end_of_loading(steps)
         transforms: list[Callable[[dict], dict | None]] = [TRANSFORMS.build(step) for step in steps]
         self._loading, self._steps = transforms[:end], transforms[end:]
@@ -325,6 +325,20 @@ def _end_of_loading(steps: list[dict]) -> int:
             if is_loader(step):
                 return index
     return 0
+
+
+def _without_annotations(steps: Sequence[Any]) -> list[Any]:
+    """The steps of a pipeline without those that load annotations, within ways of test-time augmentation too."""
+    kept: list[Any] = []
+    for step in steps:
+        if isinstance(step, list | tuple):  # ways, of which one is taken
+            ways = _without_annotations(step)
+            kept += [ways] if ways else []
+        elif not _is_annotation_loader(step):
+            if step.get("transforms"):
+                step["transforms"] = _without_annotations(step["transforms"])
+            kept.append(step)
+    return kept
 
 
 def _is_annotation_loader(step: dict) -> bool:

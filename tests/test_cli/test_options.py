@@ -29,12 +29,17 @@ ANY_TOOLBOX = {
     ],
     "test": [
         (f"{{config}} {{checkpoint}} --tta --show-dir {{out}}/shown --show-interval 2 {RUN}", {"shown/**/*.png": 1}),
-        (f"{{config}} {{checkpoint}} --show-dir {{out}}/shown --dist-timeout 60 {RUN}", {"shown/**/*.png": 2}),
+        (
+            f"{{config}} {{checkpoint}} --show-dir {{out}}/shown --dist-timeout 60 --out {{out}}/found"
+            f" --report {{out}}/report --json {{out}}/metrics.json {RUN}",
+            {"shown/**/*.png": 2, "found/predictions.json": 1, "report/*.csv": 2, "metrics.json": 1},
+        ),
     ],
     "infer": [
         (
-            "{dumped} {checkpoint} {photo} --out {out} --score-thr 0 --device cpu --cfg-options randomness.seed=3",
-            {"{stem}.png": 1},
+            "{dumped} {checkpoint} {photo} {photo} --out {out} --score 0 --classes 1 0 --tta --batch 2 --save-json"
+            " --frames 1 --frames-as-images --device cpu --cfg-options randomness.seed=3",
+            {"*.png": 2, "predictions.json": 1},
         )
     ],
     "attention": [
@@ -55,8 +60,26 @@ ANY_TOOLBOX = {
     "dry-run": [("{config} --own-data --into {page}", {"page.md": 1})],
 }
 ONCE = {
-    "mmseg": {"flops": [("--configs {dumped} --into {page}", {"page.md": 1})]},
-    "mmdet": {"flops": [("--configs {dumped} --into {page}", {"page.md": 1})]},
+    "mmseg": {
+        "flops": [("--configs {dumped} --into {page}", {"page.md": 1})],
+        "infer": [
+            (
+                "{dumped} {checkpoint} {photo} --out {out} --tile 96 --overlap 32 --save-masks --save-json --save-txt"
+                " --no-pictures --device cpu",
+                {"masks/{stem}.png": 1, "labels/{stem}.txt": 1, "*.png": 0},
+            )
+        ],
+    },
+    "mmdet": {
+        "flops": [("--configs {dumped} --into {page}", {"page.md": 1})],
+        "infer": [
+            (
+                "{dumped} {checkpoint} {photo} --out {out} --score-thr 0 --save-crops --save-txt --device cpu",
+                {"{stem}.png": 1, "labels/{stem}.txt": 1, "crops/*/*.png": 5},
+            ),
+            ("{dumped} {checkpoint} {photo} --out {out} --score 0 --tile 320 --device cpu", {"{stem}.png": 1}),
+        ],
+    },
     "mmpretrain": {"flops": [("--models demo --sizes 32 64 --into {page}", {"page.md": 1})]},
 }
 WITHOUT_TOOLBOX = {
@@ -86,12 +109,14 @@ ELSEWHERE = {
     "doctor": "tests/test_cli/test_doctor.py",
     "export": "tests/test_export/test_files.py",
     "models": "tests/test_cli/test_models.py",
+    "init": "tests/test_cli/test_init.py",
 }
 NEEDS_A_PACKAGE = {"--track": "tests/test_engine/test_progress.py"}  # which is not among those of the tests
 
 
 def runs(toolbox: str) -> dict[str, list]:
-    return ANY_TOOLBOX | ONCE[toolbox]
+    """Runs of each verb: those that are the same in all toolboxes, then those of one."""
+    return {verb: [*ANY_TOOLBOX.get(verb, []), *ONCE[toolbox].get(verb, [])] for verb in (*ANY_TOOLBOX, *ONCE[toolbox])}
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +190,8 @@ def test_no_option_is_left_out(verb):
     if verb in ELSEWHERE:
         texts = [(ROOT / ELSEWHERE[verb]).read_text()]
     elif verb in ANY_TOOLBOX:
-        texts = [f"{TRAIN[0] if verb == 'train' else ''} {ANY_TOOLBOX[verb]}"]
+        once = [ONCE[toolbox].get(verb) for toolbox in TOOLBOXES]
+        texts = [f"{TRAIN[0] if verb == 'train' else ''} {ANY_TOOLBOX[verb]} {once}"]
     else:
         texts = [str([ONCE[toolbox].get(verb) for toolbox in TOOLBOXES] + WITHOUT_TOOLBOX.get(verb, []))]
     texts = [text + "".join((ROOT / path).read_text() for path in NEEDS_A_PACKAGE.values()) for text in texts]

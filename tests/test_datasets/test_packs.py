@@ -1,8 +1,10 @@
 """Files in packs are those of the folder, wherever a toolbox reads them, and what is broken is named."""
 
 import gzip
+import io
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ pytest.importorskip("mmengine")
 from mmengine import fileio
 from mmengine.fileio import LocalBackend
 
+from benchmarks.trust.packs import CASES
 from eyetoy_mm.cli import main
 from eyetoy_mm.cli.pack import size
 from eyetoy_mm.datasets.pack_backend import PackBackend
@@ -253,6 +256,61 @@ def test_tars_that_are_there(folder, tmp_path):
         index_tars(tars)
     with pytest.raises(UserError, match="has no files that end in .tar"):
         index_tars(folder)
+
+
+LIES = {
+    "a member larger than its tar file": "cat/b.jpg has 1000000000000000 bytes by its header, which goes on beyond",
+    "a member of less than no bytes": "cat/a.jpg has -512 bytes by its header|cannot index",
+    "a folder of less than no bytes": "cat has -1024 bytes by its header",
+    "a long name without end": "cannot index .*shard.tar: .*whole, uncompressed",
+    "a name that leads outside": r"names a file outside of the pack: \.\./\.\./etc/cron.d/job",
+    "a name from the root": "names a file outside of the pack: /etc/passwd",
+    "a link to another file": "cat/a.jpg is a link to /etc/passwd, .*--dereference",
+    "a hard link": "cat/b.jpg is a link to cat/a.jpg",
+    "a device": "cat/a.jpg is neither a file nor a folder",
+    "a name that is there twice": "these names are in the shards more than once: cat/a.jpg",
+    "a tar file cut off in a file": "cat/b.jpg has 768 bytes by its header, which goes on beyond",
+    "a tar file cut off between two files": "ends without the end of a tar file: it was cut off",
+    "a header that was overwritten": "shard.tar is damaged from byte 1536 on",
+    "two tar files joined": "from byte 2560 on, or two tar files joined",
+    "a tar file without a file": "hold no files",
+    "a sparse file": "cat/a.jpg is a sparse file",
+    "places of another pack": "places.npy has it beyond the shards of pack.json",
+    "a shard of another pack": "its bytes in 00000.tar are not those that were packed",
+    "a pack.json without shards": "pack.json does not describe a pack",
+    "a pack.json with shards that are numbers": "pack.json does not describe a pack",
+    "a pack.json of more files": "the index of the pack .* is not whole",
+    "an index that was never written": "cannot read .*ends.npy, of the index of a pack",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tar_files_and_packs_that_lie_are_told_in_a_line(case, tmp_path):
+    try:
+        told = str(CASES[case](tmp_path))
+    except UserError as error:
+        told = str(error)
+    assert re.search(LIES[case], told) and "\n" not in told
+    assert not (tmp_path / "pack.json").exists()
+
+
+def test_what_other_programs_write_into_tar_files_is_indexed(tmp_path):
+    """Folders, names with ``./`` and ``//``, headers for all files, long names; hidden files are left out."""
+    names = ["./cat//a.jpg", "cat/./b.jpg", f"dog/{'n' * 180}.jpg", "top.jpg", "./cat/._a.jpg"]
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(tmp_path / "shard.tar", "w", format=form, pax_headers=dict(comment="x")) as tar:
+            for name, kind in (
+                ("./", tarfile.DIRTYPE),
+                ("cat/", tarfile.DIRTYPE),
+                *((x, tarfile.REGTYPE) for x in names),
+            ):
+                member = tarfile.TarInfo(name)
+                member.type, member.size = kind, len(name) * (kind == tarfile.REGTYPE)
+                tar.addfile(member, io.BytesIO(name.encode()))
+        pack = index_tars(tmp_path)
+        found = {pack.name(index): pack.read(index) for index in range(len(pack))}
+        assert found.keys() == {"cat/a.jpg", "cat/b.jpg", names[2], "shard/top.jpg"}
+        assert found["cat/a.jpg"] == b"./cat//a.jpg" and found["shard/top.jpg"] == b"top.jpg"
 
 
 def read_all(address: str, times: int) -> None:

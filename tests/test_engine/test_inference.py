@@ -11,7 +11,9 @@ from benchmarks.trust.onerule import write_odd_images
 from eyetoy_mm.backbones.eyetoy import ARCHS
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.dry_run import build
-from eyetoy_mm.engine.inference import open_predictor, paint_files
+from eyetoy_mm.engine.image_sources import find_sources
+from eyetoy_mm.engine.inference import open_predictor
+from eyetoy_mm.engine.inference_run import Settings, infer
 from eyetoy_mm.engine.preprocessing import read_image
 from eyetoy_mm.errors import UserError
 from tests.toolbox_runs import TOOLBOXES, own_mmengine, write_checkpoint, write_config
@@ -50,9 +52,9 @@ def test_odd_images_do_not_end_a_folders_run(toolbox, tmp_path):
     paths = write_odd_images(folder)
     with own_mmengine():
         predictor = open_predictor(load_config(config), str(write_checkpoint(config)), "cpu")
-        painted = paint_files(predictor, paths, tmp_path / "painted")
+        painted = infer(predictor, find_sources(paths), Settings(tmp_path / "painted", batch=3))
         done = []
-        with pytest.raises(UserError, match="of 9 images were not painted") as refused:
+        with pytest.raises(UserError, match="of 9 images were not predicted") as refused:
             done.extend(target for _, target in painted)  # extend keeps what came before the error
     reasons = str(refused.value).splitlines()[1:]
     assert f"{folder / 'empty.png'} is empty" in str(refused.value)

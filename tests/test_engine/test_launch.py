@@ -11,7 +11,7 @@ import eyetoy_mm  # noqa: F401 - first: supplies what mmcv-lite lacks
 pytest.importorskip("mmengine")
 from mmengine.config import Config
 
-from eyetoy_mm.engine import launch
+from eyetoy_mm.engine import launch, test_time
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.inference import open_predictor
 from eyetoy_mm.errors import UserError
@@ -27,7 +27,7 @@ def test_every_test_dataset_is_augmented() -> None:
     inner = [dict(type="X", pipeline=[1]), dict(type="RepeatDataset", dataset=dict(type="X", pipeline=[2]))]
     loader = dict(dataset=dict(type="ConcatDataset", datasets=inner))
     config = Config(dict(test_dataloader=loader, tta_pipeline=[dict(type="A")], tta_model=dict(type="B")))
-    launch._augment(config)
+    test_time.augment(config)
     first, second = config.test_dataloader.dataset.datasets
     assert first.pipeline == second.dataset.pipeline == config.tta_pipeline
     assert "pipeline" not in config.test_dataloader.dataset
@@ -39,7 +39,7 @@ def test_every_test_dataset_is_augmented() -> None:
 def test_pictures_need_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--show-dir .*/file/shown should be a folder, and .*/file is a file"):
-        launch.evaluate(Config(dict()), "weights.pth", show_dir=str(tmp_path / "file" / "shown"))
+        launch.evaluate(Config(dict()), "weights.pth", kept=launch.Kept(show_dir=str(tmp_path / "file" / "shown")))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_pictures_need_a_folder(tmp_path: Path) -> None:
     [
         (("gpu0",), "--device gpu0 cannot be used on this machine: "),
         (("meta",), "--device meta cannot be used on this machine: "),
-        (("cpu", 2.0), "--score-thr must be a score from 0 to 1, got 2.0"),
+        (("cpu", 2.0), "--score must be a score from 0 to 1, got 2.0"),
         (("cpu", float("nan")), "got nan"),
     ],
 )

@@ -6,6 +6,7 @@ from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
 from eyetoy_mm.engine.hooks.finite import StopOnNonFiniteHook
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
+from eyetoy_mm.engine.hooks.keep_predictions import KeepPredictionsHook
 from eyetoy_mm.engine.hooks.outputs import CheckOutputsHook
 from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
 from eyetoy_mm.engine.hooks.progress import ProgressHook
@@ -28,6 +29,7 @@ __all__ = [
     "CheckSegLabelsHook",
     "CompareResumedHook",
     "EvaluateUntrainedHook",
+    "KeepPredictionsHook",
     "PaintPredictionsHook",
     "PrepareWeightsHook",
     "ProgressHook",

@@ -65,7 +65,7 @@ class PaintPredictionsHook(Hook):
         """The image of a sample as it was loaded, and a name for its picture."""
         path, index = sample.get("img_path"), sample.get("sample_idx")
         if path:
-            return self._preprocessing.read(path), self._name(path)
+            return self._preprocessing.read(path), name_below(self._dataset, path)
         info: dict[str, Any] = {} if index is None else self._dataset.get_data_info(index)
         if "img" not in info:
             raise UserError(
@@ -74,18 +74,19 @@ class PaintPredictionsHook(Hook):
             )
         return info["img"], f"{index:06}"
 
-    def _name(self, path: str) -> str:
-        """Path of an image below the dataset's folder; where it is not below, its last part."""
-        prefixes = getattr(self._dataset, "data_prefix", None) or {}
-        below = os.path.normpath(path)  # a name in an annotation may lead out with ".."
-        for folder in prefixes.values() if isinstance(prefixes, dict) else ():
-            if folder and not is_address(path) and Path(below).is_relative_to(os.path.normpath(folder)):
-                return str(Path(below).relative_to(os.path.normpath(folder)))
-        return Path(path).name
-
     def _target(self, name: str) -> Path:
         target = self.out_dir / Path(name).with_suffix(".png")
         while target in self._used_paths:  # a.jpg beside a.png
             target = target.with_stem(target.stem + "_")
         self._used_paths.add(target)
         return target
+
+
+def name_below(dataset: Any, path: str) -> str:
+    """Path of an image below the folder of its dataset; where it is not below, its last part."""
+    prefixes = getattr(dataset, "data_prefix", None) or {}
+    below = os.path.normpath(path)  # a name in an annotation may lead out with ".."
+    for folder in prefixes.values() if isinstance(prefixes, dict) else ():
+        if folder and not is_address(path) and Path(below).is_relative_to(os.path.normpath(folder)):
+            return str(Path(below).relative_to(os.path.normpath(folder)))
+    return Path(path).name

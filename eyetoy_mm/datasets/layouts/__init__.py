@@ -1,0 +1,63 @@
+"""Other people's formats: what a folder of images and annotations is, and what it says.
+
+A format is a file, with ``signs(tree)``, what speaks for it in a folder (nothing where it is none), and ``read(tree,
+classes)``. Polygons stay polygons: the libraries that convert paint them and outline what was painted (supervision), or
+keep boxes alone (globox).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from eyetoy_mm.datasets.layouts import class_folders, coco, labelme, mask_files, xml_files, yolo
+from eyetoy_mm.datasets.layouts.common import OURS, Found, Item, Thing, Tree
+from eyetoy_mm.errors import UserError
+
+__all__ = ["FORMATS", "OURS", "Found", "Item", "Thing", "Tree", "look_at"]
+
+Signs = Callable[[Tree], str]
+Read = Callable[[Tree, list[str]], Found]
+FORMATS: dict[str, tuple[Signs, Read]] = {
+    "coco": (coco.signs, coco.read),
+    "yolo": (yolo.signs, yolo.read),
+    "voc": (xml_files.voc_signs, xml_files.read_voc),
+    "cvat": (xml_files.cvat_signs, xml_files.read_cvat),
+    "labelme": (labelme.signs, labelme.read),
+    "masks": (mask_files.signs, mask_files.read),
+    "class-folders": (class_folders.signs, class_folders.read),
+}
+
+
+def look_at(folder: Path, format: str | None = None, classes: list[str] | None = None) -> Found:
+    """Find out what a folder holds.
+
+    Args:
+        folder: The folder.
+        format: One of :data:`FORMATS`; None to find it.
+        classes: Names of the classes in the order of their labels, where the folder does not say them.
+
+    Raises:
+        UserError: It is of no format, or of several; the message has what was seen.
+    """
+    tree = Tree(folder)
+    if format is None:
+        format = _format_of(tree)
+    elif not FORMATS[format][0](tree):
+        raise UserError(f"{folder} has nothing of the format {format}; it has {tree.described()}")
+    return FORMATS[format][1](tree, classes or [])
+
+
+def _format_of(tree: Tree) -> str:
+    seen = {name: sign for name, (signs, _) in FORMATS.items() if name != "class-folders" and (sign := signs(tree))}
+    if not seen and (sign := class_folders.signs(tree)):  # what has annotations is not read by its folders
+        seen = {"class-folders": sign}
+    if len(seen) == 1:
+        return next(iter(seen))
+    if seen:
+        listed = "\n".join(f"  --format {name}: {sign}" for name, sign in seen.items())
+        raise UserError(f"{tree.folder} holds annotations of several formats; say which is meant:\n{listed}")
+    raise UserError(
+        f"{tree.folder} is of no format that is known ({', '.join(FORMATS)}). It has {tree.described()}. "
+        "docs/your-data.md shows what each looks like"
+    )

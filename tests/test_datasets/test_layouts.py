@@ -1,0 +1,230 @@
+"""What is read out of folders of every format, what is refused, and how parts are drawn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eyetoy_mm.datasets.layouts import look_at
+from eyetoy_mm.datasets.layouts.common import check_parts, split_of
+from eyetoy_mm.datasets.layouts.parts import draw_parts
+from eyetoy_mm.datasets.layouts.written import write_coco, write_masks
+from eyetoy_mm.errors import UserError
+from tests import own_folders
+from tests.own_folders import CLASSES, FOLDERS, PICTURES, SIZE
+
+TASKS = dict.fromkeys(FOLDERS, "segmentation") | {
+    "coco": "instances", "yolo": "detection", "yolo-outlines": "instances", "yolo-cvat": "detection",
+    "voc": "detection", "cvat": "instances", "labelme": "instances", "class-folders": "classification",
+    "class-folders-in-parts": "classification",
+}  # fmt: skip
+
+
+def made(name: str, root: Path) -> Path:
+    FOLDERS[name][0](root)
+    return root
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_format_says_what_was_put_into_it(name, tmp_path):
+    found = look_at(made(name, tmp_path / "data"))
+    assert (found.format, found.task) == (FOLDERS[name][1], TASKS[name])
+    if FOLDERS[name][2]:
+        assert {item.split for item in found.items} == {
+            "train" if name == "yolo-cvat" else ""
+        }  # which lists all as such
+        with pytest.raises(UserError, match="(nothing parts the 6 images|no images for validation).* --split 0.1"):
+            check_parts(found)
+    else:
+        check_parts(found)
+        parts = {split: {Path(item.image).stem for item in found.of(split)} for split in PICTURES}
+        assert parts == {split: set(pictures) for split, pictures in PICTURES.items()}
+    truth = PICTURES["train"] | PICTURES["val"]
+    for item in found.items:
+        label, box = truth[Path(item.image).stem]
+        if found.task in ("instances", "detection"):
+            assert found.classes == list(CLASSES) and item.size == SIZE
+            assert [thing.label for thing in item.things] == [CLASSES[label]]
+            assert np.allclose(item.things[0].box, box, atol=0.01)
+        elif found.task == "classification":
+            assert found.classes == list(CLASSES) and item.label == CLASSES[label]
+        else:
+            assert Path(item.mask).stem.removesuffix("_mask") == Path(item.image).stem
+
+
+@pytest.mark.parametrize("name", ["masks", "masks-roboflow", "masks-cvat", "masks-binary"])
+def test_masks_become_the_labels_that_were_painted(name, tmp_path):
+    found = look_at(made(name, tmp_path / "data"))
+    write_masks(found, tmp_path / "out")
+    for stem, (label, box) in (PICTURES["train"] | PICTURES["val"]).items():
+        (path,) = (tmp_path / "out").rglob(f"{stem}.*.png")
+        painted = own_folders.labels_of(label, box)
+        assert np.array_equal(np.asarray(Image.open(path)), painted > 0 if name == "masks-binary" else painted)
+    assert len(found.classes) == (2 if name == "masks-binary" else 3)
+
+
+def test_a_name_for_each_number_but_0_ignores_it(tmp_path):
+    made("masks", tmp_path)
+    found = look_at(tmp_path, classes=["disc", "square"])
+    assert found.classes == ["disc", "square"] and found.values == {0: 255, 1: 0, 2: 1}
+    assert any("0 is ignored" in decision for decision in found.decided)
+
+
+def test_coco_files_are_read_by_pycocotools_as_they_were_written(tmp_path):
+    from pycocotools.coco import COCO
+
+    found = look_at(made("yolo-outlines", tmp_path / "data"))
+    write_coco(found, "train", tmp_path / "train.json")
+    coco = COCO(tmp_path / "train.json")
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(CLASSES)
+    for image in coco.imgs.values():
+        label, box = PICTURES["train"][Path(image["file_name"]).stem]
+        (annotation,) = coco.loadAnns(coco.getAnnIds(image["id"]))
+        assert np.allclose(annotation["bbox"], box, atol=0.01) and annotation["category_id"] == label + 1
+        x, y, w, h = box
+        assert coco.annToMask(annotation)[y : y + h, x : x + w].all() and annotation["area"] == w * h
+
+
+def test_shapes_of_labelme(tmp_path):
+    """A group is one object, a circle has its outline, a painted mask its pixels, a line is left out and told."""
+    import base64
+    import io
+
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 6), 255, np.uint8)).save(file, format="PNG")
+    mask = base64.b64encode(file.getvalue()).decode()
+    shapes = [
+        dict(label="disc", shape_type="polygon", points=[[0, 0], [4, 0], [4, 4]], group_id=7),
+        dict(label="disc", shape_type="polygon", points=[[10, 10], [14, 10], [14, 14]], group_id=7),
+        dict(label="disc", shape_type="circle", points=[[30, 20], [30, 30]]),
+        dict(label="square", shape_type="mask", points=[[40, 8], [46, 12]], mask=mask),
+        dict(label="square", shape_type="line", points=[[0, 0], [9, 9]]),
+    ]
+    own_folders.picture(tmp_path / "a.jpg", 0, (8, 8, 24, 16))
+    content = dict(shapes=shapes, imagePath="a.jpg", imageWidth=SIZE[0], imageHeight=SIZE[1])
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = look_at(tmp_path)
+    group, circle, painted = found.items[0].things
+    assert group.box == (0, 0, 14, 14) and len(group.outline) == 2
+    assert np.allclose(circle.box, (20, 10, 20, 20)) and found.task == "instances"
+    assert painted.box == (40, 8, 6, 4)
+    assert found.decided == ["1 shapes of kind line have no area: left out"]
+
+
+# --- What is refused --------------------------------------------------------------------------------------------------
+
+
+def test_several_formats_are_refused_until_one_is_named(tmp_path):
+    made("masks", tmp_path)
+    made("yolo", tmp_path)
+    with pytest.raises(UserError, match=r"several formats.*\n  --format yolo: .*\n  --format masks: images/"):
+        look_at(tmp_path)
+    assert look_at(tmp_path, "masks").task == "segmentation"
+
+
+def test_unknown_folders_are_refused_with_what_is_in_them(tmp_path):
+    own_folders.picture(tmp_path / "x" / "a.jpg", 0, (8, 8, 24, 16))
+    (tmp_path / "x" / "a.dat").touch()
+    with pytest.raises(UserError, match=r"of no format that is known.*1 of .dat, 1 of .jpg; folders: x"):
+        look_at(tmp_path)
+    with pytest.raises(UserError, match="no image"):
+        look_at(Path(__file__).parent)
+    with pytest.raises(UserError, match="nothing of the format coco"):
+        look_at(tmp_path, "coco")
+
+
+def test_folders_of_pairs_are_no_classes(tmp_path):
+    for folder in ("left", "right"):
+        for stem, (label, box) in PICTURES["train"].items():
+            own_folders.picture(tmp_path / folder / f"{stem}.jpg", label, box)
+    with pytest.raises(UserError, match="of no format"):
+        look_at(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text", "message"),
+    [
+        ("yolo", "train/labels/a.txt", "5 0.5 0.5 0.1 0.1\n", "class 5, and there are 2 names"),
+        ("yolo", "train/labels/a.txt", "0 0.5 0.5 0.1 0.1 0.9\n", "neither a box .4. nor an outline"),
+        ("yolo", "train/labels/a.txt", "0 0.5 0.5 0.1 0.1\ncat 1 2 3 4\n", "line 2: 'cat 1 2 3 4' is not"),
+        ("yolo", "data.yaml", "names: [a\n", "is no YAML"),
+        ("coco", "train/_annotations.coco.json", '{"images": [', "is not JSON"),
+        ("voc", "Annotations/a.xml", "<annotation><object>", "XML that cannot be read"),
+        ("labelme", "a.json", '{"shapes": [{"points": 1}], "imagePath": "a.jpg"}', "is not as labelme writes it"),
+        ("masks-cvat", "labelmap.txt", "background:0,0,0::\n", "colours that labelmap.txt does not name"),
+        ("masks", "classes.txt", "a\n", "hold 3 numbers .0, 1, 2., and there are 1 names"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_named(name, file, text, message, tmp_path):
+    made(name, tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError, match=message):
+        look_at(tmp_path)
+
+
+def test_colours_without_names_are_shown(tmp_path):
+    made("masks-cvat", tmp_path)
+    (tmp_path / "labelmap.txt").unlink()
+    with pytest.raises(UserError, match="labelmap.txt: NAME:0,0,0::, NAME:250,50,83::"):
+        look_at(tmp_path)
+
+
+# --- Parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_copies_are_never_on_both_sides(tmp_path):
+    """Byte for byte, and variants of one photo that Roboflow made."""
+    made("class-folders", tmp_path)
+    for number in range(6):
+        shutil.copy(tmp_path / "disc/a.jpg", tmp_path / f"disc/copy{number}.jpg")
+        letter = "abcdef"[number]
+        own_folders.picture(tmp_path / f"square/photo_jpg.rf.{letter * 16}.jpg", 1, (1, 1, 5 + number, 9))
+    for seed in range(8):
+        found = look_at(tmp_path)
+        draw_parts(found, 0.3, seed)
+        sides = {stem: {i.split for i in found.items if stem(i.image)} for stem in (_is_copy, _is_variant)}
+        assert all(len(side) == 1 for side in sides.values())
+        assert {item.label for item in found.of("val")} == set(CLASSES) == {item.label for item in found.of("train")}
+    again = look_at(tmp_path)
+    draw_parts(again, 0.3, seed)
+    assert [item.split for item in again.items] == [item.split for item in found.items]
+
+
+def _is_copy(image: str) -> bool:
+    return "copy" in image or image == "disc/a.jpg"
+
+
+def _is_variant(image: str) -> bool:
+    return ".rf." in image
+
+
+def test_test_images_are_not_drawn(tmp_path):
+    made("yolo", tmp_path)
+    own_folders.picture(tmp_path / "test/images/z.jpg", 0, (8, 8, 24, 16))
+    own_folders.write(tmp_path / "test/labels/z.txt", "0 0.5 0.5 0.2 0.2\n")
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write("test: test/images\n")
+    found = look_at(tmp_path)
+    draw_parts(found, 0.5, 0)
+    assert [item.image for item in found.of("test")] == ["test/images/z.jpg"]
+    assert len(found.of("val")) == len(found.of("train")) == 3
+
+
+def test_shares_that_are_none_are_refused(tmp_path):
+    found = look_at(made("class-folders", tmp_path))
+    with pytest.raises(UserError, match="--split 10 should be a fraction"):
+        draw_parts(found, 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("images/train2017/a.jpg", "train"), ("annotations/instances_val2017.json", "val"), ("valid/x", "val"),
+        ("annotations/instances_default.json", ""), ("trains/a", ""), ("Testing/a", "test"), ("retrain/contest/a", ""),
+    ],
+)  # fmt: skip
+def test_words_that_say_a_part(name, split):
+    assert split_of(name) == split
