@@ -14,7 +14,7 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 SAME_PYTHON := $(if $(filter file default undefined,$(origin PYTHON)),,--same-python)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-onedl test-matrix lint typecheck format lock licences clean clean-env
+.PHONY: help env demo demo-detect test test-onedl test-matrix lint typecheck format lock licences clean clean-env
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 12
@@ -30,8 +30,11 @@ ifeq ($(origin PY),file)
 	@$(PYTHON) tools/bootstrap.py $(SAME_PYTHON) $(BOOTSTRAP_ARGS) $(VENV)
 endif
 
-demo: env  ## Run the demo (DEMO_ARGS=--short: shortened)
+demo: env  ## Run the demo of semantic segmentation (DEMO_ARGS=--short: shortened)
 	$(PY) tools/demo.py $(DEMO_ARGS)
+
+demo-detect: env  ## Run the demo of instance segmentation
+	$(PY) tools/demo.py detect $(DEMO_ARGS)
 
 test: env  ## Run the whole test suite
 	$(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
 
 # What goes into `eyetoy_mm/.mim`, if present. What makes a checkout is no use once installed.
-MIM_ITEMS = ("configs", "tools", "data/sample", "model-index.yml")
+MIM_ITEMS = ("configs", "tools", "data/sample", "data/nuclei", "weights", "model-index.yml")
 MIM_IGNORE = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "bootstrap.py", "make_sample.py")
 
 # The OpenMMLab packages and what they import without declaring it. mmdet and mmsegmentation refuse mmcv >= 2.2;

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eyetoy_mm.errors import UserError
 
+EMBEDDED = ("data/sample", "data/nuclei")  # images that come with the package
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -8,6 +8,7 @@ try:
     from mmengine.registry import LOOPS as MMENGINE_LOOPS
     from mmengine.registry import MODELS as MMENGINE_MODELS
     from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+    from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
     from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
     from mmengine.registry import Registry
 except ModuleNotFoundError as error:
@@ -28,6 +29,9 @@ HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="eyetoy_mm", locations=["e
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.exact_resume"])
 VISBACKENDS = Registry(
     "vis backend", parent=MMENGINE_VISBACKENDS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.tracking"]
+)
+OPTIM_WRAPPERS = Registry(
+    "optimizer wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope="eyetoy_mm", locations=["eyetoy_mm.engine.optim"]
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from eyetoy_mm.cli.options import take_checkpoint
 from eyetoy_mm.errors import report_user_errors
 from eyetoy_mm.paths import package_file
 from eyetoy_mm.version import __version__
 
 VERBS = (
-    *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split"),
-    *("demo", "export", "benchmark", "pack", "analyze-logs", "doctor", "tool"),
+    *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "models", "convert"),
+    *("split", "demo", "compare", "export", "benchmark", "pack", "analyze-logs", "doctor", "tool"),
 )
 
 
@@ -34,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "_ARGCOMPLETE" in os.environ:
         _complete()
     argv = sys.argv[1:] if argv is None else argv
-    args = _parser(argv[0] if argv else "").parse_args(argv)
+    parser = _parser(argv[0] if argv else "")
+    args, rest = parser.parse_known_args(argv)
+    if "checkpoint" in args:
+        rest = take_checkpoint(args, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.run(args)
 
 

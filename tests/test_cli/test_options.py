@@ -104,10 +104,12 @@ PLACES = {
 ELSEWHERE = {
     "analyze-logs": "tests/test_engine/test_curves.py",
     "benchmark": "tests/test_export/test_benchmark.py",
+    "compare": "tests/test_cli/test_compare.py",
     "convert": "tests/test_cli/test_convert.py",
     "demo": "tests/test_cli/test_demo.py",
     "doctor": "tests/test_cli/test_doctor.py",
     "export": "tests/test_export/test_files.py",
+    "models": "tests/test_cli/test_models.py",
     "init": "tests/test_cli/test_init.py",
 }
 NEEDS_A_PACKAGE = {"--track": "tests/test_engine/test_progress.py"}  # which is not among those of the tests

@@ -1,6 +1,7 @@
 """Layer-wise learning rate decay through each toolbox' own optimizer builder."""
 
 import pytest
+import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -72,3 +73,26 @@ def test_models_that_do_not_tell_depths():
     model.backbone = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="get_layer_depth; Linear has none"):
         build_optim_wrapper(model, wrapper_config())
+
+
+def test_bfloat16_on_any_device():
+    """The forward pass runs in bfloat16, weights and gradients stay float32, and clipping counts the true gradient."""
+    model = nn.Linear(4, 2)
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type="eyetoy_mm.BFloat16OptimWrapper",
+            optimizer=dict(type="SGD", lr=1.0),
+            accumulative_counts=2,
+            clip_grad=dict(max_norm=1e9),
+        ),
+    )
+    wrapper.initialize_count_status(model, 0, 2)
+    x, before = torch.randn(3, 4), model.weight.detach().clone()
+    for _ in range(2):
+        with wrapper.optim_context(model):
+            loss = model(x).sum()
+        assert loss.dtype == torch.bfloat16
+        wrapper.update_params(loss)
+    assert not torch.is_autocast_enabled("cpu") and model.weight.dtype == torch.float32
+    torch.testing.assert_close(before - model.weight, x.sum(0).expand(2, 4), rtol=2e-2, atol=2e-2)
