@@ -10,6 +10,7 @@ from typing import ParamSpec
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.compat.data_files import DataFileError
+from eyetoy_mm.zoo import ZooError
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -34,14 +35,14 @@ _OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
 def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
     """Decorate a program's ``main``: a :class:`UserError` ends it with exit code 1 and its message on stderr.
 
-    So does a file that was refused: :class:`CheckpointError`, :class:`DataFileError`.
+    So does a file or folder that was refused: :class:`CheckpointError`, :class:`DataFileError`, :class:`ZooError`.
     """
 
     @functools.wraps(main)
     def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
         try:
             main(*args, **kwargs)
-        except (UserError, CheckpointError, DataFileError) as error:
+        except (UserError, CheckpointError, DataFileError, ZooError) as error:
             sys.exit(f"error: {_FROM_WORKER.sub('', str(error)).rstrip()}")
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]

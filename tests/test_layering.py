@@ -13,9 +13,9 @@ PACKAGE = Path(eyetoy_mm.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a part may import itself and what stands before it. compat stands apart: only errors are taken
-# from it.
+# from it; zoo, files by name, is what it tells the toolboxes of.
 ORDER = [
-    *("version", "compat", "errors", "paths", "tables", "ops", "params", "layers", "state_dicts", "encoder"),
+    *("version", "zoo", "compat", "errors", "paths", "tables", "ops", "params", "layers", "state_dicts", "encoder"),
     *("attention_maps", "registry", "backbones", "datasets", "engine", "export", "cli"),
 ]
 MM_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain"}

@@ -52,7 +52,8 @@ def test_the_wheel_is_the_same_each_time(tmp_path):
     for name, mask in (("first", 0o022), ("second", 0o077)):
         source, wheels = tmp_path / name / "source", tmp_path / name / "wheels"
         source.mkdir(parents=True)
-        for item in ("eyetoy_mm", "configs", "tools", "data/sample", "setup.py", "pyproject.toml", "model-index.yml"):
+        parts = ("eyetoy_mm", "configs", "tools", "data/sample", "weights", "setup.py", "pyproject.toml")
+        for item in (*parts, "model-index.yml"):
             if (ROOT / item).is_dir():
                 shutil.copytree(
                     ROOT / item, source / item, ignore=shutil.ignore_patterns(".mim", "__pycache__", "*.so")

@@ -14,13 +14,14 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from eyetoy_mm.cli.options import take_checkpoint
 from eyetoy_mm.errors import report_user_errors
 from eyetoy_mm.paths import package_file
 from eyetoy_mm.version import __version__
 
 VERBS = (
-    *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split"),
-    *("demo", "export", "pack", "analyze-logs", "doctor", "tool"),
+    *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "models", "convert"),
+    *("split", "demo", "compare", "export", "benchmark", "pack", "analyze-logs", "doctor", "tool"),
 )
 
 
@@ -34,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "_ARGCOMPLETE" in os.environ:
         _complete()
     argv = sys.argv[1:] if argv is None else argv
-    args = _parser(argv[0] if argv else "").parse_args(argv)
+    parser = _parser(argv[0] if argv else "")
+    args, rest = parser.parse_known_args(argv)
+    if "checkpoint" in args:
+        rest = take_checkpoint(args, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.run(args)
 
 
@@ -71,22 +77,17 @@ def _complete() -> None:
     import argcomplete
 
     words = os.environ.get("COMP_LINE", "").split()
-    parser = _parser(words[1] if len(words) > 1 else "")
-    verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    for verb in verbs.choices.values():
-        for action in verb._actions:
-            if action.dest in ("config", "configs"):
-                action.completer = _configs  # type: ignore[attr-defined]
-    argcomplete.autocomplete(parser)
+    argcomplete.autocomplete(_parser(words[1] if len(words) > 1 else ""), default_completer=_files_and_configs)
 
 
-def _configs(prefix: str, **_: object) -> list[str]:
-    """Config files, folders on the way to some, and names of the package's."""
+def _files_and_configs(prefix: str, **_: object) -> list[str]:
+    """Files, and the names of the package's configs."""
     from argcomplete.completers import FilesCompleter
 
-    names = [f"eyetoy_mm::{path.stem}" for path in package_file("configs").glob("*.py")]
-    names += [f"eyetoy_mm::{path.parent.name}/{path.stem}" for path in package_file("configs").glob("[!_]*/*.py")]
-    return [*FilesCompleter(("py",))(prefix), *(name for name in names if name.startswith(prefix))]
+    below = package_file("configs")
+    paths = [*below.glob("*.py"), *below.glob("[!_]*/*.py")]
+    names = [f"eyetoy_mm::{path.relative_to(below).with_suffix('').as_posix()}" for path in paths]
+    return [*FilesCompleter()(prefix), *(name for name in names if name.startswith(prefix))]
 
 
 def _module(verb: str) -> str:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.zoo import card_of, weights_of, weights_of_config
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+_CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pkl", ".tar")  # suffixes
 
 
 def positive(text: str) -> int:
@@ -21,14 +24,86 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def height_and_width(text: str) -> tuple[int, int]:
+    """Read ``H,W``.
+
+    Raises:
+        UserError: It is not two numbers of at least 1.
+    """
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
+        raise UserError(f"--size must be H,W, height and width in pixels, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The config of a model."""
-    parser.add_argument("config", metavar="CONFIG", help="config file, or eyetoy_mm::PATH for one of the package")
+    parser.add_argument("config", metavar="CONFIG", help="config file, or the name of a model of the package")
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Its weights."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint file")
+    """Its weights; :func:`take_checkpoint` finds them."""
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        metavar="CHECKPOINT",
+        help="checkpoint file, or the name of a model (default: the weights that come with the package)",
+    )
+
+
+def take_checkpoint(args: argparse.Namespace, rest: list[str]) -> list[str]:
+    """Settle which of the words after CONFIG is the checkpoint, and take the weights of the package where none is.
+
+    argparse goes by how many words there are: it cannot tell a checkpoint from the first of some images, nor take words
+    that stand behind an option to those before it.
+
+    Args:
+        args: What was parsed. ``checkpoint`` is set, and ``images`` or ``image`` where the verb has them.
+        rest: Words that it had no place for.
+
+    Returns:
+        Those that have no place here either.
+
+    Raises:
+        UserError: There are no weights of this model.
+    """
+    if any(word.startswith("-") for word in rest):
+        return rest
+    one, many = "image" in args, "images" in args
+    images = args.images if many else [args.image] if one else []
+    words = [word for word in (args.checkpoint, *images, *rest) if word is not None]
+    if many:
+        given = _is_checkpoint(words[0]) or (len(words) > 1 and _own_weights(args.config) is None)
+    else:
+        given = len(words) > one
+    args.checkpoint = words.pop(0) if given else _own_weights(args.config)
+    if args.checkpoint is None:
+        raise UserError(
+            f"no CHECKPOINT is given, and no weights of {args.config} come with the package; `eyetoy models --weights` "
+            "lists the models that have some"
+        )
+    if not given:
+        card = card_of(args.checkpoint)
+        print(f"Weights: {args.checkpoint}" + (f", described in {card}" if card else ""), flush=True)
+    if many and not words:
+        raise UserError(f"no IMAGE is given after {args.checkpoint}")
+    if many:
+        args.images, words = words, []
+    elif one:
+        args.image, *words = words
+    return words
+
+
+def _is_checkpoint(word: str) -> bool:
+    path = Path(word.partition("?")[0])
+    return path.suffix in _CHECKPOINTS or (path / ".metadata").is_file() or weights_of(word) is not None
+
+
+def _own_weights(config: str) -> str | None:
+    """The weights that come with the package for a config, as it is given."""
+    from eyetoy_mm.engine.config import find_config
+
+    return weights_of_config(find_config(config))
 
 
 def add_tta(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,8 @@ What we do:
 * `HistoryBuffer` and `OneCycleParamScheduler` no longer write functions into a checkpoint, and ignore those in a file:
   both have them anyway. Where an existing file calls `getattr` for one of these six functions, mmengine's loaders (and
   nothing else in the process) read None; any other use of it is refused;
-* every loader of mmengine reads in the safe way, and says in a `CheckpointError` what is wrong with a file and what to
+* every loader of mmengine takes the name of a model of the zoo for its weights, where there is no file of that name;
+* it reads in the safe way, and says in a `CheckpointError` what is wrong with a file and what to
   do.
 
 Not done on torch < 2.6, where `torch.load` itself is unsafe: there is nothing to repair, and much to distrust.
@@ -43,6 +44,7 @@ from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
 from eyetoy_mm.compat._import_hooks import after_import
+from eyetoy_mm.zoo import located
 
 __all__ = ["LAST_READ", "CheckpointError", "apply", "needed", "peek"]
 
@@ -208,6 +210,7 @@ class _SafeLoad:
         def load_checkpoint(filename: Any, *args: Any, **kwargs: Any) -> Any:
             import torch
 
+            filename = located(filename) if isinstance(filename, str) else filename
             LAST_READ.set(str(filename))
             _refuse_inflated(filename)
             with torch.serialization.safe_globals(_WHILE_READING):

@@ -19,27 +19,19 @@ Delete this file when the supported toolboxes take the zoo of another package.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
+from eyetoy_mm.zoo import TOOLBOXES, entries, root, weights_of, weights_of_config
 
 _NAME = "eyetoy_mm::"
-_PACKAGE = Path(__file__).resolve().parents[1]
-# For which toolbox a model is. A metafile does not say it; the field's tasks do.
-_TOOLBOXES = {
-    "Image Classification": "mmpretrain",
-    "Object Detection": "mmdet",
-    "Instance Segmentation": "mmdet",
-    "Panoptic Segmentation": "mmdet",
-    "Semantic Segmentation": "mmseg",
-}
 
 
 def needed() -> bool:
@@ -55,14 +47,8 @@ def apply() -> None:
         after_import("mmpretrain.apis.model", _extend_mmpretrain)
 
 
-def _index() -> Path:
-    """Our model index: installed in `.mim`, in a bare checkout beside the package."""
-    installed = _PACKAGE / ".mim" / "model-index.yml"
-    return installed if installed.is_file() else _PACKAGE.parent / "model-index.yml"
-
-
 def _toolbox(results: Iterable[Mapping[str, Any]] | None) -> str | None:
-    return next((_TOOLBOXES.get(result["Task"]) for result in results or ()), None)
+    return next((TOOLBOXES.get(result["Task"]) for result in results or ()), None)
 
 
 # --- mmdet and mmseg: mmengine's inferencers ------------------------------------------------------------------------
@@ -76,11 +62,12 @@ def _extend_inferencers(infer: ModuleType) -> None:
             for entry in original(dir):
                 yield {"Weights": None, **entry}
             here = [
-                name for name in set(_TOOLBOXES.values()) & set(sys.modules) if base._get_repo_or_mim_dir(name) == dir
+                name for name in set(TOOLBOXES.values()) & set(sys.modules) if base._get_repo_or_mim_dir(name) == dir
             ]
-            for entry in original(str(_index().parent)) if here else ():
-                if _toolbox(entry.get("Results")) in here:
-                    yield {"Weights": None, **entry, "Config": str(_index().parent / entry["Config"])}
+            for entry in entries() if here else ():
+                if _toolbox(entry["Results"]) in here:
+                    weights = weights_of(entry["Name"])
+                    yield {**copy.deepcopy(entry), "Weights": weights, "Config": str(root() / entry["Config"])}
 
         return _get_models_from_metafile
 
@@ -95,6 +82,7 @@ def _extend_mmpretrain(api: ModuleType) -> None:
         def _register_mmpretrain_models(cls: Any) -> None:
             original(cls)
             for name, model in _classifiers(api).items():
+                model.weights = weights_of(model.name)
                 cls._models_dict.setdefault(name, model)  # a model that is there already stays
 
         return _register_mmpretrain_models
@@ -105,12 +93,12 @@ def _extend_mmpretrain(api: ModuleType) -> None:
 @functools.cache
 def _classifiers(api: ModuleType) -> dict[str, Any]:
     """Our models that are for mmpretrain, as its `ModelHub` has its own: by their name in lower case."""
-    index = api.load(str(_index()))
+    index = api.load(str(root() / "model-index.yml"))
     index.build_models_with_collections()
     found = {}
     for model in index.models:
         if _toolbox(result.data for result in model.results or ()) == "mmpretrain":
-            model.config = str(_index().parent / model.config)
+            model.config = str(root() / model.config)
             found[model.name.lower()] = model
     return found
 
@@ -129,26 +117,15 @@ def _with_weights_or_an_error(original: Callable[..., Any]) -> Callable[..., Any
             return original(cfg_path, pretrained)
         config = original(cfg_path)
         if pretrained:
-            config.model_path = _weights(config.filename)
+            config.model_path = weights_of_config(config.filename)
             if config.model_path is None:
                 raise ValueError(
                     f"there are no published weights of {cfg_path}; pretrained=False builds it untrained. "
-                    "`Weights` in configs/*/metafile.yml says which models have some"
+                    "`eyetoy models --weights` lists the models that have some"
                 )
         return config
 
     return get_config
-
-
-def _weights(config: str) -> str | None:
-    """Address of a model's published weights, by the path of its config."""
-    from mmengine.infer import BaseInferencer
-
-    folder = _index().parent
-    for entry in BaseInferencer._get_models_from_metafile(str(folder)):
-        if (folder / entry["Config"]).samefile(config):
-            return entry["Weights"]
-    return None
 
 
 def _in_its_scope(hub: ModuleType, original: Callable[..., Any]) -> Callable[..., Any]:

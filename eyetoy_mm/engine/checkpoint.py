@@ -14,18 +14,27 @@ from eyetoy_mm.engine.sharded_checkpoints import is_directory_of_shards
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
 from eyetoy_mm.state_dicts import State, compare, migrated, unusable
+from eyetoy_mm.zoo import config_of, located
 
+WHICH = "`eyetoy models --weights` lists the models that have some"
 _LONGEST_PATH = 4096  # characters
 
 
 def check_exists(path: str | None) -> None:
     """Check that a checkpoint is there, a file or a directory of shards; addresses are left to the loader.
 
+    Args:
+        path: Its path, or the name of a model of the zoo that has weights; None is no checkpoint, and well.
+
     Raises:
         UserError: There is none.
     """
-    if path is not None and not is_address(path) and not Path(path).is_file() and not is_directory_of_shards(path):
-        raise UserError(f"there is no checkpoint {path}")
+    path = None if path is None else located(path)
+    if path is None or is_address(path) or Path(path).is_file() or is_directory_of_shards(path):
+        return
+    if config_of(path) is not None:
+        raise UserError(f"there are no weights of {path} in the package, nor a file of that name; {WHICH}")
+    raise UserError(f"there is no checkpoint {path}")
 
 
 def check_last_checkpoint(config: Config, resume: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.utils import get_installed_path
 
+from eyetoy_mm import zoo
 from eyetoy_mm.datasets.findings import refuse_fatal
 from eyetoy_mm.engine.channels import match_channels
 from eyetoy_mm.engine.config_options import merge_options
@@ -113,7 +115,8 @@ def find_config(name: str | Path) -> Path:
     """The file of a config.
 
     Args:
-        name: Its path, or ``eyetoy_mm::eyetoy/...`` for one that comes with a package, with or without ``.py``.
+        name: Its path, the name of a model of the zoo, or ``eyetoy_mm::eyetoy/...`` for one that comes with a package,
+            with or without ``.py``.
 
     Raises:
         UserError: There is none.
@@ -130,9 +133,16 @@ def find_config(name: str | Path) -> Path:
     path = folder / (below if inside else name)
     if inside and path.suffix != ".py":
         path = path.with_name(f"{path.name}.py")
-    if not path.is_file():
-        raise UserError(f"there is no config file {path}" + (f" ({name})" if inside else ""))
-    return path
+    if path.is_file():
+        return path
+    if not inside and (found := zoo.config_of(str(name))) is not None:
+        return found
+    near = difflib.get_close_matches(path.stem, zoo.names(), 3, 0.7)
+    raise UserError(
+        f"there is no config file {path}"
+        + (f" ({name})" if inside else "")
+        + (f", but models of the package are called {' and '.join(near)}" if near else "")
+    )
 
 
 def _mix_precision(config: Config) -> None:

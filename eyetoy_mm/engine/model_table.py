@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,18 +10,21 @@ from typing import Any
 
 import torch
 from mmengine.analysis import FlopAnalyzer, parameter_count
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
 from eyetoy_mm.encoder import Encoder2D
 from eyetoy_mm.engine.config import find_config, load_config
+from eyetoy_mm.engine.preprocessing import test_pipeline
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.params import DEFAULT_IMG_ENCODER_PARAMS
 from eyetoy_mm.registry import MODELS
 from eyetoy_mm.tables import markdown_table
 
 FAMILY = ("default", *ARCHS)  # DEFAULT_IMG_ENCODER_PARAMS, and the named sizes
+_SIZES = {"mmdet": (800, 1280), "mmseg": (512, 2048)}  # heights and widths
 _MAPS = dict(out_indices=(0, 1, 2, 3))  # as for dense prediction
 PEERS: dict[str, dict] = {
     "NAT-M": dict(type="eyetoy_mm.NAT", arch="mini"),
@@ -121,8 +125,8 @@ def measure(model: nn.Module, sizes: Iterable[int]) -> dict[str, Figures]:
     return {part: tuple(sum(count[name] for name in names) for count in counts) for part, names in modules.items()}
 
 
-class Dense(nn.Module):
-    """What a detector or segmentor computes for an image, as the field counts it.
+class Whole(nn.Module):
+    """What a detector, segmentor or classifier computes for an image, as the field counts it.
 
     A detector has 1,000 boxes, of which 100 get a mask where it has a head for those; a segmentor is without its
     auxiliary head.
@@ -135,6 +139,8 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Every output of the heads for an image ``(1, 3, H, W)``, so that a trace leaves none out."""
         maps = self.model.extract_feat(x)
+        if hasattr(self.model, "head"):
+            return (self.model.head(maps),)
         if hasattr(self.model, "decode_head"):
             return (self.model.decode_head(maps),)
         if not hasattr(self.model, "roi_head"):
@@ -157,16 +163,29 @@ def measure_config(path: str | Path) -> tuple[str, ...]:
         UserError: It is of neither.
     """
     config = load_config(path)
-    sizes = {"mmdet": (800, 1280), "mmseg": (512, 2048)}
-    if config.default_scope not in sizes:
+    if config.default_scope not in _SIZES:
         raise UserError(f"{path} is for {config.default_scope}; --configs takes detectors and segmentors")
-    height, width = sizes[config.default_scope]
+    height, width = usual_size(config)
+    return find_config(path).stem, f"{width}x{height}", *_cells(complexity(config, height, width))
+
+
+def usual_size(config: Config) -> tuple[int, int]:
+    """Height and width at which the field counts the FLOPs of a config: of a classifier, those of its evaluation."""
+    if config.default_scope in _SIZES:
+        return _SIZES[config.default_scope]
+    sizes = [step[key] for step in test_pipeline(config) for key in ("crop_size", "scale") if key in step]
+    size = sizes[-1] if sizes else 32  # CIFAR's images, which nothing resizes
+    return (size, size) if isinstance(size, int) else (size[1], size[0])
+
+
+def complexity(config: Config, height: int, width: int) -> Figures:
+    """Parameters of a config's model, and the FLOPs of :class:`Whole` for one image of a size."""
     init_default_scope(config.default_scope)
-    model = MODELS.build(config.model).eval()
-    analyzer = FlopAnalyzer(Dense(model), torch.zeros(1, 3, height, width))
+    model = MODELS.build(copy.deepcopy(config.model)).eval()
+    analyzer = FlopAnalyzer(Whole(model), torch.zeros(1, 3, height, width))
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with torch.no_grad():
-        return find_config(path).stem, f"{width}x{height}", *_cells((parameter_count(model)[""], analyzer.total()))
+        return parameter_count(model)[""], int(analyzer.total())
 
 
 def tables(figures: dict[str, dict[str, Figures]], sizes: Iterable[int]) -> Iterator[str]:

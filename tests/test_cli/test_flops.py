@@ -11,7 +11,7 @@ from eyetoy_mm.backbones import EyeToy
 from eyetoy_mm.cli import main
 from eyetoy_mm.engine import dry_run
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.model_table import Dense, build, measure, measure_config
+from eyetoy_mm.engine.model_table import Whole, build, measure, measure_config
 from eyetoy_mm.errors import UserError
 from tests import program
 
@@ -71,7 +71,7 @@ def test_whole_models_count_as_pytorch_counts_them(name):
     width, height = map(int, size.split("x"))
     model = dry_run.build(load_config(path)).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        Dense(model)(torch.zeros(1, 3, height, width))
+        Whole(model)(torch.zeros(1, 3, height, width))
     # PyTorch counts a multiply-add as two, and neither norms nor resizing
     assert float(flops.removesuffix(" G")) == pytest.approx(counter.get_total_flops() / 2e9, rel=0.03)
     assert parameters == f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M"

@@ -1,0 +1,46 @@
+"""EyeToy beside other backbones on CamVid from scratch, at equal FLOPs: what is it worth in its demo size?
+
+Four stages at strides 4 to 32 in all but ViT, whose patches of 8 pixels keep one resolution. Widths and depths of the
+others are chosen for EyeToy's FLOPs at full size.
+"""
+
+base = "_base_/camvid.py"
+metric = "mIoU"
+image = (360, 480)
+seeds = [0, 1, 2]
+maps = dict(out_indices=(0, 1, 2, 3))
+nat = dict(arch=None, embed_dims=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), mlp_ratio=2)
+swin = dict(embed_dims=32, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
+convnext = dict(depths=[1, 1, 2, 1], channels=[32, 64, 128, 256])
+vit = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=192)
+pyramid = [32, 64, 128, 256]
+variants = {
+    "EyeToy": {},
+    "NAT": {
+        "model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat),
+        "model.decode_head.in_channels": pyramid,
+    },
+    "DiNAT": {
+        "model.backbone": dict(_delete_=True, type="eyetoy_mm.DiNAT", **nat),
+        "model.decode_head.in_channels": pyramid,
+    },
+    "Swin": {
+        "model.backbone": dict(
+            _delete_=True, type="mmpretrain.SwinTransformer", arch=swin, pad_small_map=True, drop_path_rate=0.0, **maps
+        ),
+        "model.decode_head.in_channels": pyramid,
+    },
+    "ConvNeXt": {
+        "model.backbone": dict(
+            _delete_=True, type="mmpretrain.ConvNeXt", arch=convnext, gap_before_final_norm=False, **maps
+        ),
+        "model.decode_head.in_channels": pyramid,
+    },
+    "ViT": {
+        "model.backbone": dict(
+            _delete_=True, type="mmpretrain.VisionTransformer", arch=vit, patch_size=8, img_size=(192, 256),
+            out_type="featmap", **maps,
+        ),
+        "model.decode_head.in_channels": [96] * 4,
+    },
+}  # fmt: skip

@@ -1,0 +1,52 @@
+"""EyeToy beside other backbones on CIFAR-10, at equal FLOPs.
+
+Images are enlarged to 64x64, for NAT's stem has a stride of 4: three stages at strides 4, 8 and 16, ViT with patches
+of 8 pixels. All classify by the mean over the positions, ViT by its class token. Widths and depths of the others are
+chosen for EyeToy's FLOPs.
+"""
+
+base = "_base_/cifar10.py"
+metric = "accuracy/top1"
+image = (64, 64)
+seeds = [0, 1, 2]
+larger = [dict(type="Resize", scale=64), dict(type="PackInputs")]
+recipe = {
+    "train_dataloader.dataset.pipeline": [
+        dict(type="RandomCrop", crop_size=32, padding=4),
+        dict(type="RandomFlip", prob=0.5, direction="horizontal"),
+        *larger,
+    ],
+    "val_dataloader.dataset.pipeline": larger,
+    "test_dataloader.dataset.pipeline": larger,
+}
+eyetoy = dict(
+    embed_dims=(32, 64, 128),
+    depths=(1, 1, 1),
+    num_heads=(1, 1, 2),
+    windows=[(17, 13, 11, 9), (17, 13, 11, 9), (7,)],
+    merging=[(1, 2, 4, 8), (1, 2, 4, 8), (1,)],
+    global_layers=1,
+    global_heads=4,
+    register_tokens=8,
+)
+nat = dict(arch=None, embed_dims=32, depths=(1, 1, 1), num_heads=(1, 2, 4), mlp_ratio=2, out_type="avg_featmap")
+swin = dict(embed_dims=32, depths=[1, 1, 1], num_heads=[1, 2, 4])
+convnext = dict(depths=[1, 1, 1], channels=[32, 64, 128])
+vit = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=192)
+pool = dict(type="GlobalAveragePooling")
+variants = {
+    "EyeToy": {"model.backbone.arch": dict(_delete_=True, **eyetoy)},
+    "NAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat)},
+    "DiNAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.DiNAT", **nat)},
+    "Swin": {
+        "model.backbone": dict(
+            _delete_=True, type="mmpretrain.SwinTransformer", arch=swin, pad_small_map=True, drop_path_rate=0.0
+        ),
+        "model.neck": pool,
+    },
+    "ConvNeXt": {"model.backbone": dict(_delete_=True, type="mmpretrain.ConvNeXt", arch=convnext)},
+    "ViT": {
+        "model.backbone": dict(_delete_=True, type="mmpretrain.VisionTransformer", arch=vit, patch_size=8, img_size=64),
+        "model.head.in_channels": 96,
+    },
+}

@@ -1,0 +1,264 @@
+"""`eyetoy compare`: a study is planned, trained in turns, goes on where it was killed, and is told."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
+
+pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
+
+from eyetoy_mm.cli import main
+from eyetoy_mm.engine import study_runs
+from eyetoy_mm.engine.study import Cost, Length, check_equal_cost, deviations, measure_costs, plan, read_study, slug
+from eyetoy_mm.engine.study_report import as_json, picture, table, write_report
+from eyetoy_mm.engine.study_runs import Result, read_result, results, train_missing, work_dir, write_configs
+from eyetoy_mm.errors import UserError
+from tests import program
+from tests.toolbox_runs import ROOT, SAMPLE, own_mmengine, write_config
+
+ITERATIONS = """
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=4, val_interval=4)
+log_processor = dict(by_epoch=False)
+default_hooks = dict(
+    logger=dict(type="LoggerHook", interval=1, log_metric_by_epoch=False),
+    checkpoint=dict(type="CheckpointHook", interval=2, by_epoch=False))
+"""
+STUDY = '''"""Do registers help?"""
+
+base = "config.py"
+metric = "mIoU"
+image = (64, 96)
+seeds = [0, 1]
+variants = {
+    "8 registers": {},
+    "None at all": {"model.backbone.arch": dict(_delete_=True, type="demo", register_tokens=0)},
+}
+'''
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    write_config(tmp_path, "mmseg", ITERATIONS)
+    path = tmp_path / "registers.py"
+    path.write_text(STUDY.replace("{}", '{"model.backbone.arch": dict(_delete_=True, type="demo")}', 1))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_mmengine():
+    with own_mmengine():
+        yield
+
+
+def apart(command, output):
+    """Run the program of a command in a process that starts in a moment."""
+    done = program.run("tools/train.py", *command[4:], cwd=output.parents[2])
+    output.write_text(done.stdout + done.stderr)
+    return done.returncode
+
+
+def killed_at_its_first_checkpoint(command, output):
+    process, _, stderr = program.start("tools/train.py", *command[4:], cwd=output.parents[2])
+    end = time.monotonic() + 200
+    while not (output.parent / "iter_2.pth").is_file():
+        assert process.is_alive() and time.monotonic() < end, stderr.read_text()
+        time.sleep(0.01)
+    process.kill()
+    process.join(60)
+    output.write_text("killed")
+    return process.exitcode
+
+
+# --- Read and planned -------------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_read_and_planned(study_file, capsys):
+    study = read_study(study_file, str(SAMPLE))
+    assert study.question == "Do registers help?" and study.length == Length(4, False, 2)
+    assert study.runs() == [("8 registers", 0), ("None at all", 0), ("8 registers", 1), ("None at all", 1)]
+    assert study.variants["None at all"].model.backbone.arch == dict(type="demo", register_tokens=0)
+    main(["compare", str(study_file), "--plan", "--timed-steps", "1", "--data-root", str(SAMPLE)])
+    said = capsys.readouterr().out
+    costs = measure_costs(study)
+    assert costs["8 registers"].parameters - costs["None at all"].parameters == 8 * 192  # the tokens themselves
+    assert f"| {costs['8 registers'].flops / 1e9:.3f} G | +0.0% |" in said
+    assert "4 runs (2 variants, seeds [0, 1]) of 4 iterations of 2 images; 0 are finished." in said
+    assert "hours of training steps here" in said and not (study_file.parent / "work_dirs").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("seeds = [0, 1]", "seeds = [0, 0]", "variants and seeds should differ"),
+        ("seeds = [0, 1]", "", "needs seeds"),
+        ("seeds = [0, 1]", "seeds = [0]; sedes = 1", "has sedes (is it seeds?), which a study does not read"),
+        ('base = "config.py"\n', "", "neither the study nor 8 registers has a base"),
+        ('"None at all": {', '"None at all": {"train_cfg.max_iters": 5, ', "None at all: 5 iterations of 2 images"),
+        ('"None at all": {', '"None at all": {"model.bakbone": 1, ', "None at all: "),
+    ],
+)
+def test_a_study_that_is_none(study_file, before, after, message):
+    study_file.write_text(study_file.read_text().replace(before, after))
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_study(study_file)
+
+
+def test_unequal_costs_are_refused(study_file):
+    study = read_study(study_file)
+    costs = {"8 registers": Cost(1, 100, 3.6), "None at all": Cost(1, 94, 7.2)}
+    assert deviations(costs) == {"8 registers": 0.0, "None at all": pytest.approx(-0.06)}
+    with pytest.raises(UserError, match=r"within 5% of 8 registers, and these are off: None at all -6\.0%"):
+        check_equal_cost(study, costs)
+    check_equal_cost(study, {**costs, "None at all": Cost(1, 96)})
+    study_file.write_text(study_file.read_text() + "tolerance = None\n")
+    check_equal_cost(read_study(study_file), costs)
+    assert "All of them: 0.0 hours" in plan(study, costs, 0)
+
+
+# --- Trained ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_and_repeats_nothing(study_file, tmp_path, capsys):
+    study, folder = read_study(study_file, str(SAMPLE)), tmp_path / "runs"
+    write_configs(study, folder)
+    turns = train_missing(study, folder, killed_at_its_first_checkpoint)
+    assert next(turns) == ("8 registers", 0, "killed")
+    turns.close()
+    assert results(study, folder) == {}
+
+    done = list(train_missing(study, folder, apart))
+    assert done == [(*run, None) for run in study.runs()], done
+    first = work_dir(folder, "8 registers", 0)
+    assert "resume from" in (first / "output.txt").read_text() + "".join(p.read_text() for p in first.glob("*/*.log"))
+    found = results(study, folder)
+    assert list(found) == study.runs()
+    assert all(0 <= run.metric <= 100 and run.images_per_second > 0 and run.memory > 100 for run in found.values())
+    assert found["8 registers", 0] != found["8 registers", 1]
+    assert list(train_missing(study, folder, apart)) == []
+
+    out = tmp_path / "out"
+    arguments = ["compare", str(study_file), "--data-root", str(SAMPLE), "--work-dir", str(folder), "--out", str(out)]
+    main([*arguments, "--report"])
+    assert f"{found['8 registers', 0].metric:.2f}, {found['8 registers', 1].metric:.2f}" in capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == ["registers.json", "registers.md", "registers.png"]
+
+    study_file.write_text(study_file.read_text().replace("register_tokens=0", "register_tokens=1"))
+    with pytest.raises(UserError, match="None at all of registers has changed since its runs in .* began"):
+        write_configs(read_study(study_file, str(SAMPLE)), folder)
+
+
+def test_a_run_that_fails_is_told(study_file, tmp_path):
+    study = read_study(study_file)
+
+    def fails(command, output):
+        output.write_text("one\nthe reason\n")
+        return 1
+
+    turns = list(train_missing(study, tmp_path, fails))
+    assert turns == [(*run, "one\nthe reason") for run in study.runs()]
+
+
+def test_what_a_study_started_ends_with_it(tmp_path):
+    code = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(print('saved', flush=True)))\n"
+    code += "print('here', flush=True)\ntime.sleep(60)"
+    output = tmp_path / "output.txt"
+    starter = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import sys\nfrom pathlib import Path\nfrom eyetoy_mm.engine.children import run_child\n"
+            "run_child([sys.executable, '-c', sys.argv[1]], Path(sys.argv[2]))",
+            *(code, str(output)),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        end = time.monotonic() + 100
+        while not output.is_file() or "here" not in output.read_text():
+            assert starter.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        starter.send_signal(signal.SIGTERM)
+        assert starter.wait(60) == 128 + signal.SIGTERM
+    finally:
+        starter.kill()
+    assert output.read_text() == "here\nsaved\n"
+
+
+# --- Told -------------------------------------------------------------------------------------------------------------
+
+
+def write_log(run: Path, *records: dict) -> None:
+    (run / "20260101_000000/vis_data").mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (run / "20260101_000000/vis_data/scalars.json").write_text(lines + '{"half')
+
+
+def test_a_run_is_finished_when_it_was_evaluated_after_its_last_step(study_file, tmp_path):
+    study = read_study(study_file)
+    steps = [
+        dict(iter=i, step=i, loss=1.0, time=[9.0, 0.5, 0.5, 0.4][i - 1], host_memory=100.0 + i) for i in (1, 2, 3, 4)
+    ]
+    assert read_result(study, tmp_path) is None
+    write_log(tmp_path, *steps[:2], dict(mIoU=3.0, step=2), *steps[2:])
+    assert read_result(study, tmp_path) is None
+    write_log(tmp_path, *steps, dict(mIoU=30.0, step=4))
+    assert read_result(study, tmp_path) == Result(30.0, 2 / 0.5, 104.0)
+    write_log(tmp_path, *steps, dict(aAcc=30.0, step=4))
+    with pytest.raises(UserError, match="has no metric 'mIoU'; its evaluations have aAcc"):
+        read_result(study, tmp_path)
+
+
+def test_the_report_has_finished_runs_and_says_what_is_missing(study_file, tmp_path):
+    study = read_study(study_file)
+    costs = {"8 registers": Cost(2_000_000, 10**9), "None at all": Cost(1_000_000, 98 * 10**7)}
+    there = {
+        ("8 registers", 0): Result(30.0, 8.0, 300.0),
+        ("8 registers", 1): Result(34.0, 10.0, 320.0),
+        ("None at all", 0): Result(20.0, 12.0, float("nan")),
+    }
+    rows = table(study, costs, there).splitlines()[2:]
+    assert rows == [
+        "| 8 registers | 32.00 ± 2.83 (n=2) | 30.00, 34.00 | 2.00 M | 1.000 G (+0.0%) | 9.0 | 310 MB |",
+        "| None at all | 20.00 (n=1) | 20.00, missing | 1.00 M | 0.980 G (-2.0%) | 12.0 | - |",
+    ]
+    assert table(study, costs, {}).count("missing") == 2 + 4
+    files = write_report(study, costs, there, tmp_path / "out", "eyetoy compare registers.py")
+    text = files[0].read_text()
+    assert (
+        text.startswith("# registers\n\nDo registers help?\n\n| variant |") and "**1 of 4 runs are missing.**" in text
+    )
+    numbers = json.loads(files[1].read_text())
+    assert numbers == json.loads(json.dumps(as_json(study, costs, there, "eyetoy compare registers.py")))
+    assert numbers["variants"]["None at all"]["runs"] == {
+        "0": dict(metric=20.0, images_per_second=12.0, memory=None),
+        "1": None,
+    }
+    assert files[2].read_bytes().startswith(b"\x89PNG")
+    assert len(picture(study, {}).axes[0].get_yticklabels()) == 2
+
+
+def test_names_of_folders():
+    assert slug("No merging, at all (32)") == "no-merging-at-all-32"
+    assert study_runs.config_file(Path("a"), "B c") == Path("a/b-c/config.py")
+
+
+# --- The studies of the project ---------------------------------------------------------------------------------------
+
+STUDIES = sorted((ROOT / "studies").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_our_studies_compare_at_equal_cost(path):
+    study = read_study(path)
+    assert len(study.seeds) == 3 and study.question.count("\n\n")
+    check_equal_cost(study, measure_costs(study))
