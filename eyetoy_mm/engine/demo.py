@@ -36,6 +36,7 @@ class Demo:
         learned: The least value of the first figure, per cent, after the whole training.
         short: Options for a fraction of the training, and the least value after it.
         truth: Reads the ground truth of an image, as the toolbox' data sample.
+        processes: How many train together on CPUs: detectors are full of small steps that two threads do not share.
     """
 
     config: str
@@ -44,6 +45,7 @@ class Demo:
     learned: float
     short: tuple[list[str], float]
     truth: Callable[[str], BaseDataElement]
+    processes: int = 1
 
 
 def run_demo(task: str, work_dir: Path, short: bool = False) -> None:
@@ -87,6 +89,10 @@ def train(demo: Demo, work_dir: Path, options: list[str]) -> None:
     """
     command = [sys.executable, "-m", "eyetoy_mm.cli", "train", package_file(demo.config)]
     command += ["--work-dir", work_dir, "--data-root", SAMPLE]
+    processes = 1 if torch.accelerator.is_available() else min(demo.processes, len(os.sched_getaffinity(0)))
+    if processes > 1:
+        command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += ["--launcher", "pytorch"]
     if options:
         command += ["--cfg-options", *options]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -161,6 +167,7 @@ DEMOS: dict[str, Demo] = {
         60.0,
         (["train_cfg.max_epochs=2", "train_cfg.val_interval=2", "default_hooks.checkpoint.interval=2"], 1.0),
         _instance_truth,
+        processes=2,
     ),
 }
 """What ``eyetoy demo`` can do: semantic and instance segmentation of cell nuclei."""
