@@ -1,8 +1,8 @@
 """Mask R-CNN that finds the cell nuclei of data/nuclei after six minutes on two CPU cores: small crowded objects.
 
 Images are seen at 1.75 times their size, in crops; anchors begin at 16 pixels; there are as many proposals and
-detections as an image has nuclei; the mask head, most of the work with so many objects, is two layers deep. `eyetoy demo
-detect` trains it in two processes, two images each.
+detections as an image has nuclei; the mask head, most of the work with so many objects, is two layers deep.
+`eyetoy demo detect` trains it in two processes, two images each.
 """
 
 _base_ = [
