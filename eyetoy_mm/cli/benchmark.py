@@ -27,7 +27,7 @@ from eyetoy_mm.tables import write_into
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="config file, eyetoy_mm::PATH for one of the package, or *.onnx"
+        "models", nargs="+", metavar="MODEL", help="config file, eyetoy_mm::PATH, or exported file (.onnx, .xml, .pt2)"
     )
     parser.add_argument("--mode", choices=["forward", "train"], default="forward", help="default: forward")
     parser.add_argument("--size", metavar="H,W", default="512,512", help="height and width (default: 512,512)")

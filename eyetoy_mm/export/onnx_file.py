@@ -60,7 +60,7 @@ def build_file(
         What was exported, and the content of the file, which is not checked.
     """
     model = make_export_model(predictor, config.default_scope, part)
-    proto = build_graph(model, list(model.outputs), model.any_batch, kernels)
+    proto = build_graph(model, list(model.outputs), model.any_batch, kernels=kernels)
     if size is not None:
         fix_size(proto, size)
     add_metadata(proto, metadata(predictor, config, model, size), __version__)
