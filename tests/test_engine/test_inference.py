@@ -120,6 +120,14 @@ def test_what_does_not_fit_is_refused_before_any_work(toolbox, settings, message
     assert not (tmp_path / "out").exists()
 
 
+def test_pictures_take_the_place_of_no_input(tmp_path):
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).touch()
+    predictor = SimpleNamespace(scope="mmseg", has_masks=False, model=None)
+    with pytest.raises(UserError, match="pictures in --out .* would take the place of .*b.png: take another folder"):
+        next(infer(predictor, find_sources([tmp_path]), Settings(tmp_path)))
+
+
 def test_classes_are_named_without_the_checkpoints_word(tmp_path):
     """By the data set of the config, where the file has tensors alone."""
     pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
