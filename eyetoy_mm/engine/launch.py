@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import closing
 
 from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
@@ -20,6 +21,10 @@ from eyetoy_mm.engine.hooks import (
     CheckInitialisedHook,
     CheckOutputsHook,
     CompareResumedHook,
+    DataPicturesHook,
+    DescribeRunHook,
+    EvaluationPicturesHook,
+    LiveProgressHook,
     PaintPredictionsHook,
     PrepareWeightsHook,
     ProgressHook,
@@ -80,11 +85,16 @@ def _train(config: Config, resume: str | None, may_stay: list[str], force: bool)
         kind = ShardedRunner if shards_model(config) else CheckedRunner
         runner = run.runner = kind.from_cfg(config)
         runner.logger.info(start)
+        live = LiveProgressHook()
         for hook in (
             SaveOnSignalHook(),
             SeedIterationsHook(),
             ProgressHook(),
+            live,
+            DataPicturesHook(),
+            EvaluationPicturesHook(),
             ResultsPictureHook(),
+            DescribeRunHook(),
             CheckInitialisedHook(),
             CheckOutputsHook(),
             PrepareWeightsHook(),
@@ -92,7 +102,7 @@ def _train(config: Config, resume: str | None, may_stay: list[str], force: bool)
         ):
             runner.register_hook(hook)
         check_loops(runner)
-        with explained_disk_errors(config.work_dir), allow_missing(may_stay):
+        with closing(live), explained_disk_errors(config.work_dir), allow_missing(may_stay):
             runner.train()
 
 
