@@ -15,6 +15,7 @@ from eyetoy_mm.datasets.guarded_loading import steps_of
 
 WORST = 12
 _IOU = 0.5
+_MOST_CLASSES = 2000  # a confusion matrix of more does not fit into memory by itself
 _SHOWN_SCORE = 0.3  # from which on a detection counts for confusions and for how good an image is
 
 
@@ -194,9 +195,9 @@ def _match(overlap: np.ndarray) -> np.ndarray:
 
 
 def make_tally(scope: str | None, dataset: Any) -> Tally | None:
-    """The tally for the evaluations of a dataset; None where it has no classes, or its toolbox has none."""
+    """The tally for the evaluations of a dataset; None where it has no classes, too many, or its toolbox has none."""
     classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
-    if not classes:
+    if not classes or len(classes) > _MOST_CLASSES:
         return None
     if scope == "mmdet":
         return BoxTally(classes, scaled=_resizes_boxes(dataset))

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 from mmengine import dist
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from eyetoy_mm.engine.evaluation_pictures import draw_class_bars, draw_confusion, draw_precision_recall
 from eyetoy_mm.engine.evaluation_tallies import BoxTally, PixelTally, Tally, make_tally
 from eyetoy_mm.engine.hooks.common import told_if_it_fails
-from eyetoy_mm.engine.painting import make_painter
-from eyetoy_mm.engine.picture_grids import grid, save
-from eyetoy_mm.engine.preprocessing import Preprocessing
 from eyetoy_mm.registry import HOOKS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST = 2000  # images of an evaluation that are counted
 
@@ -43,8 +41,9 @@ class EvaluationPicturesHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Begin to count."""
         loop: Any = runner.val_loop
-        self._failed = False
-        self._tally = make_tally(runner.default_scope.scope_name, loop.dataloader.dataset)
+        self._tally, self._failed = None, False
+        with told_if_it_fails(runner, "No pictures of this evaluation"):
+            self._tally = make_tally(runner.default_scope.scope_name, loop.dataloader.dataset)
 
     @master_only
     def after_val_iter(
@@ -74,6 +73,8 @@ class EvaluationPicturesHook(Hook):
                 temporary.replace(folder / name)
                 written.append(name)
             if tally.worst:
+                from eyetoy_mm.engine.picture_grids import save
+
                 save(_worst(runner, tally), folder / "worst.png")
                 written.append("worst.png")
         if written:
@@ -81,6 +82,8 @@ class EvaluationPicturesHook(Hook):
 
 
 def _figures(tally: Tally) -> list[tuple[str, Figure]]:
+    from eyetoy_mm.engine.evaluation_pictures import draw_class_bars, draw_confusion, draw_precision_recall
+
     share = " of process 0" if dist.get_world_size() > 1 else ""
     title = f"{tally.images} images{share}"
     figures = [("confusion.png", draw_confusion(tally.confusion, tally.classes, title))]
@@ -93,6 +96,10 @@ def _figures(tally: Tally) -> list[tuple[str, Figure]]:
 
 def _worst(runner: Runner, tally: Tally) -> Any:
     """The images that were predicted worst, that first."""
+    from eyetoy_mm.engine.painting import make_painter
+    from eyetoy_mm.engine.picture_grids import grid
+    from eyetoy_mm.engine.preprocessing import Preprocessing
+
     loop: Any = runner.val_loop
     dataset = loop.dataloader.dataset
     preprocessing = Preprocessing(runner.cfg)

@@ -65,8 +65,7 @@ class LiveProgressHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
         """Tell that an evaluation is going on."""
-        loop: Any = runner.val_loop
-        self._show(runner, evaluating=f"evaluating {batch_idx + 1}/{len(loop.dataloader)}")
+        self._show(runner, evaluating=f"evaluating, batch {batch_idx + 1}")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the first metric."""
@@ -94,9 +93,13 @@ class LiveProgressHook(Hook):
         if self._progress is None or (now - self._drawn < _EVERY and not last):
             return
         self._drawn = now
-        text = evaluating or line_of(runner, self._metric)
-        self._progress.update(self._train, text=text, completed=completed)
-        self._progress.refresh()
+        try:
+            text = evaluating or line_of(runner, self._metric)
+            self._progress.update(self._train, text=text, completed=completed)
+            self._progress.refresh()
+        except Exception as error:
+            self.close()
+            runner.logger.warning(f"The live line ends: {type(error).__name__}: {error}")
 
 
 def line_of(runner: Runner, metric: str = "") -> str:
