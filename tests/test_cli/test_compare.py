@@ -102,7 +102,7 @@ def test_a_study_is_read_and_planned(study_file, capsys):
         ("seeds = [0, 1]", "seeds = [0]; sedes = 1", "has sedes (is it seeds?), which a study does not read"),
         ('base = "config.py"\n', "", "neither the study nor 8 registers has a base"),
         ('"None at all": {', '"None at all": {"train_cfg.max_iters": 5, ', "None at all: 5 iterations of 2 images"),
-        ('"None at all": {', '"None at all": {"model.bakbone": 1, ', "None at all: "),
+        ('"None at all": {', '"None at all": {"trian_cfg.max_iters": 5, ', "None at all: "),
     ],
 )
 def test_a_study_that_is_none(study_file, before, after, message):
