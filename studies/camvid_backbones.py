@@ -13,7 +13,7 @@ maps = dict(out_indices=(0, 1, 2, 3))
 nat = dict(arch=None, embed_dims=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), mlp_ratio=4)
 swin = dict(embed_dims=32, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
 convnext = dict(depths=[2, 2, 4, 1], channels=[32, 64, 128, 256])
-vit = dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=704)
+vit = dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=576)
 pyramid = [32, 64, 128, 256]
 variants = {
     "EyeToy": {},
