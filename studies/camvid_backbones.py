@@ -1,7 +1,8 @@
 """EyeToy beside other backbones on CamVid from scratch, at equal FLOPs: what is it worth in its demo size?
 
-Four stages at strides 4 to 32 in all but ViT, whose patches of 8 pixels keep one resolution. Widths and depths of the
-others are chosen for EyeToy's FLOPs at full size.
+Four stages at strides 4 to 32 in all but ViT, whose patches of 16 pixels keep one resolution. Widths and depths of the
+others are chosen for EyeToy's FLOPs at full size: NAT's and DiNAT's feed-forward networks are 4 times as wide as their
+channels, ConvNeXt has 9 blocks, ViT 4.
 """
 
 base = "_base_/camvid.py"
@@ -9,10 +10,10 @@ metric = "mIoU"
 image = (360, 480)
 seeds = [0, 1, 2]
 maps = dict(out_indices=(0, 1, 2, 3))
-nat = dict(arch=None, embed_dims=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), mlp_ratio=2)
+nat = dict(arch=None, embed_dims=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), mlp_ratio=4)
 swin = dict(embed_dims=32, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
-convnext = dict(depths=[1, 1, 2, 1], channels=[32, 64, 128, 256])
-vit = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=192)
+convnext = dict(depths=[2, 2, 4, 1], channels=[32, 64, 128, 256])
+vit = dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=576)
 pyramid = [32, 64, 128, 256]
 variants = {
     "EyeToy": {},
@@ -38,9 +39,9 @@ variants = {
     },
     "ViT": {
         "model.backbone": dict(
-            _delete_=True, type="mmpretrain.VisionTransformer", arch=vit, patch_size=8, img_size=(192, 256),
+            _delete_=True, type="mmpretrain.VisionTransformer", arch=vit, patch_size=16, img_size=(192, 256),
             out_type="featmap", **maps,
         ),
-        "model.decode_head.in_channels": [96] * 4,
+        "model.decode_head.in_channels": [128] * 4,
     },
 }  # fmt: skip

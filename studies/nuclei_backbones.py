@@ -16,9 +16,9 @@ recipe = {
     "default_hooks.checkpoint.interval": 1,
 }
 maps = dict(out_indices=(0, 1, 2, 3))
-nat = dict(arch=None, embed_dims=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), mlp_ratio=2)
+nat = dict(arch=None, embed_dims=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), mlp_ratio=4)
 swin = dict(embed_dims=32, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
-convnext = dict(depths=[1, 1, 2, 1], channels=[32, 64, 128, 256])
+convnext = dict(depths=[2, 2, 4, 1], channels=[32, 64, 128, 256])
 pyramid = {"model.neck.in_channels": [32, 64, 128, 256]}
 variants = {
     "EyeToy": {},

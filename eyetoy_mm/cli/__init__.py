@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from eyetoy_mm import zoo
 from eyetoy_mm.cli.options import take_checkpoint
 from eyetoy_mm.errors import report_user_errors
 from eyetoy_mm.paths import package_file
@@ -88,6 +89,10 @@ def _files_and_configs(prefix: str, **_: object) -> list[str]:
     paths = [*below.glob("*.py"), *below.glob("[!_]*/*.py")]
     names = [f"eyetoy_mm::{path.relative_to(below).with_suffix('').as_posix()}" for path in paths]
     return [*FilesCompleter()(prefix), *(name for name in names if name.startswith(prefix))]
+    names = [f"eyetoy_mm::{path.stem}" for path in package_file("configs").glob("*.py")]
+    names += zoo.names()
+    names += [f"eyetoy_mm::{path.parent.name}/{path.stem}" for path in package_file("configs").glob("[!_]*/*.py")]
+    return [*FilesCompleter(("py",))(prefix), *(name for name in names if name.startswith(prefix))]
 
 
 def _module(verb: str) -> str:

@@ -18,14 +18,14 @@ import shlex
 import sys
 from pathlib import Path
 
-from eyetoy_mm.cli.options import positive
+from eyetoy_mm.cli.options import add_data_root, positive
 from eyetoy_mm.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("study", type=Path, metavar="STUDY", help="Python file with variants, seeds and a recipe")
-    parser.add_argument("--data-root", help="folder of the dataset, in place of the configs' data_root")
+    add_data_root(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--plan", action="store_true", help="say what it costs, and train nothing")
     what.add_argument("--report", action="store_true", help="write table and plot of what is there, and train nothing")

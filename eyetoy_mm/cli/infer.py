@@ -2,6 +2,7 @@
 
 Examples::
 
+    eyetoy infer NAME photo.jpg       # a model with weights of the package: `eyetoy models --weights`
     eyetoy infer CONFIG CHECKPOINT photo.jpg folder 'more/**/*.png' clip.mp4 --out painted
     eyetoy infer CONFIG CHECKPOINT 0 --out painted                   # a camera, until Ctrl-C or --frames N
     eyetoy infer CONFIG CHECKPOINT https://host/photo.jpg --out painted
@@ -39,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders, patterns, videos, addresses, or a camera's number"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures and all that is saved")
+    parser.add_argument(
+        "--out", type=Path, default=Path("painted"), help="folder for pictures and all that is saved (default: painted)"
+    )
     parser.add_argument("--score", type=float, default=0.3, help="detections with a lower score are left out")
     parser.add_argument("--score-thr", type=float, dest="score", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(

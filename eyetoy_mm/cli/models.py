@@ -15,10 +15,10 @@ for segmentors, that of the config's evaluation for classifiers. Those of backbo
 from __future__ import annotations
 
 import argparse
-import json
 from fnmatch import fnmatchcase
 from typing import Any
 
+from eyetoy_mm.cli.options import add_json, write_json
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.tables import markdown_table
 from eyetoy_mm.zoo import TOOLBOXES, Model, card_of, models
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=list(TOOLBOXES), help="models for this task alone")
     parser.add_argument("--weights", action="store_true", help="models with weights alone")
     parser.add_argument("--flops", action="store_true", help="count the FLOPs of each")
-    parser.add_argument("--json", action="store_true", help="print JSON, with files and addresses")
+    add_json(parser, "the models, with their files and addresses")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"there is no model for {asked}; `eyetoy models` lists all")
     flops = {model.name: _flops(model) for model in chosen} if args.flops else {}
     if args.json:
-        print(json.dumps([_as_json(model, flops.get(model.name)) for model in chosen], indent=1))
+        write_json(args.json, [_as_json(model, flops.get(model.name)) for model in chosen])
         return
     header = ["name", "task", "trained on", "parameters", *(["FLOPs"] if args.flops else []), "figures", "weights"]
     print(markdown_table(header, [_row(model, flops.get(model.name)) for model in chosen]))

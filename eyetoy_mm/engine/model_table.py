@@ -178,7 +178,7 @@ def usual_size(config: Config) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[1], size[0])
 
 
-def complexity(config: Config, height: int, width: int) -> Figures:
+def complexity(config: Config, height: int, width: int) -> tuple[int, int]:
     """Parameters of a config's model, and the FLOPs of :class:`Whole` for one image of a size."""
     init_default_scope(config.default_scope)
     model = MODELS.build(copy.deepcopy(config.model)).eval()

@@ -151,7 +151,8 @@ def measure_costs(study: Study, timed_steps: int = 0) -> dict[str, Cost]:
     costs = {}
     for name, config in study.variants.items():
         seconds = time_steps(config, timed_steps) if timed_steps else None
-        costs[name] = Cost(*complexity(config, *study.image), seconds)
+        parameters, flops = complexity(config, *study.image)
+        costs[name] = Cost(parameters, flops, seconds)
     return costs
 
 

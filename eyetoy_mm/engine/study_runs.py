@@ -102,7 +102,7 @@ def train_missing(
         start: Runs a command to its end, writes its output into a file, and returns its exit code.
 
     Yields:
-        Variant and seed of each, and the end of its output where it failed, None where it is finished.
+        Variant and seed of each, and what went wrong, as its last lines say it, or None where it is finished.
     """
     for variant, seed in study.runs():
         run = work_dir(folder, variant, seed)
@@ -112,8 +112,12 @@ def train_missing(
         command += ["--work-dir", str(run), "--resume", "--cfg-options", f"randomness.seed={seed}"]
         run.mkdir(parents=True, exist_ok=True)
         code = start(command, output := run / "output.txt")
-        failed = code != 0 or read_result(study, run) is None
-        yield variant, seed, _tail(output) if failed else None
+        if code != 0:
+            yield variant, seed, _tail(output)
+        elif read_result(study, run) is None:
+            yield variant, seed, f"it ended, and no evaluation at step {study.length.steps} is logged in {run}"
+        else:
+            yield variant, seed, None
 
 
 def _last_evaluation(study: Study, run: Path) -> dict[str, float] | None:

@@ -1,11 +1,8 @@
 """`eyetoy compare`: a study is planned, trained in turns, goes on where it was killed, and is told."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -102,7 +99,7 @@ def test_a_study_is_read_and_planned(study_file, capsys):
         ("seeds = [0, 1]", "seeds = [0]; sedes = 1", "has sedes (is it seeds?), which a study does not read"),
         ('base = "config.py"\n', "", "neither the study nor 8 registers has a base"),
         ('"None at all": {', '"None at all": {"train_cfg.max_iters": 5, ', "None at all: 5 iterations of 2 images"),
-        ('"None at all": {', '"None at all": {"model.bakbone": 1, ', "None at all: "),
+        ('"None at all": {', '"None at all": {"trian_cfg.max_iters": 5, ', "None at all: "),
     ],
 )
 def test_a_study_that_is_none(study_file, before, after, message):
@@ -170,26 +167,22 @@ def test_a_run_that_fails_is_told(study_file, tmp_path):
 def test_what_a_study_started_ends_with_it(tmp_path):
     code = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(print('saved', flush=True)))\n"
     code += "print('here', flush=True)\ntime.sleep(60)"
-    output = tmp_path / "output.txt"
-    starter = subprocess.Popen(
-        [
-            *(sys.executable, "-c"),
-            "import sys\nfrom pathlib import Path\nfrom eyetoy_mm.engine.children import run_child\n"
-            "run_child([sys.executable, '-c', sys.argv[1]], Path(sys.argv[2]))",
-            *(code, str(output)),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    output, script = tmp_path / "output.txt", tmp_path / "starter.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom eyetoy_mm.engine.children import run_child\n"
+        "run_child([sys.executable, '-c', sys.argv[1]], Path(sys.argv[2]))\n"
     )
+    process, _, stderr = program.start(str(script), code, output)
     try:
-        end = time.monotonic() + 100
+        end = time.monotonic() + 200
         while not output.is_file() or "here" not in output.read_text():
-            assert starter.poll() is None and time.monotonic() < end
+            assert process.is_alive() and time.monotonic() < end, stderr.read_text()
             time.sleep(0.02)
-        starter.send_signal(signal.SIGTERM)
-        assert starter.wait(60) == 128 + signal.SIGTERM
+        process.terminate()
+        process.join(100)
+        assert process.exitcode == 128 + signal.SIGTERM, stderr.read_text()
     finally:
-        starter.kill()
+        process.kill()
     assert output.read_text() == "here\nsaved\n"
 
 
