@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a part may import itself and what stands before it. compat stands apart: only errors are taken
 # from it.
 ORDER = [
-    *("version", "compat", "errors", "paths", "tables", "ops", "params", "layers", "state_dicts", "encoder"),
+    *("version", "compat", "errors", "paths", "tables", "ops", "params", "layers", "archs", "state_dicts", "encoder"),
     *("attention_maps", "registry", "backbones", "datasets", "engine", "export", "cli"),
 ]
 MM_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain"}

@@ -18,7 +18,7 @@ from eyetoy_mm.version import __version__
 
 VERBS = (
     *("train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split", "demo"),
-    *("export", "pack", "analyze-logs", "doctor", "tool"),
+    *("export", "publish", "pack", "analyze-logs", "doctor", "tool"),
 )
 
 

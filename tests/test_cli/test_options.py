@@ -84,6 +84,7 @@ ELSEWHERE = {
     "demo": "tests/test_cli/test_demo.py",
     "doctor": "tests/test_cli/test_doctor.py",
     "export": "tests/test_export/test_files.py",
+    "publish": "tests/test_engine/test_publishing.py",
 }
 NEEDS_A_PACKAGE = {"--track": "tests/test_engine/test_progress.py"}  # which is not among those of the tests
 
