@@ -24,7 +24,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
-from eyetoy_mm.backbones.eyetoy import ARCHS
+from eyetoy_mm.archs import ARCHS
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.dry_run import all_configs, build, few_proposals, few_queries, step, without_downloads
 from tests.skeletons import parameters_without_gradient, parts, skeleton

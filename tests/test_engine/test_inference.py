@@ -12,7 +12,7 @@ import torch
 
 import eyetoy_mm  # noqa: F401 - before mmdet: supplies what mmcv-lite lacks
 from benchmarks.trust.onerule import write_odd_images
-from eyetoy_mm.backbones.eyetoy import ARCHS
+from eyetoy_mm.archs import ARCHS
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.dry_run import build
 from eyetoy_mm.engine.image_sources import find_sources
