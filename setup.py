@@ -37,6 +37,7 @@ OPENMMLAB = [
     "mmsegmentation>=1.2.2,<2.0",
     "mmpretrain>=1.2.0,<2.0",
     "torchvision",
+    "safetensors",
     "setuptools<82",
     "ftfy",
     "regex",
@@ -180,6 +181,8 @@ setup(
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
             *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
+            *("timm", "huggingface_hub", "argcomplete"),
+            *(f"{name}; python_version >= '3.11'" for name in ("tifffile", "imagecodecs")),
             *(f"{name}; python_version >= '3.11'" for name in ONNX),
         ],
     },

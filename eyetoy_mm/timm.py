@@ -90,7 +90,9 @@ def _openmmlab(family: str, arch: str, num_stages: int | None, in_channels: int,
     return backbone
 
 
-class Classifier(nn.Module, PyTorchModelHubMixin, library_name="timm", license="apache-2.0", tags=["eyetoy"]):
+class Classifier(  # type: ignore[call-arg]  # where huggingface_hub is not installed
+    nn.Module, PyTorchModelHubMixin, library_name="timm", license="apache-2.0", tags=["eyetoy"]
+):
     """A backbone with a linear classifier, with what timm asks of its models.
 
     It is a model of ``huggingface_hub`` too: ``save_pretrained(folder)`` writes ``model.safetensors`` and
@@ -132,7 +134,7 @@ class Classifier(nn.Module, PyTorchModelHubMixin, library_name="timm", license="
             for channels, stride, module in zip(self.backbone.channels, self.backbone.strides, self.backbone.stages)
         ]
         self.num_features = self.head_hidden_size = self.backbone.channels[-1]
-        self.head = nn.Sequential(OrderedDict(drop=nn.Dropout(drop_rate), fc=nn.Identity()))
+        self.head: Any = nn.Sequential(OrderedDict(drop=nn.Dropout(drop_rate), fc=nn.Identity()))
         self.reset_classifier(num_classes, global_pool or ("token" if self.backbone.has_token else "avg"))
 
     def _build(self, num_stages: int | None) -> Any:
