@@ -20,7 +20,7 @@ recipe = {
     "test_dataloader.dataset.pipeline": larger,
 }
 eyetoy = dict(
-    embed_dims=(32, 64, 128),
+    embed_dims=(48, 96, 192),
     depths=(1, 1, 1),
     num_heads=(1, 1, 2),
     windows=[(17, 13, 11, 9), (17, 13, 11, 9), (7,)],
@@ -29,24 +29,29 @@ eyetoy = dict(
     global_heads=4,
     register_tokens=8,
 )
-nat = dict(arch=None, embed_dims=32, depths=(1, 1, 1), num_heads=(1, 2, 4), mlp_ratio=2, out_type="avg_featmap")
-swin = dict(embed_dims=32, depths=[1, 1, 1], num_heads=[1, 2, 4])
-convnext = dict(depths=[1, 1, 1], channels=[32, 64, 128])
-vit = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=192)
-pool = dict(type="GlobalAveragePooling")
+nat = dict(arch=None, embed_dims=40, depths=(1, 1, 1), num_heads=(1, 2, 4), mlp_ratio=2, out_type="avg_featmap")
+swin = dict(embed_dims=30, depths=[1, 1, 1], num_heads=[1, 2, 4])
+convnext = dict(depths=[1, 1, 1], channels=[44, 96, 192])
+vit = dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=176)
+last = dict(out_indices=(2,))
+channels = "model.head.in_channels"
 variants = {
-    "EyeToy": {"model.backbone.arch": dict(_delete_=True, **eyetoy)},
-    "NAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat)},
-    "DiNAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.DiNAT", **nat)},
+    "EyeToy": {"model.backbone.arch": dict(_delete_=True, **eyetoy), channels: 192},
+    "NAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat), channels: 160},
+    "DiNAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.DiNAT", **nat), channels: 160},
     "Swin": {
         "model.backbone": dict(
-            _delete_=True, type="mmpretrain.SwinTransformer", arch=swin, pad_small_map=True, drop_path_rate=0.0
+            _delete_=True, type="mmpretrain.SwinTransformer", arch=swin, pad_small_map=True, drop_path_rate=0.0, **last
         ),
-        "model.neck": pool,
+        "model.neck": dict(type="GlobalAveragePooling"),
+        channels: 120,
     },
-    "ConvNeXt": {"model.backbone": dict(_delete_=True, type="mmpretrain.ConvNeXt", arch=convnext)},
+    "ConvNeXt": {
+        "model.backbone": dict(_delete_=True, type="mmpretrain.ConvNeXt", arch=convnext, **last),
+        channels: 192,
+    },
     "ViT": {
         "model.backbone": dict(_delete_=True, type="mmpretrain.VisionTransformer", arch=vit, patch_size=8, img_size=64),
-        "model.head.in_channels": 96,
+        channels: 96,
     },
 }
