@@ -87,4 +87,4 @@ def build_program(model: ExportModel, size: tuple[int, int]) -> ExportedProgram:
 def _namespaces(program: ExportedProgram) -> set[str]:
     """Of the operators that a program calls."""
     targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
-    return {target.namespace for target in targets if isinstance(target, torch._ops.OpOverload)}
+    return {target.namespace for target in targets if hasattr(target, "namespace")}
