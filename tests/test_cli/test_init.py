@@ -36,7 +36,7 @@ def test_what_it_writes_passes_a_dry_run_as_it_stands(name, tmp_path, monkeypatc
         cells, error = dry_run(tmp_path / "my_data.py", own_data=True)
     assert not error and len(cells) == len(STAGES)
     assert files_of(tmp_path / "my data") == before
-    assert f"found     {format}: 6 images" in told and "error" not in told
+    assert f"found     {format}: 6 images" in told and "\nerror " not in told
     assert "eyetoy train my_data.py" in told and all(len(line) <= 120 for line in told.splitlines() if "/" not in line)
 
 
