@@ -131,6 +131,8 @@ def test_several_formats_are_refused_until_one_is_named(tmp_path):
     with pytest.raises(UserError, match=r"several formats.*\n  --format yolo: .*\n  --format masks: images/"):
         look_at(tmp_path)
     assert look_at(tmp_path, "masks").task == "segmentation"
+    found = look_at(tmp_path, "yolo")
+    assert len(found.items) == 6 and "12 images are in folders without a label file: left out" in found.decided
 
 
 def test_unknown_folders_are_refused_with_what_is_in_them(tmp_path):
