@@ -1,7 +1,7 @@
-"""What classifies better, and does the global stack help, on CIFAR-10 at equal FLOPs?
+"""What classifies better, and do scales and the global stack help, on CIFAR-10 at equal FLOPs?
 
-The mean over the positions against the context token, and against the mean in a model without the global stack, whose
-FLOPs went into width.
+The mean over the positions against the context token; and against the mean in narrower models of one scale, and in
+wider ones without the global stack.
 """
 
 base = "_base_/cifar10.py"
@@ -11,6 +11,12 @@ seeds = [0, 1, 2]
 variants = {
     "pooling": {},
     "context token": {"model.backbone.out_type": "context_token"},
+    "single-scale": {
+        "model.backbone.arch.multi_scale": False,
+        "model.backbone.arch.stem_channels": 12,
+        "model.backbone.arch.embed_dims": (20, 36, 88),
+        "model.head.in_channels": 88,
+    },
     "no global stack": {
         "model.backbone.arch.global_layers": 0,
         "model.backbone.arch.embed_dims": (36, 64, 144),

@@ -14,6 +14,7 @@ pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
 
 from eyetoy_mm.cli import main
 from eyetoy_mm.engine import study_runs
+from eyetoy_mm.engine.config import find_config, read_config
 from eyetoy_mm.engine.study import Cost, Length, check_equal_cost, deviations, measure_costs, plan, read_study, slug
 from eyetoy_mm.engine.study_report import as_json, picture, table, write_report
 from eyetoy_mm.engine.study_runs import Result, read_result, results, train_missing, work_dir, write_configs
@@ -249,9 +250,17 @@ def test_names_of_folders():
 STUDIES = sorted((ROOT / "studies").glob("*.py"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_our_studies_compare_at_equal_cost(path):
-    study = read_study(path)
-    assert len(study.seeds) == 3 and study.question.count("\n\n")
+def test_our_studies_are_whole(path):
+    """Whether their variants load and cost the same is checked before anything is trained; one is here, below."""
+    given = read_config(path).to_dict()
+    assert len(given["seeds"]) == 3 and len(given["variants"]) > 2 and "tolerance" not in given
+    assert (path.parent / given["base"]).is_file() or find_config(given["base"])
+    assert f"| `{path.name}` |" in (path.parent / "README.md").read_text()
+
+
+def test_one_of_our_studies_compares_at_equal_cost():
+    pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
+    study = read_study(ROOT / "studies/cifar10_architecture.py")
+    assert study.length == Length(1000, False, 64) and study.question.count("\n\n")
     check_equal_cost(study, measure_costs(study))
