@@ -180,23 +180,28 @@ def _unformatted(text: str, **style: object) -> tuple[str, bool]:
     return text, False
 
 
-@contextlib.contextmanager
-def own_mmengine() -> Iterator[None]:
-    """What mmengine keeps for a process (scopes, loggers, message hubs, visualizers) is as before afterwards."""
+def _managed() -> list[Any]:
+    """The classes of which mmengine keeps instances by name."""
     kinds, pending = [], [ManagerMixin]
     while pending:
         subclasses = pending.pop().__subclasses__()
         pending.extend(subclasses)
         kinds.extend(subclasses)
-    before = {kind: dict(kind._instance_dict) for kind in kinds}
+    return kinds
+
+
+@contextlib.contextmanager
+def own_mmengine() -> Iterator[None]:
+    """What mmengine keeps for a process (scopes, loggers, message hubs, visualizers) is as before afterwards."""
+    before = {kind: dict(kind._instance_dict) for kind in _managed()}
     rank = os.environ.get("LOCAL_RANK")
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(config_module, "FormatCode", _unformatted)  # yapf takes seconds to lay a config out
             yield
     finally:
-        for kind in kinds:
+        for kind in _managed():  # those too that the toolboxes brought in the meantime
             kind._instance_dict.clear()
-            kind._instance_dict.update(before[kind])
+            kind._instance_dict.update(before.get(kind, {}))
         if rank is None:
             os.environ.pop("LOCAL_RANK", None)

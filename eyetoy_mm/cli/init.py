@@ -3,7 +3,7 @@
 Examples::
 
     eyetoy init my_data                     # finds format and classes, writes my_data.py in this folder
-    eyetoy init my_data --split 0.1         # where nothing parts it: every tenth image is for validation
+    eyetoy init my_data --val-share 0.1         # where nothing parts it: every tenth image is for validation
     eyetoy init my_data --format coco --classes cat dog --config configs/pets.py
 
 Formats: coco (COCO, Roboflow, CVAT), yolo (Ultralytics, Roboflow, CVAT), voc (Pascal VOC, Roboflow, CVAT), cvat (CVAT
@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", nargs="+", default=[], metavar="CLASS", help="names in the order of labels; of COCO: to learn"
     )
     parser.add_argument(
-        "--split", type=float, metavar="SHARE", help="draw validation images (default: the parts that the data have)"
+        "--val-share",
+        type=float,
+        metavar="SHARE",
+        help="draw validation images (default: the parts that the data have)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
     parser.add_argument("--out", type=Path, help="folder of what is made of the data (default: eyetoy_data in it)")
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from eyetoy_mm.engine.own_data import Request, start
 
     settings = vars(args)
-    names = ("folder", "config", "out", "format", "classes", "split", "seed", "overwrite")
+    names = ("folder", "config", "out", "format", "classes", "val_share", "seed", "overwrite")
     command = f"eyetoy init {shlex.quote(str(args.folder))}"
     started = start(Request(**{name: settings[name] for name in names}, command=command))
     print("\n".join(_told(started)))

@@ -43,7 +43,7 @@ class Request:
         out: Folder of what is made of the data; None for ``eyetoy_data`` in the folder.
         format: Of :data:`~eyetoy_mm.datasets.layouts.FORMATS`; None to find it.
         classes: Names, where the data do not have them; of COCO, those to learn.
-        split: Share of the images that is drawn for validation; None to keep the parts of the data.
+        val_share: Share of the images that is drawn for validation; None to keep the parts of the data.
         seed: Of the draw.
         overwrite: Write over the config.
         command: The command line, for the config's first line.
@@ -54,7 +54,7 @@ class Request:
     out: Path | None = None
     format: str | None = None
     classes: list[str] = field(default_factory=list)
-    split: float | None = None
+    val_share: float | None = None
     seed: int = 0
     overwrite: bool = False
     command: str = "eyetoy init"
@@ -102,8 +102,8 @@ def start(request: Request, machine: Machine | None = None) -> Started:
     machine = machine or Machine.here()
 
     found = look_at(root, request.format, request.classes)
-    if request.split is not None:
-        draw_parts(found, request.split, request.seed)
+    if request.val_share is not None:
+        draw_parts(found, request.val_share, request.seed)
     check_parts(found)
     data, written = arrange(found, out)
     recipe = choose_recipe(found.task, _measure(found), machine)

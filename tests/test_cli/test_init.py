@@ -31,7 +31,7 @@ def test_what_it_writes_passes_a_dry_run_as_it_stands(name, tmp_path, monkeypatc
     before = files_of(tmp_path / "my data")
     monkeypatch.chdir(tmp_path)
     with own_mmengine():
-        main(["init", "my data", *(["--split", "0.3", "--seed", "1"] if unparted else [])])
+        main(["init", "my data", *(["--val-share", "0.3", "--seed", "1"] if unparted else [])])
         told = capsys.readouterr().out
         cells, error = dry_run(tmp_path / "my_data.py", own_data=True)
     assert not error and len(cells) == len(STAGES)
@@ -44,7 +44,7 @@ def test_what_it_writes_passes_a_dry_run_as_it_stands(name, tmp_path, monkeypatc
 def test_few_classes_and_other_suffixes_pass_a_dry_run_on_the_sample(tmp_path):
     FOLDERS["masks-binary"][0](tmp_path / "data")
     with own_mmengine():
-        start(Request(tmp_path / "data", tmp_path / "c.py", split=0.3))
+        start(Request(tmp_path / "data", tmp_path / "c.py", val_share=0.3))
         cells, error = dry_run(tmp_path / "c.py")
     assert not error and len(cells) == len(STAGES)
 
@@ -55,12 +55,12 @@ PICTURES = {"class-folders-in-parts": set(), "masks": {"iou.png"}, "coco": {"pre
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_what_it_writes_is_trained_and_the_run_is_drawn(name, tmp_path, monkeypatch, capfd):
-    """One epoch: the first lines say what runs, hundreds of others are in the file, pictures are in the work dir."""
+    """The first lines say what runs, hundreds of others are in the file, pictures are in the work dir."""
     FOLDERS[name][0](tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     with own_mmengine():
         main(["init", "data"])
-        options = "train_cfg.max_epochs=1 train_cfg.val_interval=1 default_hooks.checkpoint.interval=1"
+        options = "train_cfg.max_epochs=3 train_cfg.val_interval=3 default_hooks.checkpoint.interval=3"
         workers = " ".join(
             f"{s}_dataloader.{w}" for s in ("train", "val") for w in ("num_workers=0", "persistent_workers=0")
         )
@@ -82,12 +82,14 @@ def test_all_options(tmp_path, monkeypatch, capsys):
     FOLDERS["yolo"][0](tmp_path / "data")
     FOLDERS["masks"][0](tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    command = "init data --format yolo --classes round angular --split 0.5 --seed 3 --config configs/c.py --out made"
+    command = (
+        "init data --format yolo --classes round angular --val-share 0.5 --seed 3 --config configs/c.py --out made"
+    )
     for _ in range(2):
         main([*command.split(), "--overwrite"])
     told = capsys.readouterr().out
     assert "classes   2, from --classes: round (3), angular (3)" in told
-    assert "3 of 6 images are drawn for validation (--split 0.5 --seed 3)" in told
+    assert "3 of 6 images are drawn for validation (--val-share 0.5 --seed 3)" in told
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"train.json", "val.json"}
     assert not (tmp_path / "data" / OURS).exists() and (tmp_path / "configs/c.py").is_file()
     with pytest.raises(SystemExit, match="c.py is there already"):

@@ -36,7 +36,7 @@ def test_every_format_says_what_was_put_into_it(name, tmp_path):
         assert {item.split for item in found.items} == {
             "train" if name == "yolo-cvat" else ""
         }  # which lists all as such
-        with pytest.raises(UserError, match="(nothing parts the 6 images|no images for validation).* --split 0.1"):
+        with pytest.raises(UserError, match="(nothing parts the 6 images|no images for validation).* --val-share 0.1"):
             check_parts(found)
     else:
         check_parts(found)
@@ -225,7 +225,7 @@ def test_test_images_are_not_drawn(tmp_path):
 
 def test_shares_that_are_none_are_refused(tmp_path):
     found = look_at(made("class-folders", tmp_path))
-    with pytest.raises(UserError, match="--split 10 should be a fraction"):
+    with pytest.raises(UserError, match="--val-share 10 should be a fraction"):
         draw_parts(found, 10, 0)
 
 

@@ -231,7 +231,7 @@ def check_parts(found: Found) -> None:
     """
     counts = Counter(item.split for item in found.items)
     listed = ", ".join(f"{count} {split or 'of no part'}" for split, count in counts.items())
-    advice = "say --split 0.1 to draw every tenth image for validation"
+    advice = "say --val-share 0.1 to draw every tenth image for validation"
     if set(counts) == {""}:
         raise UserError(
             f"nothing parts the {counts['']} images of {found.folder} into training and validation: {advice}"

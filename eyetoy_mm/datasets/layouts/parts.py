@@ -32,7 +32,7 @@ def draw_parts(found: Found, share: float, seed: int) -> None:
         UserError: There are too few images, or the share is none.
     """
     if not 0 < share < 1:
-        raise UserError(f"--split {share:g} should be a fraction between 0 and 1, as 0.1")
+        raise UserError(f"--val-share {share:g} should be a fraction between 0 and 1, as 0.1")
     items = [item for item in found.items if item.split != "test"]
     groups = _groups(found.folder, items)
     strata: dict[str, list[list[Item]]] = defaultdict(list)
@@ -53,7 +53,7 @@ def draw_parts(found: Found, share: float, seed: int) -> None:
     copies = sum(len(group) - 1 for group in groups)
     together = f"; {copies} copies are on the side of their original" if copies else ""
     found.decided.append(
-        f"{len(found.of('val'))} of {len(items)} images are drawn for validation (--split {share:g} --seed {seed})"
+        f"{len(found.of('val'))} of {len(items)} images are drawn for validation (--val-share {share:g} --seed {seed})"
         f"{together}"
     )
     found.prefixes, found.files = {}, {}
