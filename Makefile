@@ -8,13 +8,16 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 TEST_WORKERS ?= 2
 VENV_ONEDL ?= .venv-onedl
+NPM ?= npm
+WEB ?= build/web
+MODEL ?=
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 
 # The environment keeps its Python, unless PYTHON is given.
 SAME_PYTHON := $(if $(filter file default undefined,$(origin PYTHON)),,--same-python)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-detect test test-onedl test-matrix lint typecheck format lock licences clean clean-env
+.PHONY: help env demo demo-detect test test-onedl test-matrix lint typecheck format web lock licences clean clean-env
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 12
@@ -61,6 +64,18 @@ typecheck: env  ## Check types
 format: env  ## Fix what can be fixed of style and formatting
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+web:  ## Build the page that runs exported models in a browser, into build/web (MODEL=model.onnx puts a model beside it)
+	@command -v $(NPM) >/dev/null || { echo 'npm was not found: https://nodejs.org has it' >&2; exit 1; }
+	mkdir -p '$(WEB)'
+	cp web/index.html web/page.css web/*.js web/package.json web/package-lock.json '$(WEB)'
+	$(NPM) ci --prefix '$(WEB)' --no-audit --no-fund --ignore-scripts
+	cp '$(WEB)'/node_modules/onnxruntime-web/dist/ort.wasm.min.mjs \
+	    '$(WEB)'/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.mjs \
+	    '$(WEB)'/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm '$(WEB)'
+	rm -rf '$(WEB)'/node_modules '$(WEB)'/package*.json
+	@test -z '$(MODEL)' || cp '$(MODEL)' '$(WEB)'/model.onnx
+	@echo "Any web server serves it, as it is: $(PYTHON) -m http.server --directory $(WEB)"
 
 lock: env  ## Write requirements/lock.txt: every version with its hashes, for all supported Pythons
 	rm -rf .venv-lock

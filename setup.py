@@ -37,10 +37,13 @@ OPENMMLAB = [
     "mmsegmentation>=1.2.2,<2.0",
     "mmpretrain>=1.2.0,<2.0",
     "torchvision",
+    "safetensors",
     "setuptools<82",
     "ftfy",
     "regex",
 ]
+
+ONNX = ["onnx", "onnxruntime", "onnxscript"]  # for `eyetoy export`
 
 
 def version() -> str:
@@ -111,7 +114,7 @@ def kernels() -> list[Extension]:
         Extension(
             f"eyetoy_mm.ops.cpp.{name}",
             sources=[f"{folder}/{name}.cpp"],
-            depends=[f"{folder}/neighborhood.h"],
+            depends=[f"{folder}/neighborhood.h", f"{folder}/interface.h"],
             extra_compile_args=common + instruction_flags,
             extra_link_args=["-pthread"],
             language="c++",
@@ -151,7 +154,8 @@ setup(
     ],
     keywords="vision backbone, neighborhood attention, object detection, segmentation, openmmlab",
     packages=find_packages(include=["eyetoy_mm", "eyetoy_mm.*"]),
-    package_data={"eyetoy_mm": ["py.typed"]},
+    # `eyetoy export --kernels eyetoy` compiles the operator of onnxruntime where its headers are.
+    package_data={"eyetoy_mm": ["py.typed", "ops/cpp/onnxruntime.cpp", "ops/cpp/interface.h"]},
     python_requires=">=3.10",
     # The model needs torch alone (2.7: torch.compiler.is_exporting), and numpy nowhere. Everything else is an extra on
     # purpose: a requirement on mmcv-lite, or on the OpenMMLab packages by these names, would be installed over a
@@ -172,10 +176,14 @@ setup(
         "completion": ["argcomplete"],
         # Weights as timm and Hugging Face have them; `eyetoy_mm.timm` and `eyetoy_mm.hub` need nothing else.
         "hub": ["safetensors", "timm", "huggingface_hub"],
+        # `eyetoy export --out model.xml`, by way of the ONNX graph.
+        "openvino": [*ONNX, "openvino"],
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
             *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
-            *(f"{name}; python_version >= '3.11'" for name in ("onnx", "onnxruntime", "onnxscript")),
+            *("timm", "huggingface_hub", "argcomplete"),
+            *(f"{name}; python_version >= '3.11'" for name in ("tifffile", "imagecodecs")),
+            *(f"{name}; python_version >= '3.11'" for name in ONNX),
         ],
     },
     entry_points={"console_scripts": ["eyetoy = eyetoy_mm.cli:main"]},

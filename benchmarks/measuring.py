@@ -1,51 +1,22 @@
-"""What the benchmarks share: peak memory of a process of its own, fitted exponents, cells of a table."""
+"""What the benchmarks share: processes of their own, fitted exponents, cells of a table."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
-import torch
+from eyetoy_mm.engine.measuring import machine, peak_memory
 
-
-def machine(device: str) -> str:
-    """Name of what it runs on."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
-    return f"{models[0].split(':')[1].strip()}, {torch.backends.cpu.get_cpu_capability()}"
+__all__ = ["exponent", "header", "in_own_process", "machine", "peak_memory", "row", "show"]
 
 
 def in_own_process(file: str, arguments: list[str], task: object, python: str = sys.executable) -> object:
     """Run ``file --worker TASK`` and read the JSON that it prints."""
     command = [python, file, *arguments, "--worker", json.dumps(task)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-
-
-def peak_memory(function: Callable[[], object], device: str = "cpu") -> int:
-    """Bytes at the peak of a call beyond those held before it. On a CPU of the whole process, and on Linux alone."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        function()
-        return torch.cuda.max_memory_allocated() - before
-    ctypes.CDLL(None).malloc_trim(0)  # else what was freed before would be used again, and not be seen
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _resident("VmRSS")
-    function()
-    return _resident("VmHWM") - before
-
-
-def _resident(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 def exponent(sizes: list[float], values: list[float]) -> float:

@@ -15,11 +15,13 @@ import argparse
 import statistics
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-import eyetoy_mm  # noqa: F401  (makes mmpretrain importable beside mmcv-lite)
+from eyetoy_mm.engine.measuring import take_turns
 
 PEERS = {
     "Swin-T": dict(type="SwinTransformer", arch="tiny", img_size=224, out_indices=(0, 1, 2, 3), drop_path_rate=0.0),
@@ -85,15 +87,8 @@ def main() -> None:
         names = [*arguments.arch, *arguments.peers]
         models = {name: build(name, size).to(arguments.device) for name in names}
         x = torch.randn(arguments.batch, 3, size, size, device=arguments.device)
-        times: dict = {(name, task): [] for name in names for task in (forward, step)}
-        for number in range(arguments.rounds + 1):
-            for name, task in times:
-                synchronize(x)
-                start = time.perf_counter()
-                task(models[name], x)
-                synchronize(x)
-                if number:  # the first warms up
-                    times[name, task].append(time.perf_counter() - start)
+        tasks = {(name, task): partial(timed, task, models[name], x) for name in names for task in (forward, step)}
+        times = take_turns(tasks, arguments.rounds)
         rates = {key: arguments.batch / statistics.median(seconds) for key, seconds in times.items()}
         for name in names:
             cells = [f"{sum(p.numel() for p in models[name].parameters()) / 1e6:.1f} M"]
@@ -101,6 +96,14 @@ def main() -> None:
                 peer = rates.get(("Swin-T", task))
                 cells += [f"{rates[name, task]:.1f}", f"{rates[name, task] / peer:.2f}" if peer else "-"]
             print(f"| {size} | {name} | {' | '.join(cells)} |", flush=True)
+
+
+def timed(task: Callable[[nn.Module, Tensor], None], model: nn.Module, x: Tensor) -> float:
+    synchronize(x)
+    start = time.perf_counter()
+    task(model, x)
+    synchronize(x)
+    return time.perf_counter() - start
 
 
 def synchronize(x: Tensor) -> None:

@@ -98,11 +98,15 @@ def measure_memory(kind: str, images: int, folder: str) -> dict:
     )
 
 
-def measure_sampler(images: int) -> dict:
-    """What mmengine's samplers do at the start of an epoch."""
-    import torch
+def measure_sampler(images: int, own: bool) -> dict:
+    """The start of an epoch: mmengine's sampler, or this package's way of it."""
+    from mmengine.dataset import DefaultSampler
 
-    return dict(peak=peak_memory(lambda: torch.randperm(images).tolist()))
+    from eyetoy_mm.engine.samplers import compact
+
+    sampler = DefaultSampler(range(images), seed=0)
+    sampler = compact(sampler) if own else sampler
+    return dict(peak=peak_memory(lambda: next(iter(sampler))))
 
 
 def reads() -> tuple[int, int]:
@@ -197,8 +201,11 @@ def main() -> None:
             found = in_own_process(__file__, [], ["measure_memory", kind, images, folder])
             cells = [f"{found[key] / 1e6:.3g}" for key in ("peak", "own", "worker", "pickled")]
             row(kind, str(images), f"{found['seconds']:.1f}", *cells)
-        found = in_own_process(__file__, [], ["measure_sampler", arguments.images])
-        print(f"\none permutation of mmengine's samplers: {found['peak'] / 1e6:.0f} MB in each process")
+        theirs, ours = (
+            in_own_process(__file__, [], ["measure_sampler", arguments.images, own]) for own in (False, True)
+        )
+        peaks = [f"{found['peak'] / 1e6:.0f} MB" for found in (theirs, ours)]
+        print(f"\none permutation in each process: {peaks[0]} by mmengine's samplers, {peaks[1]} by ours")
     with tempfile.TemporaryDirectory(dir=".") as folder:  # on a disk: /tmp can be memory
         kinds = write_files(Path(folder))
         header("storage", "bytes an image", "reading calls an image", "page faults that wait, an image")

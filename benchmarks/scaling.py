@@ -54,7 +54,7 @@ def build(family: str, size: tuple[int, ...]) -> tuple[nn.Module, torch.Tensor]:
     if family == "global attention":
         return Global(), torch.randn(1, *size, 512)
     if family == "image":
-        from eyetoy_mm.backbones.eyetoy import ARCHS, encoder_params
+        from eyetoy_mm.archs import ARCHS, encoder_params
 
         return Encoder2D(**encoder_params(ARCHS["tiny"]).__dict__), torch.randn(1, 3, *size)
     params, encoder = {

@@ -24,7 +24,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
-from eyetoy_mm.backbones.eyetoy import ARCHS
+from eyetoy_mm.archs import ARCHS
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.dry_run import all_configs, build, few_proposals, few_queries, step, without_downloads
 from tests.skeletons import parameters_without_gradient, parts, skeleton
@@ -150,7 +150,18 @@ def ready(path, options=None):
 
 @cache
 def sketch(path) -> Sketch:
+    """Of each model once: configs that differ in data or schedule share it."""
     config = ready(path)
+    key = str((config.default_scope, config.model, config.get("data_preprocessor")))
+    if key not in SKETCHES:
+        SKETCHES[key] = sketched(config)
+    return SKETCHES[key]
+
+
+SKETCHES: dict[str, Sketch] = {}
+
+
+def sketched(config) -> Sketch:
     model = skeleton(config)
     size = dict(mmdet=(256, 352), mmpretrain=(224, 224)).get(config.default_scope) or model.data_preprocessor.size
     # parts are compared before it runs: modules may keep what they have seen

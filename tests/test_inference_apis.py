@@ -8,10 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import eyetoy_mm  # noqa: F401 - before mmdet and mmseg: supplies what mmcv-lite lacks
 from eyetoy_mm.engine.config import load_config
+from eyetoy_mm.engine.distributed import joined
+from eyetoy_mm.engine.runner import ShardedRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = [str(path) for path in sorted((ROOT / "data/sample/images/validation").glob("*.jpg"))[:2]]
@@ -131,6 +134,62 @@ def test_mmseg_functions_and_inferencer(files, frames, folder_of_photos, tmp_pat
     found = inferencer(folder_of_photos, out_dir=str(tmp_path))["predictions"]
     np.testing.assert_array_equal(found[0], labels[0])
     assert len(found) == len(list((tmp_path / "vis").iterdir())) == len(list((tmp_path / "pred").iterdir())) == 2
+
+
+class Named(torch.utils.data.Dataset):
+    """A data set of which a checkpoint takes the classes alone."""
+
+    def __init__(self, metainfo):
+        self.metainfo = metainfo
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize("toolbox", CONFIGS)
+def test_files_of_sharded_trainings_open_as_others(toolbox, files, tmp_path):
+    """What the FSDP2 engine saves for inference: the weights to the bit, plain tensors, and the classes."""
+    config, plain = files(toolbox)
+    loaded = load_config(config)
+    loaded.model.setdefault("data_preprocessor", loaded.get("data_preprocessor"))
+    settings = dict(engine="FSDP2", optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1)))
+    sampler = dict(type="DefaultSampler", shuffle=False)
+    with joined(Config(settings)):
+        runner = ShardedRunner(
+            loaded.model,
+            str(tmp_path / "work"),
+            train_dataloader=dict(dataset=Named(META[toolbox]), batch_size=1, sampler=sampler),
+            train_cfg=dict(by_epoch=False, max_iters=1),
+            optim_wrapper=settings["optim_wrapper"],
+            load_from=plain,
+            default_scope=toolbox,
+            experiment_name=str(tmp_path),
+            log_level="ERROR",
+            cfg=settings,
+        )
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.load_or_resume()
+        runner.save_checkpoint(str(tmp_path), "sharded.pth", save_optimizer=False, by_epoch=False)
+    sharded, ordinary = (opened(toolbox, config, str(path)) for path in (tmp_path / "sharded.pth", plain))
+    if toolbox != "mmpretrain":  # which takes the classes of the config's data set
+        assert list(sharded.dataset_meta["classes"]) == list(META[toolbox]["classes"])
+    weights = sharded.state_dict()
+    assert weights.keys() == ordinary.state_dict().keys()
+    for name, x in ordinary.state_dict().items():
+        assert type(weights[name]) is torch.Tensor and torch.equal(weights[name], x), name
+
+
+def opened(toolbox, config, checkpoint):
+    """By the toolbox' own function."""
+    if toolbox == "mmdet":
+        from mmdet.apis import init_detector as open_model
+    elif toolbox == "mmseg":
+        from mmseg.apis import init_model as open_model
+    else:
+        from mmpretrain import get_model
+
+        return get_model(config, pretrained=checkpoint, device="cpu")
+    return open_model(config, checkpoint, device="cpu")
 
 
 def test_mmpretrain_inferencers(files, frames):

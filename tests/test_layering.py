@@ -15,8 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a part may import itself and what stands before it. compat stands apart: only errors are taken
 # from it; zoo, files by name, is what it tells the toolboxes of.
 ORDER = [
-    *("version", "zoo", "compat", "errors", "paths", "tables", "ops", "params", "layers", "state_dicts", "encoder"),
-    *("attention_maps", "registry", "backbones", "datasets", "engine", "export", "cli"),
+    *("version", "zoo", "compat", "errors", "paths", "tables", "ops", "params", "layers", "archs", "state_dicts"),
+    *("encoder", "attention_maps", "registry", "backbones", "timm", "datasets", "engine", "export", "cli"),
 ]
 MM_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain"}
 MM_ROOMS = {"backbones", "engine", "datasets", "compat", "registry", "export", "cli"}
@@ -71,7 +71,7 @@ def test_one_file_imports_triton():
 
 def needs_torch_alone(file: Path) -> bool:
     """Everything outside the rooms that know mm packages; in them, what holds data structures and text alone."""
-    if file.stem == "triton_kernels":
+    if file.stem == "triton_kernels" or room(file) == "timm":  # they need what they are named after
         return False
     return room(file) not in MM_ROOMS - {"cli"} or file.relative_to(PACKAGE).as_posix() == "datasets/splits.py"
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement, InstanceData
 
 from eyetoy_mm.engine.hooks import CheckDetDataHook, StopOnNonFiniteHook
+from eyetoy_mm.engine.hooks.finite import Told, broken_step
 
 
 def _after_steps(folder: Path) -> SimpleNamespace:
@@ -56,9 +58,39 @@ def box_without_width(folder: Path) -> None:
     CheckDetDataHook().before_train_iter(_after_steps(folder), 0, _batch(gt_instances=InstanceData(bboxes=boxes)))
 
 
-CASES: dict[str, Callable[[Path], None]] = {
+class _Bitmaps:
+    """As mmdet's ``BitmapMasks`` keep them."""
+
+    def __init__(self, masks: np.ndarray) -> None:
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
+def mask_without_a_pixel(folder: Path) -> str:
+    """A crop takes a corner of a box, and nothing of the mask in it; the run goes on, and says so."""
+    masks, told = np.zeros((2, 128, 128), np.uint8), []
+    masks[0, 4:30, 3:20] = 1
+    objects = InstanceData(bboxes=torch.tensor([[3.0, 4.0, 20.0, 30.0], [120.0, 0.0, 128.0, 9.0]]))
+    objects.masks = _Bitmaps(masks)
+    runner = SimpleNamespace(logger=SimpleNamespace(warning=told.append))
+    CheckDetDataHook().before_train_iter(runner, 0, _batch(gt_instances=objects))
+    return told[0]
+
+
+def nan_of_one_process(folder: Path) -> str:
+    """What both of two processes say: gradients are exchanged, so that both have NaN."""
+    gradients = ["the gradient of 4 of 4 parameters: 0.weight, 0.bias, 1.weight, 1.bias"]
+    fine = Told([], gradients, "", ["train/0007.jpg"], [])
+    return broken_step(4211, [fine, Told(["loss is nan"], gradients, "", ["train/0042.jpg"], [])])
+
+
+CASES: dict[str, Callable[[Path], str | None]] = {
     "a term of the loss is NaN": loss_is_nan,
     "a gradient is not finite": gradient_is_infinite,
     "weights are NaN when a checkpoint is to be saved": weights_are_nan,
     "a crop leaves a box without width": box_without_width,
+    "a crop leaves a mask without a pixel": mask_without_a_pixel,
+    "NaN in one of two processes": nan_of_one_process,
 }

@@ -9,14 +9,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.dry_run import build
-from eyetoy_mm.engine.image_sources import find_sources
+from eyetoy_mm.engine.evaluation_report import check_can_report
+from eyetoy_mm.engine.image_sources import FrameReader, find_sources
 from eyetoy_mm.engine.inference import open_predictor
 from eyetoy_mm.engine.inference_run import Settings, infer
+from eyetoy_mm.engine.predictions import class_numbers
+from eyetoy_mm.engine.preprocessing import Preprocessing
 from eyetoy_mm.paths import package_file
 
 _DEMO = package_file("configs/sample/upernet_eyetoy-demo_sample.py")
@@ -116,6 +120,40 @@ def write_odd_images(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.png"))
 
 
+def class_that_is_none(folder: Path) -> None:
+    """`eyetoy infer --classes` with a name that the model does not have."""
+    class_numbers(["dgo"], ("cat", "dog"))
+
+
+def _first_frame(folder: Path, name: str) -> None:
+    config = load_config(_DEMO)
+    init_default_scope(config.default_scope)
+    reader = FrameReader(Preprocessing(config), folder)
+    for frame in reader.of(find_sources([name])[0]):
+        frame.load()
+
+
+def no_camera(folder: Path) -> None:
+    """A camera where there is none."""
+    _first_frame(folder, "97")
+
+
+def no_server(folder: Path) -> None:
+    """An address at which nobody answers."""
+    _first_frame(folder, "http://127.0.0.1:9/photo.jpg")
+
+
+def broken_video(folder: Path) -> None:
+    """A file that is called a video."""
+    (folder / "clip.mp4").write_text("text")
+    _first_frame(folder, str(folder / "clip.mp4"))
+
+
+def voc_in_numbers(folder: Path) -> None:
+    """`eyetoy test --json` of a detector that is evaluated otherwise than by COCO's metric."""
+    check_can_report(Config(dict(default_scope="mmdet", test_evaluator=dict(type="VOCMetric"))))
+
+
 CASES: dict[str, Callable[[Path], object]] = {
     "inference's pipeline is not the test loader's": another_pipeline_for_inference,
     "two data preprocessors": data_preprocessor_at_the_top,
@@ -124,4 +162,9 @@ CASES: dict[str, Callable[[Path], object]] = {
     "grey in training alone": grey_in_training_alone,
     "a one-channel model on colour images": one_channel_model_on_colour,
     "odd images in a folder": odd_images,
+    "--classes that the model does not have": class_that_is_none,
+    "a camera that is not there": no_camera,
+    "an address that does not answer": no_server,
+    "a video that is none": broken_video,
+    "--json of a detector without COCO's metric": voc_in_numbers,
 }

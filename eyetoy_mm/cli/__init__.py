@@ -21,8 +21,8 @@ from eyetoy_mm.paths import package_file
 from eyetoy_mm.version import __version__
 
 VERBS = (
-    *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "convert", "split"),
-    *("demo", "export", "pack", "analyze-logs", "doctor", "tool", "models", "compare"),
+    *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "models", "convert"),
+    *("publish", "split", "demo", "compare", "export", "benchmark", "pack", "analyze-logs", "doctor", "tool"),
 )
 
 
@@ -78,19 +78,17 @@ def _complete() -> None:
     import argcomplete
 
     words = os.environ.get("COMP_LINE", "").split()
-    parser = _parser(words[1] if len(words) > 1 else "")
-    verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    for verb in verbs.choices.values():
-        for action in verb._actions:
-            if action.dest in ("config", "configs"):
-                action.completer = _configs  # type: ignore[attr-defined]
-    argcomplete.autocomplete(parser)
+    argcomplete.autocomplete(_parser(words[1] if len(words) > 1 else ""), default_completer=_files_and_configs)
 
 
-def _configs(prefix: str, **_: object) -> list[str]:
-    """Config files, folders on the way to some, and names of the package's."""
+def _files_and_configs(prefix: str, **_: object) -> list[str]:
+    """Files, and the names of the package's configs."""
     from argcomplete.completers import FilesCompleter
 
+    below = package_file("configs")
+    paths = [*below.glob("*.py"), *below.glob("[!_]*/*.py")]
+    names = [f"eyetoy_mm::{path.relative_to(below).with_suffix('').as_posix()}" for path in paths]
+    return [*FilesCompleter()(prefix), *(name for name in names if name.startswith(prefix))]
     names = [f"eyetoy_mm::{path.stem}" for path in package_file("configs").glob("*.py")]
     names += zoo.names()
     names += [f"eyetoy_mm::{path.parent.name}/{path.stem}" for path in package_file("configs").glob("[!_]*/*.py")]

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="config to write (default: <name of the folder>.py, here)")
     parser.add_argument("--format", choices=_FORMATS, help="format of the data (default: found)")
     parser.add_argument(
-        "--classes", nargs="+", default=[], metavar="NAME", help="names in the order of their labels; of COCO: to learn"
+        "--classes", nargs="+", default=[], metavar="CLASS", help="names in the order of labels; of COCO: to learn"
     )
     parser.add_argument(
         "--split", type=float, metavar="SHARE", help="draw validation images (default: the parts that the data have)"

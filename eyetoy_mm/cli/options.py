@@ -24,6 +24,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def height_and_width(text: str) -> tuple[int, int]:
+    """Read ``H,W``.
+
+    Raises:
+        UserError: It is not two numbers of at least 1.
+    """
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
+        raise UserError(f"--size must be H,W, height and width in pixels, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The config of a model."""
     parser.add_argument("config", metavar="CONFIG", help="config file, or the name of a model of the package")

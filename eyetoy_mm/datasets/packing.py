@@ -144,9 +144,10 @@ def index_tars(folder: Path) -> Pack:
             _index_tar(index, number, path)
         # MemoryError, OverflowError, ValueError: of numbers in headers that the tar file does not hold to
         except (tarfile.TarError, MemoryError, OverflowError, ValueError) as error:
+            reason = str(error) or type(error).__name__
             raise UserError(
-                f"cannot index {path}: {str(error) or type(error).__name__}. It must be a whole, uncompressed tar "
-                "file: what is compressed cannot be read at any place"
+                f"cannot index {path}: {reason}. It must be a whole, uncompressed tar file: what is compressed cannot "
+                "be read at any place"
             ) from error
     if not index.ends:
         raise UserError(f"the tar files in {folder} hold no files")

@@ -183,25 +183,30 @@ def _too_large(model: BaseModel) -> Iterator[Finding]:
 # --- Shapes -----------------------------------------------------------------------------------------------------------
 
 
-def shape_findings(config: Config) -> list[Finding]:
-    """What a model that can be built says of shapes, and of the size of its batch, when it trains."""
+def shape_findings(config: Config, size: tuple[int, int] | None = None) -> list[Finding]:
+    """What a model that can be built says of shapes, and of the size of its batch, when it trains.
+
+    Args:
+        config: Of the model.
+        size: Height and width of its images where they are known better than the config says.
+    """
     wanted = copy.deepcopy(config.model)
     wanted.setdefault("data_preprocessor", copy.deepcopy(config.get("data_preprocessor")))
     with DefaultScope.overwrite_default_scope(config.get("default_scope")), _quiet():
-        return list(_misfits(wanted, config))
+        return list(_misfits(wanted, config, size))
 
 
-def _misfits(wanted: dict, config: Config) -> Iterator[Finding]:
+def _misfits(wanted: dict, config: Config, size: tuple[int, int] | None = None) -> Iterator[Finding]:
     """Run the model on meta, in training mode, and tell what PyTorch says about shapes."""
-    size = _image_size(wanted, config)
+    size = size or _image_size(wanted, config)
     if size is None:
         return
     wanted = copy.deepcopy(wanted)
-    for _, part in dicts_in("model", wanted):
-        if part.get("type") in ("SyncBN", "MMSyncBN"):
-            part["type"] = "BN"
-    alone = config.get("launcher", "none") == "none"
-    batch = (config.get("train_dataloader") or {}).get("batch_size") if alone else None
+    synced = [part for _, part in dicts_in("model", wanted) if part.get("type") in ("SyncBN", "MMSyncBN")]
+    for part in synced:
+        part["type"] = "BN"
+    joined = config.get("launcher", "none") != "none" and (synced or config.get("sync_bn"))  # over all processes
+    batch = None if joined else (config.get("train_dataloader") or {}).get("batch_size")
     model = None
     try:
         model = _build(wanted).train()

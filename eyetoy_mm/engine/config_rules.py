@@ -50,6 +50,7 @@ from eyetoy_mm.engine.config_places import (
     unknown_type,
 )
 from eyetoy_mm.engine.config_structure import datasets_in
+from eyetoy_mm.engine.model_limits import limit_findings
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.layers.checks import is_whole
 from eyetoy_mm.paths import is_address
@@ -67,6 +68,7 @@ def rule_findings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
             yield from _metric_findings(config, split)
     yield from _class_findings(config, splits)
     yield from _preprocessor_findings(config)
+    yield from limit_findings(config)
     if "train" in splits and config.get("train_cfg") is not None:
         yield from _schedule_findings(config)
         yield from _best_findings(config)
@@ -492,9 +494,25 @@ def _metric_findings(config: Config, split: str) -> Iterator[Finding]:
                 yield Finding(at(f"{key}.{argument}", one), f"none of {', '.join(choices)}")
         if name == "Accuracy":
             yield from _topk_findings(f"{key}.topk", metric.get("topk", 1), config)
+        if name == "CocoMetric":
+            yield from _beyond_coco(key, metric)
+        for argument in {"thr", "thrs"} & metric.keys() if toolbox == "mmpretrain" else ():
+            if any(isinstance(one, int | float) and one >= 1 for one in _listed(metric[argument])):
+                yield Finding(at(f"{key}.{argument}", metric[argument]), "should be below 1: no score is above it")
     head = config.model.get("head")
     if isinstance(head, dict) and head.get("cal_acc"):
         yield from _topk_findings("model.head.topk", head.get("topk", 1), config)
+
+
+def _beyond_coco(key: str, metric: dict) -> Iterator[Finding]:
+    """Numbers with which pycocotools scores nothing: each result would be 0 or -1."""
+    for argument, least, most, wanted in (
+        ("proposal_nums", 1, math.inf, "numbers of detections, 1 or more"),
+        ("iou_thrs", 1e-6, 1, "overlaps above 0, up to 1"),
+    ):
+        values = _listed(metric.get(argument))
+        if values != [None] and not (values and all(isinstance(x, int | float) and least <= x <= most for x in values)):
+            yield Finding(at(f"{key}.{argument}", metric[argument]), f"should be {wanted}")
 
 
 def _topk_findings(key: str, topk: Any, config: Config) -> Iterator[Finding]:

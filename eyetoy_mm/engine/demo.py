@@ -11,18 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import mmcv
 import numpy as np
 import torch
-from mmengine.structures import BaseDataElement
 
+from eyetoy_mm.engine.colors import distinct_colors
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.inference import Predictor, open_predictor
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
 
 SAMPLE = package_file("data/nuclei")
-SHOWN = ("1e61ecf354cb93a6", "0ea221716cf13710", "08151b19806eebd5", "0c2550a23b8a0f29")  # validation images
+SHOWN = ("317832f90f02c5e9", "0ea221716cf13710", "08151b19806eebd5", "0c2550a23b8a0f29")  # validation images
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Demo:
         unit: What the log's figures are multiplied by for per cent.
         learned: The least value of the first figure, per cent, after the whole training.
         short: Options for a fraction of the training, and the least value after it.
-        truth: Reads the ground truth of an image, as the toolbox' data sample.
+        panels: Paints an image, its ground truth and what is predicted.
+        processes: How many train together on CPUs: detectors are full of small steps that two threads do not share.
     """
 
     config: str
@@ -43,7 +45,8 @@ class Demo:
     unit: float
     learned: float
     short: tuple[list[str], float]
-    truth: Callable[[str], BaseDataElement]
+    panels: Callable[[Predictor, str], list[np.ndarray]]
+    processes: int = 1
 
 
 def run_demo(task: str, work_dir: Path, short: bool = False) -> None:
@@ -65,7 +68,8 @@ def run_demo(task: str, work_dir: Path, short: bool = False) -> None:
     evaluations = read_evaluations(demo, work_dir)
     checkpoint = work_dir / (work_dir / "last_checkpoint").read_text().strip()
     picture = work_dir / "overlay.png"
-    paint(demo, open_predictor(load_config(package_file(demo.config)), str(checkpoint)), picture)
+    predictor = open_predictor(load_config(package_file(demo.config)), str(checkpoint))
+    mmcv.imwrite(mmcv.rgb2bgr(np.vstack([_row(demo.panels(predictor, name)) for name in SHOWN])), str(picture))
 
     print(f"\nDone in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} threads.")
     print(f"checkpoint      {os.path.relpath(checkpoint)}")
@@ -87,6 +91,10 @@ def train(demo: Demo, work_dir: Path, options: list[str]) -> None:
     """
     command = [sys.executable, "-m", "eyetoy_mm.cli", "train", package_file(demo.config)]
     command += ["--work-dir", work_dir, "--data-root", SAMPLE]
+    processes = 1 if torch.accelerator.is_available() else min(demo.processes, len(os.sched_getaffinity(0)))
+    if processes > 1:
+        command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += ["--launcher", "pytorch"]
     if options:
         command += ["--cfg-options", *options]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -108,41 +116,46 @@ def read_evaluations(demo: Demo, work_dir: Path) -> list[dict]:
     return [record for record in records if demo.metrics[0][1] in record]
 
 
-def paint(demo: Demo, predictor: Predictor, target: Path) -> None:
-    """One row per image: the image, the ground truth over it, the prediction over it."""
-    rows = []
-    for name in SHOWN:
-        image = predictor.read(SAMPLE / f"images/validation/{name}.png")
-        panels = [
-            mmcv.bgr2rgb(image),
-            predictor.paint(image, demo.truth(name)),
-            predictor.paint(image, predictor.predict(image)),
-        ]
-        rows.append(np.hstack(panels))
-    mmcv.imwrite(mmcv.rgb2bgr(np.vstack(rows)), str(target))
+def _row(panels: list[np.ndarray]) -> np.ndarray:
+    """Pictures side by side, as large as the largest."""
+    height, width = max(panel.shape[:2] for panel in panels)
+    return np.hstack([cv2.resize(panel, (width, height), interpolation=cv2.INTER_CUBIC) for panel in panels])
 
 
-def _semantic_truth(name: str) -> BaseDataElement:
+def _label_panels(predictor: Predictor, name: str) -> list[np.ndarray]:
+    """An image, the true labels over it, the predicted ones."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    labels = mmcv.imread(str(SAMPLE / f"annotations/validation/{name}.png"), flag="unchanged")
-    return SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(labels.astype(np.int64))[None]))
+    image = predictor.read(SAMPLE / f"images/validation/{name}.png")
+    labels = mmcv.imread(str(SAMPLE / f"annotations/validation/{name}.png"), flag="unchanged").astype(np.int64)
+    truth = SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(labels)[None]))
+    predicted = predictor.predict(image)
+    return [mmcv.bgr2rgb(image), predictor.paint(image, truth), predictor.paint(image, predicted)]
 
 
-def _instance_truth(name: str) -> BaseDataElement:
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
+def _instance_panels(predictor: Predictor, name: str) -> list[np.ndarray]:
+    """An image, outlines of the true instances over it, those of the predicted ones: names would hide small objects."""
     from pycocotools import mask as mask_utils
 
+    image = predictor.read(SAMPLE / f"images/validation/{name}.png")
     coco = json.loads((SAMPLE / "annotations/instances_val.json").read_text())
     image_id = next(image["id"] for image in coco["images"] if image["file_name"] == f"{name}.png")
-    found = [record for record in coco["annotations"] if record["image_id"] == image_id]
-    corners = torch.tensor([[x, y, x + width, y + height] for x, y, width, height in (r["bbox"] for r in found)])
-    masks = torch.from_numpy(np.stack([mask_utils.decode(record["segmentation"]) for record in found]))
-    labels, scores = torch.zeros(len(found), dtype=torch.long), torch.ones(len(found))
-    instances = InstanceData(bboxes=corners, labels=labels, scores=scores, masks=masks.bool())
-    return DetDataSample(pred_instances=instances)
+    found = [record["segmentation"] for record in coco["annotations"] if record["image_id"] == image_id]
+    predicted = predictor.predict(image).pred_instances
+    masks = predicted.masks[predicted.scores >= 0.5].cpu().numpy()
+    picture = mmcv.bgr2rgb(mmcv.auto_contrast(image))
+    return [picture, _outline(picture, [mask_utils.decode(rle) for rle in found]), _outline(picture, list(masks))]
+
+
+def _outline(picture: np.ndarray, masks: list[np.ndarray]) -> np.ndarray:
+    """Outline each mask in a color of its own, twice as large as the picture."""
+    large = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    for mask, color in zip(masks, distinct_colors(len(masks)), strict=True):
+        enlarged = cv2.resize(mask.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+        contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(large, contours, -1, color, thickness=2)
+    return large
 
 
 DEMOS: dict[str, Demo] = {
@@ -152,7 +165,7 @@ DEMOS: dict[str, Demo] = {
         1.0,
         75.0,
         (["train_cfg.max_iters=60", "train_cfg.val_interval=60"], 50.0),
-        _semantic_truth,
+        _label_panels,
     ),
     "detect": Demo(
         "configs/sample/mask-rcnn_eyetoy-demo_nuclei.py",
@@ -160,7 +173,8 @@ DEMOS: dict[str, Demo] = {
         100.0,
         60.0,
         (["train_cfg.max_epochs=2", "train_cfg.val_interval=2", "default_hooks.checkpoint.interval=2"], 1.0),
-        _instance_truth,
+        _instance_panels,
+        processes=2,
     ),
 }
 """What ``eyetoy demo`` can do: semantic and instance segmentation of cell nuclei."""

@@ -46,7 +46,7 @@ def detection_findings(config: Config, *splits: str) -> list[Finding]:
         reader = {} if use.check is voc_findings else dict(read=read)
         findings += use.check(use.path, split, use.classes, use.dataset, **reader)
     findings += _without_ground_truth(config, splits)
-    findings += _unfiltered_boxes(config, splits)
+    findings += _unfiltered_objects(config, splits)
     return _merged(findings + _evaluator_findings(config, uses, splits, read))
 
 
@@ -160,25 +160,40 @@ def _without_ground_truth(config: Config, splits: tuple[str, ...]) -> Iterator[F
                 )
 
 
-def _unfiltered_boxes(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
-    """Pipelines of training that leave boxes of what they cut off; the first such box stops the run, maybe late."""
+_MOVES = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+
+
+def _unfiltered_objects(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
+    """Pipelines of training that leave flat boxes, or empty masks, of what they cut off."""
     loader: Any = (config.get("train_dataloader") or {}) if "train" in splits else {}
     for key, dataset in datasets_in("train_dataloader.dataset", loader.get("dataset")):
         steps = list(_steps(dataset.get("pipeline") or ()))
         with_masks = any(step.get("with_mask") for step in steps)
-        for index, step in enumerate(steps):
-            if not _leaves_flat_boxes(step, with_masks):
-                continue
-            if not any(type_name(later) == "FilterAnnotations" for later in steps[index:]):
-                yield Finding(
-                    f"{key}.pipeline",
-                    f"{type_name(step)} leaves boxes without width or height of objects that it cuts off, and nothing "
-                    'takes them out: the first one will stop the run. Add dict(type="FilterAnnotations", '
-                    f"min_gt_bbox_wh=(1e-2, 1e-2), {'by_mask=True, ' * with_masks}keep_empty=False) before "
-                    "PackDetInputs",
-                    fatal=False,
-                )
-                break
+        told = (_left_by(step, steps[index:], with_masks) for index, step in enumerate(steps))
+        message = next(filter(None, told), None)
+        if message:
+            yield Finding(f"{key}.pipeline", message, fatal=False)
+
+
+def _left_by(step: dict, later: list[dict], with_masks: bool) -> str | None:
+    """What a step leaves that none of the later ones takes out; a flat box stops the run, maybe late."""
+    filters = [each for each in later if type_name(each) == "FilterAnnotations"]
+    wanted = (
+        'dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), '
+        f"{'by_mask=True, ' * with_masks}keep_empty=False) before PackDetInputs"
+    )
+    if _leaves_flat_boxes(step, with_masks) and not filters:
+        return (
+            f"{type_name(step)} leaves boxes without width or height of objects that it cuts off, and nothing takes "
+            f"them out: the first one will stop the run. Add {wanted}"
+        )
+    if with_masks and _leaves_empty_masks(step) and not any(each.get("by_mask") for each in filters):
+        remedy = "Give FilterAnnotations by_mask=True" if filters else f"Add {wanted}"
+        return (
+            f"{type_name(step)} leaves masks without a pixel, of objects that it cuts off but for a corner of their "
+            f"box, and nothing takes them out: they teach that there is nothing. {remedy}"
+        )
+    return None
 
 
 def _leaves_flat_boxes(step: dict, with_masks: bool) -> bool:
@@ -188,7 +203,13 @@ def _leaves_flat_boxes(step: dict, with_masks: bool) -> bool:
         return bool(step.get("recompute_bbox") and with_masks)
     if kind in ("MixUp", "CachedMixUp"):
         return step.get("bbox_clip_border", True)
-    return kind in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+    return kind in _MOVES
+
+
+def _leaves_empty_masks(step: dict) -> bool:
+    """Whether a step cuts masks, and keeps objects by their boxes; boxes made anew of masks are flat where they end."""
+    kind = type_name(step)
+    return kind in ("MinIoURandomCrop", *_MOVES) or (kind == "RandomCrop" and not step.get("recompute_bbox"))
 
 
 def _steps(pipeline: Any) -> Iterator[dict]:

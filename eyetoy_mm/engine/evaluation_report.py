@@ -6,22 +6,25 @@ import contextlib
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmengine import dist
 from mmengine.config import Config
-from pycocotools.cocoeval import COCOeval
 
 from eyetoy_mm.engine.calibration import Calibration
 from eyetoy_mm.engine.config_parts import evaluators_of
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import type_name
 from eyetoy_mm.tables import markdown_table
+
+if TYPE_CHECKING:
+    from pycocotools.cocoeval import COCOeval
 
 _SAMPLED = 1000  # pixels of an image whose confidence is counted
 _SHOWN = 40  # classes whose names can be read in a picture
@@ -195,14 +198,14 @@ class BoxReport(Report):
         table: PerClass = {}
         for one in self._compared:
             precision = one.eval["precision"][..., 0, -1]  # threshold, recall, class; of all sizes, most detections
-            of = {"AP": slice(None)}
+            of: dict[str, Any] = {"AP": slice(None)}
             for place, threshold in enumerate(one.params.iouThrs):
                 of |= {f"AP{round(100 * threshold)}": place} if round(100 * threshold) in (50, 75) else {}
             for index, name in enumerate(self.classes):
                 row = {f"{one.params.iouType}_{key}": _mean(precision[at, :, index]) for key, at in of.items()}
                 table.setdefault(name, {}).update(row)
-        for name, row in zip(self.classes, self.confusion):
-            table[name]["count"] = int(row.sum())
+        for name, count in zip(self.classes, self.confusion.sum(1)):
+            table[name]["count"] = int(count)
         return table
 
 
@@ -240,6 +243,11 @@ def make_report(scope: str, classes: Sequence[str]) -> Report:
 def recorded_comparisons() -> Iterator[list[COCOeval]]:
     """Keep what COCO's code compares meanwhile: mmdet gives its numbers rounded, and forgets the rest."""
     compared: list[COCOeval] = []
+    if find_spec("pycocotools") is None:  # it comes with mmdet
+        yield compared
+        return
+    from pycocotools.cocoeval import COCOeval
+
     accumulate = COCOeval.accumulate
 
     def recorded(self: COCOeval, *args: Any, **kwargs: Any) -> None:

@@ -23,6 +23,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
 from eyetoy_mm.engine.hooks.seed_iterations import seed_all
+from eyetoy_mm.engine.samplers import compact
 from eyetoy_mm.registry import LOOPS, type_name
 
 
@@ -98,9 +99,11 @@ class PositionedBatches:
 
 def positioned(loader: DataLoader, seed: int) -> DataLoader:
     """A loader of the same batches, whose samples are seeded by their position."""
+    batches: Any = loader.batch_sampler
+    batches.sampler = compact(batches.sampler)
     return DataLoader(
         SeededDataset(loader.dataset),
-        batch_sampler=PositionedBatches(loader.batch_sampler, seed),
+        batch_sampler=PositionedBatches(batches, seed),
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.engine.prediction_files import PredictionFiles, Wanted
 from eyetoy_mm.engine.predictions import Choice, Prediction, prediction_of
 from eyetoy_mm.engine.tiling import Tiler, open_rows
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import check_folder
 
 _SHOWN = 20  # reasons in the message at the end
+_PICTURES = (".png", ".mp4")
 _PAINTED_MASKS = 1 << 31  # bytes of masks, beyond which the picture of a large image has boxes alone
 
 
@@ -91,6 +93,8 @@ def infer(
         UserError: Settings do not fit the model; or some images were not predicted, told at the end with the reasons.
     """
     settings.check(predictor)
+    if settings.pictures:
+        _check_inputs_stay(sources, settings.folder)
     settings.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".eyetoy-", dir=settings.folder) as scratch:
         run = _Run(predictor, settings, Path(scratch))
@@ -102,6 +106,18 @@ def infer(
         raise UserError(
             f"{len(run.refused)} of {run.count} images were not predicted:\n  " + "\n  ".join(listed)
         ) from run.last_error
+
+
+def _check_inputs_stay(sources: Sequence[Source], folder: Path) -> None:
+    """Check that no picture takes the place of a file that was given.
+
+    Raises:
+        UserError: One would.
+    """
+    pictures = {os.path.realpath(folder / f"{source.target}{suffix}") for source in sources for suffix in _PICTURES}
+    taken = [source.place for source in sources if source.kind != "web" and os.path.realpath(source.place) in pictures]
+    if taken:
+        raise UserError(f"pictures in --out {folder} would take the place of {first_few(taken)}: take another folder")
 
 
 class _Run:

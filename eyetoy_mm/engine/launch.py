@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,11 @@ from eyetoy_mm.engine.hooks import (
     CheckInitialisedHook,
     CheckOutputsHook,
     CompareResumedHook,
+    DataPicturesHook,
+    DescribeRunHook,
+    EvaluationPicturesHook,
     KeepPredictionsHook,
+    LiveProgressHook,
     PaintPredictionsHook,
     PrepareWeightsHook,
     ProgressHook,
@@ -87,11 +92,16 @@ def _train(config: Config, resume: str | None, may_stay: list[str], force: bool)
         kind = ShardedRunner if shards_model(config) else CheckedRunner
         runner = run.runner = kind.from_cfg(config)
         runner.logger.info(start)
+        live = LiveProgressHook()
         for hook in (
             SaveOnSignalHook(),
             SeedIterationsHook(),
             ProgressHook(),
+            live,
+            DataPicturesHook(),
+            EvaluationPicturesHook(),
             ResultsPictureHook(),
+            DescribeRunHook(),
             CheckInitialisedHook(),
             CheckOutputsHook(),
             PrepareWeightsHook(),
@@ -99,7 +109,7 @@ def _train(config: Config, resume: str | None, may_stay: list[str], force: bool)
         ):
             runner.register_hook(hook)
         check_loops(runner)
-        with explained_disk_errors(config.work_dir), allow_missing(may_stay):
+        with closing(live), explained_disk_errors(config.work_dir), allow_missing(may_stay):
             runner.train()
 
 

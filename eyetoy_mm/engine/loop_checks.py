@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import random
 from collections.abc import Iterator
 from itertools import islice
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from eyetoy_mm.datasets.findings import Finding, refuse_fatal
 from eyetoy_mm.engine.config_checks import shape_findings
+from eyetoy_mm.engine.hooks.common import unwrapped
 
 _SAMPLES = 8  # of a validation set, of which the sizes are compared
 
@@ -30,16 +33,18 @@ def check_loops(runner: Runner) -> None:
         runner: With its data sets where the config says they are.
 
     Raises:
-        UserError: Training would take no step, its last batch would have one image where batch norm needs two, or a
-            batch of validation would have images of several sizes where the toolbox pads none.
+        UserError: Training would take no step, validation has no image, a last batch of training would have one image
+            where batch norm needs two, or a batch of validation would have images of several sizes where the toolbox
+            pads none.
     """
     loader = runner.train_dataloader
-    refuse_fatal(_empty(loader))
+    refuse_fatal([*_empty(loader), *_unseen(runner)])
     with _same_random_numbers():
-        loader.dataset[0]  # in this process: an error in a worker's has lost where it came from
-        findings = [*_alone(runner, loader), *_mixed_sizes(runner)]
+        sample = loader.dataset[0]  # in this process: an error in a worker's has lost where it came from
+        findings = [*_alone(runner, loader, sample), *_mixed_sizes(runner)]
     refuse_fatal(findings)
     _tell_long_schedules(runner)
+    _tell_cut_accumulations(runner)
 
 
 @contextlib.contextmanager
@@ -58,29 +63,51 @@ def _empty(loader: DataLoader) -> list[Finding]:
     if len(loader):
         return []
     images = len(loader.dataset)  # type: ignore[arg-type]
-    message = f"{images} images give no batch of {loader.batch_size}"
-    if loader.drop_last and images:
+    batches: Any = loader.batch_sampler
+    message = f"{images} images give no batch of {getattr(batches, 'batch_size', loader.batch_size)}"
+    if getattr(batches, "drop_last", False) and images:
         message += ", and incomplete ones are dropped: take a smaller batch_size, or drop_last=False"
     return [Finding("train_dataloader", f"{message}; training would take no step")]
 
 
-def _alone(runner: Runner, loader: DataLoader) -> list[Finding]:
-    """A last batch of one image, for models that cannot train on one."""
-    size: Any = loader.batch_size
-    sampler: Any = loader.sampler
-    if loader.drop_last or isinstance(sampler, InfiniteSampler) or not size or len(sampler) % size != 1:
+def _unseen(runner: Runner) -> list[Finding]:
+    """Validation without an image, which mmengine passes over with an empty score."""
+    loader = runner.val_dataloader if runner.val_loop is not None else None
+    if loader is None or len(loader):
+        return []
+    return [Finding("val_dataloader", "has no image: each validation would score nothing")]
+
+
+def _alone(runner: Runner, loader: DataLoader, sample: Any) -> list[Finding]:
+    """A batch of one image, mostly the last, for models that cannot train on one."""
+    batches: Any = loader.batch_sampler  # the loader itself has no batch size where its batches are of a class of ours
+    size: Any = getattr(batches, "batch_size", None)
+    sampler: Any = getattr(batches, "sampler", None)
+    whole = getattr(batches, "drop_last", False) or sampler is None or isinstance(sampler, InfiniteSampler)
+    if not size or (size > 1 and (whole or len(sampler) % size != 1)):
         return []
     config = copy.deepcopy(runner.cfg)
     config.train_dataloader.batch_size = 1
-    return [
-        Finding(
-            "train_dataloader.drop_last=False",
-            f"{len(sampler)} images in batches of {size} leave one for the last, and {finding.message}; or set "
-            "drop_last=True",
-        )
-        for finding in shape_findings(config)
+    findings = [
+        finding
+        for finding in shape_findings(config, _size_in_model(runner, loader, sample))
         if finding.kind == "train_dataloader.batch_size=1"
     ]
+    if size == 1:
+        return findings
+    told = f"{len(sampler)} images in batches of {size} leave one for the last, and "
+    kind = "train_dataloader.drop_last=False"
+    return [Finding(kind, f"{told}{finding.message}; or set drop_last=True") for finding in findings]
+
+
+def _size_in_model(runner: Runner, loader: DataLoader, sample: Any) -> tuple[int, int] | None:
+    """Height and width of an image of training as the model gets it; None where that cannot be told."""
+    try:
+        batch = unwrapped(runner).data_preprocessor(loader.collate_fn([sample]), True)  # type: ignore[misc]
+    except Exception:  # of those that need a run; what is wrong with it the first step tells
+        return None
+    inputs = batch.get("inputs") if isinstance(batch, dict) else None
+    return (inputs.shape[2], inputs.shape[3]) if isinstance(inputs, torch.Tensor) and inputs.ndim == 4 else None
 
 
 def _mixed_sizes(runner: Runner) -> list[Finding]:
@@ -112,3 +139,26 @@ def _tell_long_schedules(runner: Runner) -> None:
         if not scheduler.get("by_epoch", True) and isinstance(end, int) and total < end < 1e8:
             text = f"{scheduler['type']} goes on to iteration {end}, and training ends at {total}: it is cut off"
             print_log(f"param_scheduler: {text}", "current", logging.WARNING)
+
+
+def _tell_cut_accumulations(runner: Runner) -> None:
+    """Say where checkpoints will be saved while gradients wait for those of more steps; they do not hold these."""
+    counts = (runner.cfg.get("optim_wrapper") or {}).get("accumulative_counts", 1)
+    loop = runner.train_loop
+    for hook in runner.hooks:
+        by_epoch = getattr(hook, "by_epoch", None)
+        if (
+            not isinstance(hook, CheckpointHook)
+            or hook.interval < 1
+            or by_epoch != isinstance(loop, EpochBasedTrainLoop)
+        ):
+            continue
+        steps = hook.interval * (len(loop.dataloader) if by_epoch else 1)
+        if steps % counts:
+            fits = counts // math.gcd(counts, len(loop.dataloader)) if by_epoch else counts
+            text = (
+                f"interval={hook.interval} saves every {steps} steps, and gradients of {counts} are accumulated "
+                "(optim_wrapper.accumulative_counts): checkpoints between do not hold those that wait, and what goes "
+                f"on from one is not exact. Take an interval of {fits}, or a multiple of it"
+            )
+            print_log(f"default_hooks.checkpoint: {text}", "current", logging.WARNING)

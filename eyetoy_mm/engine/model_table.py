@@ -14,7 +14,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
+from eyetoy_mm.archs import ARCHS
+from eyetoy_mm.backbones.eyetoy import EyeToy
 from eyetoy_mm.encoder import Encoder2D
 from eyetoy_mm.engine.config import find_config, load_config
 from eyetoy_mm.engine.preprocessing import test_pipeline

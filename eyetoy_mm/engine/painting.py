@@ -89,7 +89,13 @@ class SegPainter(Painter):
 
     @override
     def _add(self, image: np.ndarray, sample: BaseDataElement, truth: bool) -> None:
-        self.visualizer.add_datasample("image", image, sample, draw_gt=truth, with_labels=False)
+        panels = []
+        for name, there in (("gt_sem_seg", truth), ("pred_sem_seg", True)):
+            if there and name in sample:  # one by one: of both, mmseg's visualizer keeps the prediction alone
+                gt = name == "gt_sem_seg"
+                self.visualizer.add_datasample("image", image, sample, draw_gt=gt, draw_pred=not gt, with_labels=False)
+                panels.append(self.visualizer.get_image())
+        self.visualizer.set_image(np.hstack(panels or [image]))
 
     def paint_labels(self, photo: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Colour a photo by its labels, and write the name of each class where it has most room.
@@ -152,7 +158,19 @@ class DetPainter(Painter):
 
     @override
     def _add(self, image: np.ndarray, sample: BaseDataElement, truth: bool) -> None:
+        sample = _with_plain_boxes(sample)
         self.visualizer.add_datasample("image", image, sample, draw_gt=truth, pred_score_thr=self.score_threshold)
+
+
+def _with_plain_boxes(sample: Any) -> Any:
+    """A sample whose boxes are tensors, as visualizers take them; pipelines leave them in a class of mmdet's."""
+    if not hasattr(getattr(sample.get("gt_instances"), "bboxes", None), "tensor"):
+        return sample
+    instances = sample.gt_instances.clone()
+    instances.bboxes = instances.bboxes.tensor
+    sample = sample.clone()
+    sample.gt_instances = instances
+    return sample
 
 
 class ClsPainter(Painter):

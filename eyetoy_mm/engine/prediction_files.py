@@ -215,7 +215,7 @@ class PredictionFiles:
             left, top = max(0, int(np.floor(x1))), max(0, int(np.floor(y1)))
             right, bottom = min(width, int(np.ceil(x2))), min(height, int(np.ceil(y2)))
             if left < right and top < bottom:
-                name = re.sub(r"[^\w.-]+", "_", str(self.classes[label]))
+                name = re.sub(r"[^\w.-]+", "_", str(self.classes[label])).strip(".") or "_"
                 path = self._file(f"crops/{name}", target.with_name(f"{target.name}_{index}"), ".png")
                 _write_png(path, picture[top:bottom, left:right])
 

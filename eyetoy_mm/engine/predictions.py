@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
-from pycocotools import mask as coco_masks
 
 from eyetoy_mm.errors import UserError, first_few
 
@@ -28,6 +27,8 @@ class Mask(NamedTuple):
 
     def rle(self, size: tuple[int, int]) -> dict[str, Any]:
         """The mask as COCO's run lengths in an image of ``size`` (height, width), which is never made as a whole."""
+        from pycocotools import mask as coco_masks  # which comes with mmdet
+
         height, width = size
         columns = np.zeros((self.inside.shape[1], self.inside.shape[0] + 2), np.int8)  # no run goes on into the next
         columns[:, 1:-1] = self.inside.T

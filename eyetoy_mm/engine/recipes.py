@@ -107,9 +107,7 @@ def choose_recipe(task: str, data: DataSize, machine: Machine) -> Recipe:
     lr = 3e-4 if model == "tiny" else 1e-3
     iterations = epochs * max(1, data.images // batch)
     why = [
-        f"EyeToy-{model}: the small one for CPUs and for small images; on a GPU it is tiny, a model of a larger size"
-        if model != "tiny"
-        else "EyeToy-tiny: the size for one GPU",
+        _why_model(model, strong),
         why_scale,
         f"{batch} images a batch: " + ("what CPUs do in seconds" if not strong else "for the memory of the accelerator")
         + (", no more than the data have" if batch < most else ""),
@@ -127,6 +125,12 @@ def _model(task: str, crop: int, strong: bool) -> str:
     if task == "classification":
         return "tiny" if strong and crop >= 128 else "shallow"
     return "tiny" if strong else "demo"
+
+
+def _why_model(model: str, strong: bool) -> str:
+    if model == "tiny":
+        return "EyeToy-tiny: for one GPU"
+    return f"EyeToy-{model}: small, {'as the images are' if strong else 'for CPUs; on a GPU this would be EyeToy-tiny'}"
 
 
 def _batch(task: str, machine: Machine) -> int:

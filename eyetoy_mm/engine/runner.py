@@ -11,6 +11,7 @@ import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.fileio import join_path
 from mmengine.hooks import EMAHook
+from mmengine.logging import MMLogger
 from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner, save_checkpoint
 from torch import nn
@@ -23,6 +24,7 @@ from eyetoy_mm.engine.engines import FSDP2, sharding_of
 from eyetoy_mm.engine.hooks import CheckImagesHook, ShardsHook
 from eyetoy_mm.engine.sharded_checkpoints import Saving, by_main_process, in_one_piece, read_in_shards
 from eyetoy_mm.engine.sharding import all_processes, check_optimizer, shard_average, shard_model, shard_optimizer
+from eyetoy_mm.engine.terminal_log import shorten
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.state_dicts import local_part
 
@@ -31,8 +33,14 @@ class CheckedRunner(Runner):
     """A Runner that lets its :class:`CheckImagesHook` look at each dataset as soon as it is built.
 
     No point of a hook is early enough: a loop by iterations starts the workers, with their copies of the dataset, when
-    it is made.
+    it is made. Its terminal has no hundreds of lines before the first step: they are in the file.
     """
+
+    @override
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        shorten(logger)
+        return logger
 
     @override
     def build_dataloader(

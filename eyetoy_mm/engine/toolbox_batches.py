@@ -18,22 +18,27 @@ Sample = dict[str, Any]
 BATCH = 2
 
 
-def make_batch(config: Config, training: bool = True) -> dict[str, Any]:
+def make_batch(
+    config: Config, training: bool = True, count: int | None = None, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Images and what there is to learn about them, or to look at.
 
     Args:
         config: A config of a model of mmdet, mmseg or mmpretrain, with `default_scope`.
         training: For a loss; else for a prediction.
+        count: How many images; a few when None.
+        size: Their height and width; small ones that the model takes when None, and what the config's pipeline makes
+            of an image for a model of mmpretrain.
 
     Returns:
         What a data loader of the config could give, for the model's `data_preprocessor`.
     """
-    maker: Callable[[Config, bool], dict[str, Any]] = {
+    maker: Callable[[Config, bool, int | None, tuple[int, int] | None], dict[str, Any]] = {
         "mmdet": _detection_batch,
         "mmseg": _segmentation_batch,
         "mmpretrain": _pretraining_batch,
     }[config.default_scope]
-    return maker(config, training)
+    return maker(config, training, count, size)
 
 
 def _image(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -47,9 +52,9 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
 # --- mmdet ----------------------------------------------------------------------------------------------------------
 
 
-def _detection_batch(config: Config, training: bool) -> dict[str, Any]:
+def _detection_batch(config: Config, training: bool, count: int | None, size: tuple[int, int] | None) -> dict[str, Any]:
     model, generator = config.model, np.random.default_rng(0)
-    count, size = BATCH if training else 1, _detection_size(model)
+    count, size = count or (BATCH if training else 1), size or _detection_size(model)
     if type_name(model) == "BaseReID":
         return _reid_batch(generator, training)
     if _takes_videos(model, training):
@@ -157,12 +162,14 @@ def _branches(samples: list[Sample]) -> dict[str, Any]:
 # --- mmseg ----------------------------------------------------------------------------------------------------------
 
 
-def _segmentation_batch(config: Config, training: bool) -> dict[str, Any]:
+def _segmentation_batch(
+    config: Config, training: bool, count: int | None, size: tuple[int, int] | None
+) -> dict[str, Any]:
     from mmseg.structures import SegDataSample
 
-    generator, size = np.random.default_rng(0), segmentation_size(config)
+    generator, size = np.random.default_rng(0), size or segmentation_size(config)
     samples = []
-    for _ in range(BATCH if training else 1):
+    for _ in range(count or (BATCH if training else 1)):
         facts = dict(_image_facts(size), img_padding_size=(0, 0, 0, 0), padding_size=(0, 0, 0, 0))
         sample = SegDataSample(metainfo=facts)
         labels = np.repeat(np.repeat(generator.integers(0, 2, (4, 4)), size[0] // 4 + 1, 0), size[1] // 4 + 1, 1)
@@ -188,19 +195,23 @@ def segmentation_size(config: Config) -> tuple[int, int]:
 # --- mmpretrain -----------------------------------------------------------------------------------------------------
 
 
-def _pretraining_batch(config: Config, training: bool) -> dict[str, Any]:
+def _pretraining_batch(
+    config: Config, training: bool, count: int | None, size: tuple[int, int] | None
+) -> dict[str, Any]:
     split = "train" if training else "test"
     loader = config.get(f"{split}_dataloader") or config.get("test_dataloader") or {}
     dataset = loader.get("dataset", {})
     while "dataset" in dataset:
         dataset = dataset["dataset"]
     steps = dataset.get("pipeline") or config.get(f"{split}_pipeline") or _own_size(config)
+    if size is not None:
+        steps = [dict(type="PackInputs")]
     pipeline = Compose([step for step in copy.deepcopy(steps) if not type_name(step).startswith("Load")])
     generator = np.random.default_rng(0)
-    image = _image(generator, 240, 260)
+    image = _image(generator, *(size or (240, 260)))
     if type_name(dataset) == "MNIST":
         image = image[:28, :28, 0]
-    samples = [pipeline(_classified(image)) for _ in range(BATCH)]
+    samples = [pipeline(_classified(image)) for _ in range(count or BATCH)]
     collate = default_collate if type_name(loader.get("collate_fn")) == "default_collate" else pseudo_collate
     return collate(samples)
 

@@ -5,27 +5,33 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import onnx
 import torch
+from onnx_ir.passes.common import NameFixPass
 from torch import nn
 
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.export.operator import OPSET, neighborhood_attention
+from eyetoy_mm.export.operator import OPSET, neighborhood_attention, neighborhood_attention_node
+from eyetoy_mm.export.runtimes import INPUT
 
-INPUT = "images"
+TRANSLATIONS = {"plain": neighborhood_attention, "eyetoy": neighborhood_attention_node}
 AXES = {0: "batch", 2: "height", 3: "width"}
 # The size of the example. A length of 1 would be taken for a constant: RetinaNet's coarsest map has stride 128.
 TRACED = (320, 448)
 
 
-def build_graph(module: nn.Module, outputs: Sequence[str], any_batch: bool = True) -> onnx.ModelProto:
+def build_graph(
+    module: nn.Module, outputs: Sequence[str], any_batch: bool = True, kernels: str = "plain"
+) -> onnx.ModelProto:
     """Export a module ``images (B, 3, H, W) -> tuple of tensors`` with open height and width, and batch.
 
     Args:
         module: In evaluation mode; neighborhood attention is translated, everything else is PyTorch's own export.
         outputs: Names of the outputs.
         any_batch: Whether the batch is open; else it is 1.
+        kernels: ``"plain"`` for standard operators, ``"eyetoy"`` for one node a call of our operator.
 
     Returns:
         The graph, without the strings that PyTorch leaves in it: they are many, and tell paths of this machine.
@@ -46,7 +52,7 @@ def build_graph(module: nn.Module, outputs: Sequence[str], any_batch: bool = Tru
                 input_names=[INPUT],
                 output_names=list(outputs),
                 custom_translation_table={
-                    torch.ops.eyetoy_mm.neighborhood_attention.default: neighborhood_attention,
+                    torch.ops.eyetoy_mm.neighborhood_attention.default: TRANSLATIONS[kernels],
                 },
             )
     except Exception as error:  # of whatever kind the part of PyTorch raises that does not know an operation
@@ -56,6 +62,7 @@ def build_graph(module: nn.Module, outputs: Sequence[str], any_batch: bool = Tru
             f"{lines[-1] if lines else ''}; --part backbone exports its backbone"
         ) from error
     assert graph is not None
+    NameFixPass()(graph.model)  # values within a scan have the names of others
     proto = graph.model_proto
     _strip(proto)
     _name_axes(proto)
@@ -78,13 +85,24 @@ def add_metadata(proto: onnx.ModelProto, metadata: Mapping[str, str], version: s
 
 
 def _strip(proto: onnx.ModelProto) -> None:
-    graph = proto.graph
-    nodes = [*graph.node, *(node for function in proto.functions for node in function.node)]
-    values = [*graph.input, *graph.output, *graph.initializer]
-    for part in (proto, graph, *proto.functions, *nodes, *values):
-        del part.metadata_props[:]
-        part.doc_string = ""
+    for part in (proto, *proto.functions, *(node for function in proto.functions for node in function.node)):
+        _clear(part)
+    _strip_graph(proto.graph)
+
+
+def _strip_graph(graph: onnx.GraphProto) -> None:
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        _clear(part)
     del graph.value_info[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _strip_graph(attribute.g)
+
+
+def _clear(part: Any) -> None:
+    del part.metadata_props[:]
+    part.doc_string = ""
 
 
 def _name_axes(proto: onnx.ModelProto) -> None:

@@ -1,25 +1,32 @@
-"""What neighborhood attention means in ONNX: a few dozen standard operators, for maps of any size.
+"""What neighborhood attention means in ONNX: standard operators, or one node for the kernels of this package.
 
-The tiles of :mod:`eyetoy_mm.ops.tiles`, all at once, as in :mod:`eyetoy_mm.ops.plain_form`; but the index tables are
-computed in the graph from the lengths of the map's axes, which are known there alone. A tile has ``t`` queries of one
-dilation group along an axis, its halo ``t + kernel_size - 1`` keys: these are the constants. Positions past the end of
-an axis repeat the last one and are masked, or not read again. The mask is added to the scores, one for all axes
-together: a select for each axis took nearly half of the time.
+The standard ones are a few dozen, for maps of any size: the tiles of :mod:`eyetoy_mm.ops.tiles`, as in
+:mod:`eyetoy_mm.ops.plain_form`; but the index tables are computed in the graph from the lengths of the map's axes,
+which are known there alone. A tile has ``t`` queries of one dilation group along an axis, its halo ``t + kernel_size -
+1`` keys: these are the constants. Positions past the end of an axis repeat the last one and are masked, or not read
+again. The mask is added to the scores, one for all axes together: a select for each axis took nearly half of the time.
+A loop over rows of tiles bounds the memory: as many rows at once as have :data:`SCORES_AT_ONCE`.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+from onnxscript import evaluator, values
 from onnxscript import opset20 as op
 from onnxscript.onnx_types import FLOAT
 
 OPSET = 20
+DOMAIN = "eyetoy_mm"  # of the node for our kernels
+SCORES_AT_ONCE = 2**21  # of all heads and images; 8 MB, of which there are a few copies
+_LARGEST_HEAD_DIM = 256  # of our kernels
 _TILES = {1: (16,), 2: (4, 8), 3: (2, 4, 4)}  # as eyetoy_mm.ops.tiles.tile_size begins
 _MASKED = -1e9  # its exponential is 0 exactly; finite, so that a row in which all is masked is no NaN
 Value = Any  # of a graph that is being built
@@ -55,22 +62,168 @@ def neighborhood_attention(
         _Axis(op.Gather(shape, _integers(1 + i), axis=0), *sizes)
         for i, sizes in enumerate(zip(kernel_size, dilation, _TILES[num_axes], strict=True))
     ]
+    q = _flat(op.Mul(query, _floats(scale)), heads, dim)
+    k, v = _flat(key, heads, dim), _flat(value, heads, value_dim)
+    batch = op.Gather(shape, _integers(0), axis=0)
+    table = None if bias is None else op.Reshape(bias, _integers([heads, -1]))
+
+    scores_of_tile = math.prod(axis.tile * axis.halo for axis in axes) * heads
+    rows = _rows_at_once(axes, op.Mul(batch, _integers(scores_of_tile)))
+    output = _repeat(rows, lambda chosen: _attend(q, k, v, table, axes, chosen))
+    every_slot = op.Concat(_integers([-1]), op.Shape(query, start=0, end=1), _integers([heads, value_dim]), axis=0)
+    output = op.Gather(op.Reshape(output, every_slot), _slots(axes), axis=0)  # (positions, B, heads, value_dim)
+    output = op.Transpose(output, perm=[1, 0, 2, 3])
+    return op.Reshape(output, op.Concat(op.Shape(query, start=0, end=1 + num_axes), op.Shape(value, start=-2), axis=0))
+
+
+def neighborhood_attention_node(
+    query: FLOAT,
+    key: FLOAT,
+    value: FLOAT,
+    bias: FLOAT | None = None,
+    kernel_size: Sequence[int] = (),
+    dilation: Sequence[int] = (),
+    scale: float = 1.0,
+) -> FLOAT:
+    """Translate it to one node that runs in our kernels, see ``eyetoy_mm/ops/cpp/onnxruntime.cpp``.
+
+    Arguments and result are those of :func:`neighborhood_attention`.
+
+    Raises:
+        ValueError: A head is larger than the kernels take.
+    """
+    dim, value_dim = _shape(query)[-1], _shape(value)[-1]
+    width = max(dim, value_dim)  # the kernels know one; zeros change neither scores nor values
+    if width > _LARGEST_HEAD_DIM:
+        raise ValueError(f"the kernels are for a head_dim of at most {_LARGEST_HEAD_DIM}, got {width}")
+    query, key, value = (_padded(x, width - _shape(x)[-1]) for x in (query, key, value))
+    inputs = [query, key, value, *([] if bias is None else [bias])]
+    output = _NODE(*inputs, kernel_size=list(kernel_size), dilation=list(dilation), scale=float(scale))
+    if value_dim == width:
+        return op.Identity(output)
+    return op.Slice(output, _integers([0]), _integers([value_dim]), _integers([-1]))
+
+
+def _padded(x: Value, missing: int) -> Value:
+    if not missing:
+        return x
+    return op.Pad(x, _integers([0, missing]), _floats(0), _integers([-1]))
+
+
+def _node_operator() -> values.Op:
+    schema, number = onnx.defs.OpSchema, "tensor(float)"
+    parameter, attribute = schema.FormalParameter, schema.Attribute
+    return values.Op(
+        values.Opset(DOMAIN, 1),
+        "NeighborhoodAttention",
+        schema(
+            "NeighborhoodAttention",
+            DOMAIN,
+            1,
+            inputs=[
+                *(parameter(name, number) for name in ("query", "key", "value")),
+                parameter("bias", number, param_option=schema.FormalParameterOption.Optional),
+            ],
+            outputs=[parameter("output", number)],
+            attributes=[
+                attribute("kernel_size", schema.AttrType.INTS),
+                attribute("dilation", schema.AttrType.INTS),
+                attribute("scale", schema.AttrType.FLOAT),
+            ],
+        ),
+    )
+
+
+_NODE = _node_operator()
+
+
+# --- A few rows of tiles after the other ------------------------------------------------------------------------------
+
+
+def _rows_at_once(axes: Sequence[_Axis], scores_of_tile: Value) -> Value:
+    """``(steps, rows)``: the tiles of the first axis by step, as even as can be; past the end repeats the last one."""
+    tiles = axes[0].tiles
+    scores_of_row = functools.reduce(op.Mul, (axis.tiles for axis in axes[1:]), scores_of_tile)
+    most = op.Max(op.Div(_integers(SCORES_AT_ONCE), scores_of_row), _integers(1))
+    steps = _ceil_of(tiles, most)
+    rows = _ceil_of(tiles, steps)
+    every = op.Min(op.Range(_integers(0), op.Mul(steps, rows), _integers(1)), op.Sub(tiles, _integers(1)))
+    one = _integers([1])
+    return op.Reshape(every, op.Concat(op.Reshape(steps, one), op.Reshape(rows, one), axis=0))
+
+
+def _attend(q: Value, k: Value, v: Value, bias: Value | None, axes: Sequence[_Axis], rows: Value) -> Value:
+    """Attention of a step.
+
+    Args:
+        q: ``(B, heads, positions, dim)``.
+        k: The same.
+        v: The same, with its own dim.
+        bias: ``(heads, offsets)``.
+        axes: Of the map.
+        rows: ``(rows,)``, tiles of the first axis.
+
+    Returns:
+        ``(tiles, queries, B, heads, value_dim)``.
+    """
+    axes = [axes[0].chosen(rows, with_bias=bias is not None), *axes[1:]]
     queries = functools.reduce(_join_positions, ((axis.queries, axis.length, axis.tile) for axis in axes))[0]
     keys = functools.reduce(_join_positions, ((axis.keys, axis.length, axis.halo) for axis in axes))[0]
-    q = op.Gather(_flat(op.Mul(query, _floats(scale)), heads, dim), queries, axis=2)  # (B, heads, tiles, queries, dim)
-    k = op.Gather(_flat(key, heads, dim), keys, axis=2)
-    v = op.Gather(_flat(value, heads, value_dim), keys, axis=2)
-
     mask = _join_pairs([axis.mask for axis in axes], axes, op.Add)
     if bias is not None:
-        table = op.Reshape(bias, _integers([heads, -1]))
-        mask = op.Add(op.Gather(table, _bias_index(axes), axis=1), mask)
-    scores = op.Add(op.MatMul(q, op.Transpose(k, perm=[0, 1, 2, 4, 3])), mask)
-    output = op.MatMul(op.Softmax(scores, axis=-1), v)  # (B, heads, tiles, queries, value_dim)
+        mask = op.Add(op.Gather(bias, _bias_index(axes), axis=1), mask)
+    near = op.Transpose(op.Gather(k, keys, axis=2), perm=[0, 1, 2, 4, 3])  # (B, heads, tiles, dim, keys)
+    scores = op.Add(op.MatMul(op.Gather(q, queries, axis=2), near), mask)
+    output = op.MatMul(op.Softmax(scores, axis=-1), op.Gather(v, keys, axis=2))
+    return op.Transpose(output, perm=[2, 3, 0, 1, 4])
 
-    output = op.Gather(op.Reshape(output, _integers([0, heads, -1, value_dim])), _slots(axes), axis=2)
-    output = op.Transpose(output, perm=[0, 2, 1, 3])  # (B, positions, heads, value_dim)
-    return op.Reshape(output, op.Concat(op.Shape(query, start=0, end=1 + num_axes), op.Shape(value, start=-2), axis=0))
+
+class _Recorder:
+    """Takes down the operators that are called, for a graph within the graph; an evaluator of onnxscript's kind."""
+
+    def __init__(self) -> None:
+        self.tape = ir.tape.Tape()
+
+    def eval_op(self, called: values.Op, args: Sequence[Value], kwargs: dict[str, Any]) -> Value:
+        return self.tape.op(called.name, args, kwargs)
+
+
+def _repeat(table: Value, function: Callable[[Value], Value]) -> Value:
+    """Call a function with one row of a table after the other, and stack its results."""
+    number: Value = ir.Value(name="step", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(()))
+    goes_on: Value = ir.Value(name="goes_on", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape(()))
+    recorder: Any = _Recorder()
+    with evaluator.default_as(recorder):
+        results = [op.Identity(goes_on), function(op.Gather(table, number, axis=0))]
+    for result, dtype in zip(results, (ir.DataType.BOOL, ir.DataType.FLOAT), strict=True):
+        result.type = ir.TensorType(dtype)
+    body = ir.Graph([number, goes_on], results, nodes=recorder.tape.nodes, name="rows_of_tiles")
+    steps = op.Gather(op.Shape(table), _integers(0), axis=0)
+    return _LOOP(steps, _constant(np.asarray(True)), body=body)
+
+
+def _loop_operator() -> values.Op:
+    """ONNX' Loop that carries nothing. Its own schema takes what is carried too, and PyTorch refuses it without any."""
+    schema = onnx.defs.OpSchema
+    parameter = schema.FormalParameter
+    return values.Op(
+        values.Opset("", OPSET),
+        "Loop",
+        schema(
+            "Loop",
+            "",
+            19,  # since this opset
+            inputs=[parameter("M", "tensor(int64)"), parameter("cond", "tensor(bool)")],
+            outputs=[parameter("output", "tensor(float)")],
+            attributes=[schema.Attribute("body", schema.AttrType.GRAPH)],
+        ),
+    )
+
+
+_LOOP = _loop_operator()
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------------
 
 
 class _Axis:
@@ -125,6 +278,14 @@ class _Axis:
         group = op.Mod(position, _integers(dilation))
         self.tile_of = op.Add(op.Mul(group, tiles_of_group), op.Div(within, _integers(tile)))
         self.slot_of = op.Mod(within, _integers(tile))
+
+    def chosen(self, rows: Value, with_bias: bool) -> _Axis:
+        """The axis with some of its tiles alone."""
+        some = copy.copy(self)
+        some.queries, some.keys, some.mask = (op.Gather(x, rows, axis=0) for x in (self.queries, self.keys, self.mask))
+        if with_bias:
+            some.bias_index = op.Gather(self.bias_index, rows, axis=0)
+        return some
 
 
 def _positions(within: Value, groups: Value, dilation: int, last: Value, width: int) -> Value:
@@ -188,7 +349,11 @@ def _shape(x: Value) -> tuple[Any, ...]:
 
 
 def _ceil_div(a: Value, b: int) -> Value:
-    return a if b == 1 else op.Div(op.Add(a, _integers(b - 1)), _integers(b))
+    return a if b == 1 else _ceil_of(a, _integers(b))
+
+
+def _ceil_of(a: Value, b: Value) -> Value:
+    return op.Div(op.Add(a, op.Sub(b, _integers(1))), b)
 
 
 def _integers(values: Any) -> Value:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
-from eyetoy_mm.backbones.eyetoy import ARCHS, EyeToy
+from eyetoy_mm.archs import ARCHS
+from eyetoy_mm.backbones.eyetoy import EyeToy
 from eyetoy_mm.backbones.nat import NAT, DiNAT_s
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.layers.attention import SharedScaleNA

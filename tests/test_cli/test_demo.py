@@ -21,5 +21,5 @@ def test_a_demo_that_did_not_learn_says_so(tmp_path, monkeypatch, capsys):
     with own_mmengine(), pytest.raises(SystemExit, match="^error: the model did not learn"):
         main(["demo", "detect", "--short", "--work-dir", str(tmp_path)])
     rows = cv2.imread(str(tmp_path / "overlay.png"))
-    assert rows.shape == (4 * 256, 3 * 256, 3)
+    assert rows.shape == (4 * 512, 3 * 512, 3)
     assert "trained, on the validation images" in capsys.readouterr().out and (tmp_path / "epoch_1.pth").is_file()

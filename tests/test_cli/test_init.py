@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 from eyetoy_mm.cli import init, main
+from eyetoy_mm.engine.config import read_config
 from eyetoy_mm.engine.dry_run import STAGES, dry_run
+from eyetoy_mm.engine.own_config import Data, Source, write_config
 from eyetoy_mm.engine.own_data import OURS, Request, start
-from eyetoy_mm.engine.recipes import Machine
+from eyetoy_mm.engine.recipes import TASKS, DataSize, Machine, choose_recipe
 from tests.own_folders import FOLDERS
 from tests.toolbox_runs import own_mmengine
 
 for _toolbox in ("mmdet", "mmseg", "mmpretrain"):
     pytest.importorskip(_toolbox)
-TASK = {"masks": "mmseg", "class-folders": "mmpretrain"}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -23,7 +24,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", ["coco", "yolo", "voc", "cvat", "labelme", "masks-binary", "class-folders"])
 def test_what_it_writes_passes_a_dry_run_as_it_stands(name, tmp_path, monkeypatch, capsys):
     make, format, unparted = FOLDERS[name]
     make(tmp_path / "my data")
@@ -35,19 +36,46 @@ def test_what_it_writes_passes_a_dry_run_as_it_stands(name, tmp_path, monkeypatc
         cells, error = dry_run(tmp_path / "my_data.py", own_data=True)
     assert not error and len(cells) == len(STAGES)
     assert files_of(tmp_path / "my data") == before
-    assert f"found     {format}: 6 images" in told and "error" not in told
+    assert f"found     {format}: 6 images" in told and "\nerror " not in told
     assert "eyetoy train my_data.py" in told and all(len(line) <= 120 for line in told.splitlines() if "/" not in line)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["masks-binary", "yolo", "class-folders-in-parts"])
-def test_it_passes_a_dry_run_on_the_sample(name, tmp_path):
-    make, _, unparted = FOLDERS[name]
-    make(tmp_path / "data")
+def test_few_classes_and_other_suffixes_pass_a_dry_run_on_the_sample(tmp_path):
+    FOLDERS["masks-binary"][0](tmp_path / "data")
     with own_mmengine():
-        start(Request(tmp_path / "data", tmp_path / "c.py", split=0.3 if unparted else None))
+        start(Request(tmp_path / "data", tmp_path / "c.py", split=0.3))
         cells, error = dry_run(tmp_path / "c.py")
     assert not error and len(cells) == len(STAGES)
+
+
+PICTURES = {"class-folders-in-parts": set(), "masks": {"iou.png"}, "coco": {"precision_recall.png"}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES)
+def test_what_it_writes_is_trained_and_the_run_is_drawn(name, tmp_path, monkeypatch, capfd):
+    """One epoch: the first lines say what runs, hundreds of others are in the file, pictures are in the work dir."""
+    FOLDERS[name][0](tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    with own_mmengine():
+        main(["init", "data"])
+        options = "train_cfg.max_epochs=1 train_cfg.val_interval=1 default_hooks.checkpoint.interval=1"
+        workers = " ".join(
+            f"{s}_dataloader.{w}" for s in ("train", "val") for w in ("num_workers=0", "persistent_workers=0")
+        )
+        main(["train", "data.py", "--work-dir", "run", "--cfg-options", *options.split(), *workers.split()])
+    told = capfd.readouterr().out
+    drawn = {path.name for path in (tmp_path / "run").glob("*.png")}
+    assert {"labels.png", "train_batch.png", "confusion.png", "results.png"} | PICTURES[name] <= drawn, told
+    assert "worst.png" in drawn or name.startswith("class")  # of which both may be right
+    assert not list((tmp_path / "run").glob(".*part*"))
+    first = [told.index(text) for text in ("Model: ", "Training data: 4 samples of", "Evaluation data: 2", "Device: ")]
+    assert first == sorted(first) and "were not drawn" not in told and "was not drawn" not in told
+    assert "Hooks will be executed" not in told and "System environment" not in told
+    (log,) = (tmp_path / "run").glob("*/*.log")
+    assert "Hooks will be executed" in log.read_text() and "System environment" in log.read_text()
+    assert told.index("Next:") > max(first) and "eyetoy test data.py run/" in told
 
 
 def test_all_options(tmp_path, monkeypatch, capsys):
@@ -80,15 +108,21 @@ def test_help_has_every_format():
     assert tuple(FORMATS) == init._FORMATS
 
 
-@pytest.mark.parametrize(
-    ("machine", "model"), [(Machine(cores=2), "demo"), (Machine("cuda", 24.0, 8), "mask-rcnn_eyetoy.py")]
-)
-def test_the_config_is_for_the_machine(machine, model, tmp_path):
-    from eyetoy_mm.engine.config import read_config
-
-    FOLDERS["coco"][0](tmp_path / "data")
-    start(Request(tmp_path / "data", tmp_path / "c.py"), machine)
-    text = (tmp_path / "c.py").read_text()
-    assert model in text and ("AmpOptimWrapper" in text) == bool(machine.accelerator)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("machine", [Machine(cores=2), Machine("cuda", 24.0, 8)], ids=str)
+def test_configs_are_for_the_task_and_the_machine(machine, task, tmp_path):
+    classes = ['a "b"', "c\\d"] + [f"class {number}" for number in range(40)]
+    data = Data(tmp_path / "my data", classes, {"train": Source("a", ("b", "c")), "val": Source("d", ("e", "f"))})
+    recipe = choose_recipe(task, DataSize(100, (640, 480)), machine)
+    (tmp_path / "c.py").write_text(write_config(task, data, recipe, "eyetoy init\nx"))
     config = read_config(tmp_path / "c.py")
-    assert config.model.roi_head.mask_head.num_classes == 2 and config.train_dataloader.batch_size == 4
+    assert config.classes == tuple(classes) and config.train_dataloader.batch_size == recipe.batch
+    assert config.optim_wrapper.type == ("AmpOptimWrapper" if machine.accelerator else "OptimWrapper")
+    assert config.train_cfg.max_epochs == recipe.epochs and config.optim_wrapper.optimizer.lr == recipe.lr
+    heads = str(config.model).count("'num_classes': 42")
+    assert (
+        heads
+        == {"classification": 1, "detection": 1, "instances": 2, "segmentation": 1 + bool(machine.accelerator)}[task]
+    )
+    assert config.train_dataloader.dataset.ann_file == "a" and config.test_dataloader.dataset.ann_file == "d"
+    assert len((tmp_path / "c.py").read_text().splitlines()) < 70

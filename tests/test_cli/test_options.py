@@ -103,6 +103,7 @@ PLACES = {
 # Options that another file runs, which has them as they are.
 ELSEWHERE = {
     "analyze-logs": "tests/test_engine/test_curves.py",
+    "benchmark": "tests/test_export/test_benchmark.py",
     "compare": "tests/test_cli/test_compare.py",
     "convert": "tests/test_cli/test_convert.py",
     "demo": "tests/test_cli/test_demo.py",
@@ -110,6 +111,7 @@ ELSEWHERE = {
     "export": "tests/test_export/test_files.py",
     "models": "tests/test_cli/test_models.py",
     "init": "tests/test_cli/test_init.py",
+    "publish": "tests/test_engine/test_publishing.py",
 }
 NEEDS_A_PACKAGE = {"--track": "tests/test_engine/test_progress.py"}  # which is not among those of the tests
 
@@ -175,11 +177,15 @@ class _Recorder(argparse.ArgumentParser):
 
     def __init__(self) -> None:
         self.options: list[tuple[str, ...]] = []
+        self.settings: dict[str, dict] = {}
         super().__init__(add_help=False)
 
     def add_argument(self, *names, **kwargs):
         if names[0].startswith("-"):
             self.options.append(names)
+            self.settings[names[0]] = {
+                key: kwargs.get(key) for key in ("action", "metavar", "nargs", "type", "choices")
+            }
         return super().add_argument(*names, **kwargs)
 
 
@@ -198,3 +204,14 @@ def test_no_option_is_left_out(verb):
     for text in texts:
         left_out = [names for names in recorder.options if not any(name in text for name in names)]
         assert not left_out, f"no run of {verb} has {left_out}"
+
+
+def test_options_of_one_name_are_one_option():
+    """But for --out, which is a file or a folder, as the verb has one or many."""
+    seen: dict[str, tuple[str, dict]] = {}
+    for verb in VERBS:
+        recorder = _Recorder()
+        import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").add_arguments(recorder)
+        for name, settings in recorder.settings.items():
+            first = seen.setdefault(name, (verb, settings))
+            assert name == "--out" or settings == first[1], f"{name} of {verb} and of {first[0]}"

@@ -88,6 +88,14 @@ def test_coco_files_are_read_by_pycocotools_as_they_were_written(tmp_path):
         assert coco.annToMask(annotation)[y : y + h, x : x + w].all() and annotation["area"] == w * h
 
 
+def test_of_coco_those_categories_are_learnt_that_are_asked_for(tmp_path):
+    made("coco", tmp_path)
+    found = look_at(tmp_path, classes=["square"])
+    assert found.classes == ["square"] and found.counts() == {"square": 3}
+    with pytest.raises(UserError, match="circle is no category of .*, which has disc, square"):
+        look_at(tmp_path, classes=["circle"])
+
+
 def test_shapes_of_labelme(tmp_path):
     """A group is one object, a circle has its outline, a painted mask its pixels, a line is left out and told."""
     import base64
@@ -123,6 +131,8 @@ def test_several_formats_are_refused_until_one_is_named(tmp_path):
     with pytest.raises(UserError, match=r"several formats.*\n  --format yolo: .*\n  --format masks: images/"):
         look_at(tmp_path)
     assert look_at(tmp_path, "masks").task == "segmentation"
+    found = look_at(tmp_path, "yolo")
+    assert len(found.items) == 6 and "12 images are in folders without a label file: left out" in found.decided
 
 
 def test_unknown_folders_are_refused_with_what_is_in_them(tmp_path):

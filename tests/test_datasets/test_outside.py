@@ -110,11 +110,10 @@ def test_a_file_name_cannot_write_a_line_of_a_list(name: str, tmp_path: Path) ->
 def test_pictures_of_show_dir_stay_in_it(path: str, name: str, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from eyetoy_mm.engine.hooks import PaintPredictionsHook
+    from eyetoy_mm.engine.hooks.paint_predictions import name_below
 
-    hook = PaintPredictionsHook(tmp_path / "show")
-    hook._dataset = SimpleNamespace(data_prefix=dict(img=str(tmp_path / "in")))
-    assert hook._name(str(tmp_path / "in" / path)) == name
+    dataset = SimpleNamespace(data_prefix=dict(img=str(tmp_path / "in")))
+    assert name_below(dataset, str(tmp_path / "in" / path)) == name
 
 
 def test_lists_of_voc_and_panoptic_files_are_looked_at(tmp_path: Path) -> None:

@@ -112,6 +112,12 @@ MESSAGES = {
     "no seed at all": "randomness=None: should be a dict",
     "a folder that is a number": "work_dir=5: should be the path of a folder",
     "to go on, in words": "resume='yes': should be True or False",
+    "no proposal is kept": "model.test_cfg.rpn.max_per_img=0: should be how many are kept: a whole number, 1 or more",
+    "no score is high enough": "model.test_cfg.rcnn.score_thr=1.0: should be below 1",
+    "no detection is scored": "val_evaluator.proposal_nums=[0, 0, 0]: should be numbers of detections, 1 or more",
+    "no box is sampled": "model.train_cfg.rcnn.sampler.num=0: samples nothing",
+    "no window between windows": "model.test_cfg.stride=(96, 64): is beyond crop_size=(64, 64)",
+    "no image of a class is right": "val_evaluator.topk=0: should be whole numbers, 1 or more",
     "learning rates scaled from no batch": "auto_scale_lr.base_batch_size=0: should be a whole number, 1 or more",
 }
 

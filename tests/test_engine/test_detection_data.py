@@ -8,14 +8,16 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
 import eyetoy_mm  # noqa: F401 - before mmdet: supplies what mmcv-lite lacks
 from eyetoy_mm.cli import main
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import check_data
-from eyetoy_mm.engine.detection_checks import _unfiltered_boxes
+from eyetoy_mm.engine.detection_checks import _unfiltered_objects
 from eyetoy_mm.engine.hooks import CheckDetDataHook
 from eyetoy_mm.errors import UserError
 
@@ -338,6 +340,7 @@ def test_data_of_ones_own_trains_as_the_messages_ask(tmp_path):
 
 CROP = dict(type="RandomCrop", crop_size=(8, 8), recompute_bbox=True)
 FILTER = dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False)
+PLAIN_CROP = dict(CROP, recompute_bbox=False)
 BOXES, MASKS = (dict(type="LoadAnnotations", with_bbox=True, with_mask=masks) for masks in (False, True))
 
 
@@ -348,12 +351,16 @@ BOXES, MASKS = (dict(type="LoadAnnotations", with_bbox=True, with_mask=masks) fo
         ([MASKS, FILTER, CROP], "RandomCrop leaves"),
         ([MASKS, dict(type="RandomChoice", transforms=[[dict(type="RandomFlip")], [CROP]])], "RandomCrop leaves"),
         ([BOXES, dict(type="RandAugment", aug_space=[[dict(type="Rotate")], [dict(type="ShearX")]])], "Rotate leaves"),
+        ([MASKS, PLAIN_CROP], "RandomCrop leaves masks without a pixel"),
+        ([MASKS, PLAIN_CROP, FILTER], "RandomCrop leaves masks without a pixel"),
+        ([MASKS, dict(type="MinIoURandomCrop"), FILTER], "MinIoURandomCrop leaves masks"),
         ([MASKS, CROP, FILTER], None),
-        ([MASKS, dict(CROP, recompute_bbox=False)], None),
+        ([MASKS, PLAIN_CROP, dict(FILTER, by_mask=True)], None),
         ([BOXES, CROP], None),
+        ([BOXES, PLAIN_CROP], None),
     ],
 )
-def test_pipelines_that_leave_boxes_without_size_are_told_before_the_run(steps, told, tmp_path, monkeypatch):
+def test_pipelines_that_leave_flat_boxes_and_empty_masks_are_told_before_the_run(steps, told, tmp_path, monkeypatch):
     messages = []
     monkeypatch.setattr("eyetoy_mm.datasets.findings.print_log", lambda text, *args, **kwargs: messages.append(text))
     root = write(tmp_path / "data", coco()).parent
@@ -368,4 +375,37 @@ def test_pipelines_that_leave_boxes_without_size_are_told_before_the_run(steps, 
 @pytest.mark.parametrize(("own", "count"), [([dict(type="MixUp")], 1), ([dict(type="MixUp"), FILTER], 0)])
 def test_the_pipeline_around_a_data_set_is_looked_at(own, count):
     loader = dict(dataset=dict(type="MultiImageMixDataset", dataset=dict(pipeline=[BOXES]), pipeline=own))
-    assert len(list(_unfiltered_boxes(Config(dict(train_dataloader=loader)), ("train", "val")))) == count
+    assert len(list(_unfiltered_objects(Config(dict(train_dataloader=loader)), ("train", "val")))) == count
+
+
+@pytest.mark.parametrize("kind", ["bitmaps", "polygons"])
+def test_masks_without_a_pixel_are_logged_once_and_counted(kind):
+    """A crop that takes a corner of a box, as mmdet makes it."""
+    from mmdet.datasets.transforms import FilterAnnotations, RandomCrop
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks, PolygonMasks
+
+    whole, lower = [0, 0, 8, 0, 8, 8, 0, 8], [9, 30, 31, 9, 31, 31]  # the second is painted below the diagonal
+    masks = PolygonMasks([[np.array(x, float)] for x in (whole, lower)], 32, 32)
+    boxes = HorizontalBoxes(torch.tensor([[0.0, 0, 8, 8], [9, 9, 31, 31]]))
+    masks = BitmapMasks(masks.to_bitmap().masks, 32, 32) if kind == "bitmaps" else masks
+    labels = dict(gt_bboxes_labels=np.zeros(2, int), gt_ignore_flags=np.zeros(2, bool))
+    image = dict(img=np.zeros((32, 32, 3), np.uint8), gt_bboxes=boxes, gt_masks=masks, **labels)
+    crop = RandomCrop(crop_size=(12, 12))
+    crop._rand_offset = lambda margin: (0, 0)
+    cropped = crop(image)
+
+    warnings, hook = [], CheckDetDataHook()
+    runner = SimpleNamespace(logger=SimpleNamespace(warning=warnings.append))
+
+    def look(results):
+        instances = InstanceData(bboxes=results["gt_bboxes"], masks=results["gt_masks"])
+        sample = BaseDataElement(metainfo=dict(img_path="crowd.png"), gt_instances=instances)
+        hook.before_train_iter(runner, 0, dict(data_samples=[sample]))
+
+    for _ in range(3):
+        look(cropped)
+    look(FilterAnnotations(min_gt_bbox_wh=(1e-2, 1e-2), by_mask=True, keep_empty=False)(cropped))
+    hook.after_train(runner)
+    assert len(warnings) == 2 and warnings[0].startswith("crowd.png: 1 of 2 objects have a box and no pixel")
+    assert warnings[1].startswith("3 objects had a box and no pixel")

@@ -280,36 +280,58 @@ def test_hooks_of_any_form_stay_and_are_followed_by_the_guard(hooks):
 
 
 TWO_PROCESSES = """
-import os, sys
+import math, os, sys
+from datetime import timedelta
 from types import SimpleNamespace
 import torch
+from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement
+from torch.nn.parallel import DistributedDataParallel
 from eyetoy_mm.engine.hooks import StopOnNonFiniteHook
 
-rank = 1 if os.fork() == 0 else 0
-torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=rank, world_size=2)
-hook = StopOnNonFiniteHook()
-runner = SimpleNamespace(iter=0, hooks=[], work_dir="nowhere")
-for step in range(3):
-    runner.iter = step
-    batch = dict(data_samples=[BaseDataElement(metainfo=dict(img_path=f"{rank}-{step}.jpg"))])
-    loss = float("nan") if rank == 1 and step == 1 else 1.0
+rank, meet = 1 if os.fork() == 0 else 0, "file://" + sys.argv[1]
+torch.distributed.init_process_group("gloo", meet, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+
+
+def train(fault):
+    model = DistributedDataParallel(torch.nn.Linear(1, 1))
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), clip_grad=dict(max_norm=1.0))
+    runner = SimpleNamespace(model=model, optim_wrapper=wrapper, iter=0, hooks=[], work_dir="nowhere")
+    hook = StopOnNonFiniteHook()
+    hook.before_train(runner)
+    for runner.iter in range(4):
+        bad = rank == 1 and runner.iter == 2
+        loss = model(torch.ones(1, 1)).sum() * (math.nan if bad and fault == "loss" else 1.0)
+        if bad and fault == "gradient":
+            loss.register_hook(lambda gradient: gradient * math.nan)
+        wrapper.update_params(loss)
+        batch = dict(data_samples=[BaseDataElement(metainfo=dict(img_path=f"{rank}-{runner.iter}.jpg"))])
+        hook.after_train_iter(runner, runner.iter, batch, dict(loss=loss.detach()))
+
+
+for fault in ("loss", "gradient"):
     try:
-        hook.after_train_iter(runner, step, batch, dict(loss=loss))
+        train(fault)
     except Exception as error:
-        print(f"process {rank}: {error}", flush=True)
-        break
+        print(f"{fault}, process {rank}: {error}", flush=True)
 if rank == 0:
     os.wait()
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_all_processes_stop_together(tmp_path):
+def test_all_processes_stop_together_and_name_the_rank(tmp_path):
+    """Gradients are exchanged: both processes have NaN, and the images of one are to blame where its loss says so."""
     command = [sys.executable, "-c", TWO_PROCESSES, str(tmp_path / "meet")]
     output = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120).stdout
-    for rank in range(2):
-        assert f"process {rank}: step 2 is not finite: loss is nan [images: 1-1.jpg]" in output
+    gradients = "the gradient of 2 of 2 parameters: weight, bias"
+    messages = {
+        "loss": f"rank 1 of 2: loss is nan; {gradients} [images: 1-2.jpg]. No checkpoint",
+        "gradient": f"rank 0, 1 of 2: {gradients} [images: 0-2.jpg, 1-2.jpg]. No checkpoint",
+    }
+    for fault, message in messages.items():
+        for rank in range(2):
+            assert f"{fault}, process {rank}: step 3 is not finite: {message}" in output
 
 
 @pytest.mark.parametrize(

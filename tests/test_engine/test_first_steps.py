@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
+from torch.utils.data import DataLoader
 
 import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
 from benchmarks.fuzz_configs import small_config
 from eyetoy_mm.engine.config_options import merge_options
+from eyetoy_mm.engine.exact_resume import positioned
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import CheckOutputsHook
-from eyetoy_mm.engine.loop_checks import check_loops
+from eyetoy_mm.engine.loop_checks import _alone, _tell_cut_accumulations, check_loops
 from eyetoy_mm.errors import UserError
 
 pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
@@ -77,6 +82,74 @@ def test_no_step_and_a_batch_of_one_image(train):
 def test_images_of_several_sizes_in_a_batch_of_validation(train):
     with pytest.raises(UserError, match="val_dataloader.batch_size=2: the pipeline makes"):
         train(**{"val_dataloader.batch_size": 2, "val_dataloader.dataset.indices": 8})
+
+
+def loader_of(images, size, **settings):
+    """Batches of ``size`` random images, as a run of this package makes them."""
+    data = [dict(inputs=torch.zeros(3, *images[1:], dtype=torch.uint8), data_samples=None)] * images[0]
+    return positioned(DataLoader(data, batch_size=size, collate_fn=pseudo_collate, **settings), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "settings", "told"),
+    [
+        ((3, 32, 32), 2, {}, "3 images in batches of 2 leave one for the last, and model.backbone (ResNet, at layer4"),
+        ((2, 32, 32), 1, {}, "train_dataloader.batch_size=1: model.backbone (ResNet, at layer4"),
+        ((3, 64, 64), 2, {}, None),
+        ((4, 32, 32), 2, {}, None),
+        ((3, 32, 32), 2, dict(drop_last=True), None),
+    ],
+)
+def test_a_batch_of_one_image_of_the_size_that_the_pipeline_makes(images, size, settings, told):
+    """The config does not say how large the images are."""
+    pytest.importorskip("mmpretrain")
+    from mmpretrain.models import ClsDataPreprocessor
+
+    head = dict(type="LinearClsHead", num_classes=2, in_channels=512)
+    neck, preprocessor = dict(type="GlobalAveragePooling"), dict(type="ClsDataPreprocessor")
+    model = dict(type="ImageClassifier", backbone=dict(type="ResNet", depth=18), neck=neck, head=head)
+    config = Config(
+        dict(default_scope="mmpretrain", model=model, data_preprocessor=preprocessor, train_dataloader=dict())
+    )
+    module = nn.Module()
+    module.data_preprocessor = ClsDataPreprocessor()
+    runner = SimpleNamespace(cfg=config, model=module)
+    loader = loader_of(images, size, **settings)
+    found = [str(finding) for finding in _alone(runner, loader, loader.dataset[0])]
+    assert bool(found) == bool(told) and (told or "") in "".join(found)
+
+
+def test_data_without_a_batch_or_an_image():
+    no_batch = SimpleNamespace(train_dataloader=loader_of((2, 8, 8), 3, drop_last=True), val_loop=None)
+    with pytest.raises(UserError, match="2 images give no batch of 3, and incomplete ones are dropped"):
+        check_loops(no_batch)
+    nothing = DataLoader([], batch_size=1)
+    unseen = SimpleNamespace(train_dataloader=loader_of((2, 8, 8), 2), val_loop=object(), val_dataloader=nothing)
+    with pytest.raises(UserError, match="val_dataloader: has no image"):
+        check_loops(unseen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "interval", "counts", "fits"),
+    [
+        (IterBasedTrainLoop, 6, 4, 4),
+        (IterBasedTrainLoop, 8, 4, None),
+        (EpochBasedTrainLoop, 1, 4, 2),  # of 6 steps
+        (EpochBasedTrainLoop, 2, 4, None),
+        (EpochBasedTrainLoop, 3, 1, None),
+    ],
+)
+def test_checkpoints_in_the_middle_of_an_accumulation_are_told(kind, interval, counts, fits, monkeypatch):
+    told = []
+    monkeypatch.setattr("eyetoy_mm.engine.loop_checks.print_log", lambda text, *args: told.append(text))
+    loop = kind.__new__(kind)
+    loop.dataloader = loader_of((12, 8, 8), 2)
+    by_epoch = kind is EpochBasedTrainLoop
+    hooks = [CheckpointHook(interval, by_epoch=by_epoch), CheckpointHook(5, by_epoch=not by_epoch), CheckpointHook(-1)]
+    cfg = Config(dict(optim_wrapper=dict(accumulative_counts=counts)))
+    _tell_cut_accumulations(SimpleNamespace(cfg=cfg, train_loop=loop, hooks=hooks))
+    assert len(told) == (fits is not None)
+    assert fits is None or told[0].endswith(f"Take an interval of {fits}, or a multiple of it")
 
 
 def test_files_and_later_steps_are_left_to_others(tmp_path):

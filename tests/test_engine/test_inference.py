@@ -1,19 +1,24 @@
 """Opening models for inference."""
 
 import copy
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 import eyetoy_mm  # noqa: F401 - before mmdet: supplies what mmcv-lite lacks
 from benchmarks.trust.onerule import write_odd_images
-from eyetoy_mm.backbones.eyetoy import ARCHS
+from eyetoy_mm.archs import ARCHS
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.dry_run import build
 from eyetoy_mm.engine.image_sources import find_sources
 from eyetoy_mm.engine.inference import open_predictor
 from eyetoy_mm.engine.inference_run import Settings, infer
+from eyetoy_mm.engine.prediction_files import Wanted
 from eyetoy_mm.engine.preprocessing import read_image
 from eyetoy_mm.errors import UserError
 from tests.toolbox_runs import TOOLBOXES, own_mmengine, write_checkpoint, write_config
@@ -62,6 +67,65 @@ def test_odd_images_do_not_end_a_folders_run(toolbox, tmp_path):
         assert f"{folder / name}.png is not an image that can be read" in str(refused.value)
     assert {"good", "grey", "rgba", "16 bit"} <= {path.stem for path in (tmp_path / "painted").iterdir()}
     assert len(reasons) + len(done) == len(paths) and all(str(folder) in reason for reason in reasons)
+
+
+def test_a_folder_with_a_video_as_pictures_and_files(tmp_path):
+    """Frames are predicted in batches with images; a video that is none is told, and ends nothing."""
+    pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
+    (folder := tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), dtype=np.uint8)
+    for index in range(2):
+        cv2.imwrite(str(folder / f"{index}.png"), pixels[index])
+    video = cv2.VideoWriter(str(folder / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for frame in pixels[2:]:
+        video.write(frame)
+    video.release()
+    (folder / "broken.mp4").write_text("no video")
+    config = write_config(tmp_path, "mmseg")
+    settings = Settings(tmp_path / "out", files=Wanted(json=True, masks=True), batch=2)
+    with own_mmengine():
+        predictor = open_predictor(load_config(config), str(write_checkpoint(config)), "cpu")
+        done = infer(predictor, find_sources([folder]), settings)
+        with pytest.raises(UserError, match=r"1 of 6 images were not predicted:\n.*broken.mp4 is not a video"):
+            places = []
+            places.extend(place for _, place in done)
+        expected = [predictor.predict(image).pred_sem_seg.data[0].numpy() for image in pixels[:2]]
+    out = tmp_path / "out"
+    assert places == [out / "0.png", out / "1.png", *[out / "clip.mp4"] * 3]
+    content = json.loads((out / "predictions.json").read_text())
+    assert [image["mask"] for image in content["images"]] == [
+        "masks/0.png", "masks/1.png", *(f"masks/clip/{index:06}.png" for index in range(3)),
+    ]  # fmt: skip
+    for index, labels in enumerate(expected):
+        assert (cv2.imread(str(out / f"masks/{index}.png"), cv2.IMREAD_UNCHANGED) == labels).all()
+    capture = cv2.VideoCapture(str(out / "clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and capture.get(cv2.CAP_PROP_FRAME_HEIGHT) == 48
+    capture.release()
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "clip.mp4", "masks", "predictions.json"]
+
+
+@pytest.mark.parametrize(
+    ("toolbox", "settings", "message"),
+    [
+        ("mmpretrain", dict(tile=64), "--tile is for labels and objects"),
+        ("mmseg", dict(overlap=8), "--overlap is that of the windows of --tile"),
+        ("mmseg", dict(tile=64, overlap=64), "--overlap 64 must be from 0 to less than --tile 64"),
+        ("mmdet", dict(tile=64, files=Wanted(crops=True)), "--save-crops cuts out of whole images"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(toolbox, settings, message, tmp_path):
+    predictor = SimpleNamespace(scope=toolbox, has_masks=False, model=None)
+    with pytest.raises(UserError, match=message):
+        next(infer(predictor, [], Settings(tmp_path / "out", **settings)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_take_the_place_of_no_input(tmp_path):
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).touch()
+    predictor = SimpleNamespace(scope="mmseg", has_masks=False, model=None)
+    with pytest.raises(UserError, match="pictures in --out .* would take the place of .*b.png: take another folder"):
+        next(infer(predictor, find_sources([tmp_path]), Settings(tmp_path)))
 
 
 def test_classes_are_named_without_the_checkpoints_word(tmp_path):

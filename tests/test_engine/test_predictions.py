@@ -174,7 +174,7 @@ def test_a_label_map_in_tiles(tmp_path):
     assert (tifffile.imread(tmp_path / "labels.tif") == labels).all()
 
 
-@pytest.mark.parametrize(("count", "apart"), [(2, 100), (20, 40), (150, 15), (1203, 3)])
+@pytest.mark.parametrize(("count", "apart"), [(2, 100), (20, 40), (150, 12), (1203, 3)])
 def test_colours_keep_apart(count, apart):
     colors = distinct_colors(count)
     lab = cv2.cvtColor(np.array([colors], np.float32) / 255, cv2.COLOR_RGB2LAB)[0]

@@ -96,6 +96,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(tmp_path):
     assert started.process.exitcode == 85, started.stderr.read_text()
     said = started.stdout.read_text()
     assert "SIGTERM: saving at iteration" in said and "--resume" in said
+    assert (tmp_path / "results.png").is_file()  # of a run that is told to stop, too
     (checkpoint,) = tmp_path.glob("iter_*.pth")
     step = int(checkpoint.stem[5:])
 

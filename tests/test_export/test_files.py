@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,12 +17,16 @@ runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installe
 
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 
-from eyetoy_mm.cli.export import height_and_width  # noqa: E402
+from eyetoy_mm.cli.options import height_and_width  # noqa: E402
 from eyetoy_mm.engine.config import load_config  # noqa: E402
 from eyetoy_mm.engine.inference import open_predictor  # noqa: E402
 from eyetoy_mm.errors import UserError  # noqa: E402
+from eyetoy_mm.export.checking import patterns  # noqa: E402
 from eyetoy_mm.export.models import agreement  # noqa: E402
 from eyetoy_mm.export.onnx_file import build_file, check_and_write  # noqa: E402
+from eyetoy_mm.export.openvino_file import export_openvino  # noqa: E402
+from eyetoy_mm.export.pt2_file import export_pt2  # noqa: E402
+from eyetoy_mm.export.runtimes import open_file  # noqa: E402
 from tests import program  # noqa: E402
 
 CONFIG = """
@@ -86,13 +91,50 @@ def test_no_path_of_this_machine_is_in_a_file(exported):
     assert b".py" not in content and b"Traceback" not in content
 
 
+LOADER = """
+import sys, numpy, torch
+model = torch.export.load(sys.argv[1]).module()
+outputs = model(torch.from_numpy(numpy.load(sys.argv[2])))
+numpy.save(sys.argv[3], outputs[0].detach().numpy())
+print(sorted(name for name in sys.modules if name.startswith(("eyetoy_mm", "mm"))))
+"""
+
+
+def test_a_program_of_torch_export_runs_without_this_package(files, exported, tmp_path):
+    out, images = tmp_path / "model.pt2", patterns(3, 50, 70)
+    report = "\n".join(export_pt2(exported[0], load_config(files[0]), out, "whole", (50, 70)))
+    assert report.count("checked batch") == 2 and "torch.export.load('model.pt2')" in report
+    np.save(tmp_path / "images.npy", images.numpy())
+    command = [sys.executable, "-c", LOADER, out, tmp_path / "images.npy", tmp_path / "scores.npy"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "eyetoy_mm" not in done.stdout and "mmengine" not in done.stdout, done.stderr
+    with torch.no_grad():
+        expected = exported[1](images)[0]
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "scores.npy")), expected)
+    assert str(Path(__file__).parents[2]).encode() not in out.read_bytes()
+
+
+def test_a_file_of_openvino_is_checked_and_written(files, exported, tmp_path):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    out = tmp_path / "model.xml"
+    report = "\n".join(export_openvino(exported[0], load_config(files[0]), out))
+    assert report.count("checked batch") == 5 and {file.name for file in tmp_path.iterdir()} == {
+        "model.xml",
+        "model.bin",
+    }
+    scores, labels = open_file(out)(patterns(2, 40, 31).numpy())
+    assert scores.shape == (2, 3) and (scores.argmax(1) == labels).all()
+    assert json.dumps(list(CLASSES)) in out.read_text().replace("&quot;", '"')
+    assert str(tmp_path) not in out.read_text()
+
+
 def test_a_file_that_is_wrong_is_not_written(exported, tmp_path):
     predictor = exported[0]
     bias = predictor.model.head.fc.bias
     with torch.no_grad():
         bias[0] += 0.1  # the model is no longer the one that was exported
         try:
-            with pytest.raises(UserError, match=r"not the model, and no file was written: for batch 1 of 64 x 64 onnx"):
+            with pytest.raises(UserError, match=r"not the model, and no file was written: for batch 1 of 64 x 64 it "):
                 list(check_and_write(*exported, tmp_path / "model.onnx"))
         finally:
             bias[0] -= 0.1
@@ -110,7 +152,11 @@ def test_agreement_is_about_shapes_values_and_numbers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--out", "model.pt"], "--out model.pt must be a file that ends in .onnx"),
+        (["--out", "model.pt"], "--out model.pt must be a file that ends in .onnx, .xml, .pt2"),
+        (["--out", "model.onnx", "--format", "pt2"], "--format pt2 is for files that end in .pt2, got model.onnx"),
+        (["--out", "model.pt2"], "a .pt2 file is for one size: --size H,W"),
+        (["--out", "model.onnx", "--kernels", "eyetoy"], "--kernels eyetoy and --onnxruntime-headers DIR go together"),
+        (["--out", "model.xml", "--kernels", "eyetoy", "--onnxruntime-headers", "."], "is for onnxruntime, and --out"),
         (["--out", "model.onnx", "--size", "224"], "--size must be H,W"),
         (["--out", "model.onnx", "--image", "none.jpg"], "there is no image none.jpg"),
         (["--out", "model.onnx", "--part", "backbone", "--cfg-options", "a"], "--cfg-options takes key.of.it=value"),
@@ -126,6 +172,7 @@ def test_the_program_with_all_its_options(files, tmp_path):
     cv2.imwrite(str(photo), np.zeros((40, 60, 3), np.uint8))
     done = program.run(
         "tools/export.py", *files, "--out", out, "--part", "backbone", "--size", "64,96", "--image", photo,
+        "--format", "onnx", "--kernels", "plain",
         "--cfg-options", "model.backbone.out_type=featmap",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

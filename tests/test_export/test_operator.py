@@ -1,15 +1,24 @@
 """The operator in ONNX, at many sizes from one graph, against the definition."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.ops import neighborhood_attention
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from eyetoy_mm.export.onnx_file import open_session
+from eyetoy_mm.export import operator
+from eyetoy_mm.export.kernels import build_kernels
 from eyetoy_mm.export.onnx_graph import build_graph
+from eyetoy_mm.export.runtimes import open_session
+
+HEADERS = os.environ.get("EYETOY_ONNXRUNTIME_HEADERS")  # the folder that has onnxruntime_c_api.h
+NAMES = ["sequence", "biased", "even", "volume"]
 
 
 class Attentions(torch.nn.Module):
@@ -32,11 +41,32 @@ class Attentions(torch.nn.Module):
         )
 
 
-def test_one_graph_serves_every_size():
-    names = ["sequence", "biased", "even", "volume"]
-    session = open_session(build_graph(Attentions(), names).SerializeToString())
+def check(session):
     for shape in ((1, 3, 1, 1), (2, 3, 5, 19), (1, 3, 23, 8), (3, 3, 2, 9)):
         images = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 255
         expected = Attentions("reference")(images)
-        for name, actual, right in zip(names, session.run(None, {"images": images.numpy()}), expected, strict=True):
+        for name, actual, right in zip(NAMES, session.run(None, {"images": images.numpy()}), expected, strict=True):
             torch.testing.assert_close(torch.from_numpy(actual), right, atol=2e-6, rtol=1e-5, msg=f"{name} of {shape}")
+
+
+def test_one_graph_serves_every_size(monkeypatch):
+    monkeypatch.setattr(operator, "SCORES_AT_ONCE", 4000)  # the smaller maps at once, the larger ones in steps
+    check(open_session(build_graph(Attentions(), NAMES).SerializeToString()))
+
+
+@pytest.mark.skipif(HEADERS is None, reason="EYETOY_ONNXRUNTIME_HEADERS names no folder of onnxruntime's headers")
+def test_our_kernels_are_an_operator_of_onnxruntime(tmp_path):
+    library = build_kernels(tmp_path, Path(HEADERS))
+    proto = build_graph(Attentions(), NAMES, kernels="eyetoy")
+    assert [node.op_type for node in proto.graph.node].count("NeighborhoodAttention") == len(NAMES)
+    for threads in (1, 3):
+        check(open_session(proto.SerializeToString(), threads=threads, library=library))
+    assert str(tmp_path).encode() not in library.read_bytes()
+
+
+def test_headers_that_are_none_are_told(tmp_path):
+    with pytest.raises(UserError, match=r"has no onnxruntime_c_api.h; they are in the folder include of"):
+        build_kernels(tmp_path, tmp_path)
+    (tmp_path / "onnxruntime_c_api.h").write_text("#error too old\n")
+    with pytest.raises(UserError, match="does not compile against the headers in .* 1.17 or newer: .*too old"):
+        build_kernels(tmp_path, tmp_path)

@@ -12,7 +12,8 @@ train_dataloader = dict(
             dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
             dict(type="RandomFlip", prob=0.5),
             dict(type="RandomChoice", transforms=[[sides], [*crop, sides]]),
-            dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False),  # slivers at a crop's border
+            # Of objects that a crop cuts off: slivers of boxes, and boxes without a pixel of the mask.
+            dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), by_mask=True, keep_empty=False),
             dict(type="PackDetInputs"),
         ]
     )

@@ -61,7 +61,13 @@ def read(tree: Tree, classes: list[str]) -> Found:
     if points:
         found.decided.append(f"kpt_shape={settings['kpt_shape']}: key points are not learnt, their boxes are")
     kinds: Counter[str] = Counter()
+    labelled = {parent_of(image) for image in tree.images if _label_file(tree, image)}
+    found.left_out = [image for image in tree.images if parent_of(image) not in labelled]
+    if found.left_out:
+        found.decided.append(f"{len(found.left_out)} images are in folders without a label file: left out")
     for image in tree.images:
+        if parent_of(image) not in labelled:
+            continue
         size = tree.size(image)
         file = _label_file(tree, image)
         item = Item(image, splits[image], size=size)

@@ -1,12 +1,16 @@
 """Hooks for mmengine's Runner, a file each; every config of ours and every run of ``eyetoy`` has those that check."""
 
 from eyetoy_mm.engine.hooks.cls_labels import CheckClsLabelsHook
+from eyetoy_mm.engine.hooks.data_pictures import DataPicturesHook
+from eyetoy_mm.engine.hooks.describe_run import DescribeRunHook
 from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
+from eyetoy_mm.engine.hooks.evaluation_pictures import EvaluationPicturesHook
 from eyetoy_mm.engine.hooks.finite import StopOnNonFiniteHook
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
 from eyetoy_mm.engine.hooks.keep_predictions import KeepPredictionsHook
+from eyetoy_mm.engine.hooks.live_progress import LiveProgressHook
 from eyetoy_mm.engine.hooks.outputs import CheckOutputsHook
 from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
 from eyetoy_mm.engine.hooks.progress import ProgressHook
@@ -28,8 +32,12 @@ __all__ = [
     "CheckOutputsHook",
     "CheckSegLabelsHook",
     "CompareResumedHook",
+    "DataPicturesHook",
+    "DescribeRunHook",
     "EvaluateUntrainedHook",
+    "EvaluationPicturesHook",
     "KeepPredictionsHook",
+    "LiveProgressHook",
     "PaintPredictionsHook",
     "PrepareWeightsHook",
     "ProgressHook",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -16,6 +17,15 @@ from eyetoy_mm.errors import UserError
 def unwrapped(runner: Runner) -> Any:  # a module; types of its attributes are not known
     """The model itself, where it is wrapped for several processes."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+@contextmanager
+def told_if_it_fails(runner: Runner, what: str) -> Iterator[None]:
+    """Let no error end a run that is not of the run: of a picture, a line on a terminal. The reason is in the log."""
+    try:
+        yield
+    except Exception as error:
+        runner.logger.warning(f"{what}: {type(error).__name__}: {error}")
 
 
 def name_of(dataset: Any) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine import dist
@@ -32,9 +32,9 @@ class StopOnNonFiniteHook(Hook):
     """Stop before a broken checkpoint is saved, with the step, what is not finite, the batch and where to go on from.
 
     Looked at are the loss of every step, the gradients before they are clipped, and the weights before a checkpoint is
-    saved and before validation in training. Where several processes train, all stop in the same step. In mixed
-    precision with a loss scale, infinite gradients are part of the game and their steps are skipped; too many in a row
-    are not. Loss spikes are logged with the images that had them.
+    saved and before validation in training. Where several processes train, all stop in the same step, with one message
+    that names the rank whose loss it was. In mixed precision with a loss scale, infinite gradients are part of the game
+    and their steps are skipped; too many in a row are not. Loss spikes are logged with the images that had them.
 
     What it costs: the norm of the gradients, one pass over all of them, read back when the loss has been anyway; the
     median of some losses; with several processes the exchange of one number.
@@ -76,28 +76,28 @@ class StopOnNonFiniteHook(Hook):
         Raises:
             UserError: Loss, gradients or, where a checkpoint is to be saved, weights are not finite.
         """
-        wrong = not_finite_losses(outputs or {})
-        paths = image_paths(data_batch)
+        losses, paths = not_finite_losses(outputs or {}), image_paths(data_batch)
+        shared: list[str] = []
         if any(watch.looked for watch in self.watches):
-            gradients = [each for watch in self.watches for each in watch.take()]
-            if gradients and not wrong:
+            shared = [each for watch in self.watches for each in watch.take()]
+            if shared and not losses:
                 paths = [*self.paths, *paths]  # gradients of several batches where they are accumulated
-            wrong += gradients
             self.paths.clear()
         elif self.watches:
             self.paths.extend(paths)
         if any(due(runner, hook) for hook in runner.hooks if isinstance(hook, CheckpointHook)):
-            wrong += not_finite_weights(unwrapped(runner).state_dict())
-        odd = "" if wrong else self._spike(runner.iter + 1, outputs or {})
-        state = agreed(_BROKEN if wrong else _ODD if odd else _FINE)
+            shared += not_finite_weights(unwrapped(runner).state_dict())
+        odd = "" if losses or shared else self._spike(runner.iter + 1, outputs or {})
+        state = agreed(_BROKEN if losses or shared else _ODD if odd else _FINE)
         if state == _FINE:
             return
-        told = dist.all_gather_object((wrong, odd, paths, not_finite_images(data_batch)))
+        told = dist.all_gather_object(Told(losses, shared, odd, paths, not_finite_images(data_batch)))
         if state == _BROKEN:
-            self._refuse(runner, broken_step(runner.iter + 1, [each for each in told if each[0]]))
-        for _, odd, paths, _ in told:
-            if odd:
-                runner.logger.warning(f"{odd}; images: {first_few(paths, 8) if paths else 'without paths'}")
+            self._refuse(runner, broken_step(runner.iter + 1, told))
+        for each in told:
+            if each.odd:
+                shown = first_few(each.paths, 8) if each.paths else "without paths"
+                runner.logger.warning(f"{each.odd}; images: {shown}")
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Look at the weights where checkpoints go by epochs; the hook of checkpoints deletes old ones before it saves.
@@ -240,15 +240,46 @@ def not_finite_images(data_batch: Any) -> list[str]:
     return [paths[i] if i < len(paths) else f"image {i}" for i in wrong]
 
 
-def broken_step(step: int, told: Iterable[tuple[list[str], str, list[str], list[str]]]) -> str:
-    """The message of all processes that found something."""
-    return f"step {step} is not finite: " + "; ".join(dict.fromkeys(_told_by_one(*each) for each in told))
+class Told(NamedTuple):
+    """What one process tells the others of a step.
+
+    Args:
+        losses: Terms of its own loss that are not finite.
+        shared: Gradients and weights that are not, which processes exchange: one's NaN is everybody's.
+        odd: What to say of a loss that is odd.
+        paths: Of its images.
+        images: Those that are not finite as they were loaded.
+    """
+
+    losses: list[str]
+    shared: list[str]
+    odd: str
+    paths: list[str]
+    images: list[str]
 
 
-def _told_by_one(wrong: list[str], _: str, paths: list[str], images: list[str]) -> str:
+def broken_step(step: int, told: Sequence[Told]) -> str:
+    """The message of all processes, of those alone whose own loss is not finite where there are such.
+
+    Args:
+        step: From 1.
+        told: By each process, in the order of their ranks.
+    """
+    found = [rank for rank, each in enumerate(told) if each.losses]
+    found = found or [rank for rank, each in enumerate(told) if each.shared]
+    alike: dict[str, list[int]] = {}
+    for rank in found:
+        alike.setdefault("; ".join([*told[rank].losses, *told[rank].shared]), []).append(rank)
+    return f"step {step} is not finite: " + "; ".join(_told_by(ranks, told, text) for text, ranks in alike.items())
+
+
+def _told_by(ranks: list[int], told: Sequence[Told], text: str) -> str:
+    paths = [path for rank in ranks for path in told[rank].paths]
+    images = [path for rank in ranks for path in told[rank].images]
     batch = f"images: {first_few(paths, 64)}" if paths else "images without paths"
     broken = f"; not finite as loaded: {first_few(images)}" if images else ""
-    return f"{'; '.join(wrong)} [{batch}{broken}]"
+    where = f"rank {first_few(map(str, ranks), 8)} of {len(told)}: " if len(told) > 1 else ""
+    return f"{where}{text} [{batch}{broken}]"
 
 
 def due(runner: Runner, hook: CheckpointHook) -> bool:

@@ -15,12 +15,16 @@ PICTURE = "results.png"
 
 @HOOKS.register_module()
 class ResultsPictureHook(Hook):
-    """Draw what a run has logged into ``results.png`` of its work dir, when it ends.
+    """Draw what a run has logged into ``results.png`` of its work dir, when it ends or is told to stop.
 
     A run whose picture fails is as good as any other: what went wrong is in the log.
     """
 
     priority = "LOWEST"  # after everything is logged
+
+    def before_stop(self, runner: Runner) -> None:
+        """Draw what there is of a run that is told to stop, once it has saved."""
+        self.after_train(runner)
 
     @master_only
     def after_train(self, runner: Runner) -> None:

@@ -74,6 +74,9 @@ class SaveOnSignalHook(Hook):
         if hasattr(runner, "finish_saving"):  # in the background
             runner.finish_saving()
         runner.logger.warning("Saved. Start it again with --resume, and it goes on from here.")
+        for hook in runner.hooks:
+            if hasattr(hook, "before_stop"):  # what little there is to do besides, once all is saved
+                hook.before_stop(runner)
         if dist.is_initialized():
             dist.barrier(group=self._group)
             dist.destroy_process_group()

@@ -24,11 +24,12 @@
 #include <type_traits>
 #include <vector>
 
+#include "interface.h"
+
 namespace {
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
-typedef std::int64_t Int;
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -81,28 +82,6 @@ INLINE void copy_scaled(const float* from, Int n, float factor, float* to) {
   for (; i + LANES <= n; i += LANES) store(to + i, load(from + i) * factor);
   for (; i < n; ++i) to[i] = from[i] * factor;
 }
-
-// --- The case, as the caller describes it -----------------------------------------------------------------------------
-
-// Both structures are arrays of 64-bit numbers.
-
-struct Strided {  // (batch, z, y, x, heads, dim), dim contiguous; strides in elements
-  float* data;
-  Int batch, axis[3], head;
-};
-
-typedef void (*Parallel)(void (*)(void*), void*, unsigned, unsigned);  // GOMP_parallel
-
-struct Problem {
-  Int batch, heads, dim, length[3], kernel[3], dilation[3];
-  double scale;
-  Int threads;
-  Parallel parallel;  // null: threads of our own
-  const float* bias;  // (heads, 2 kernel - 1 per axis) or null
-  float* bias_gradient;  // as bias, or null
-};
-
-static_assert(sizeof(Problem) == 17 * 8 && sizeof(Strided) == 6 * 8, "pointers of 64 bits");
 
 Int bias_size(const Problem& problem) {  // of one head
   Int size = 1;

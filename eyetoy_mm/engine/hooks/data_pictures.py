@@ -1,0 +1,77 @@
+"""Pictures of what a run learns from, in its work dir: how often each class is, and a batch as the model gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from eyetoy_mm.engine.hooks.common import samples_of, told_if_it_fails
+from eyetoy_mm.registry import HOOKS
+
+LABELS, BATCH = "labels.png", "train_batch.png"
+_MOST = 12  # images of a batch that are painted
+
+
+@HOOKS.register_module()
+class DataPicturesHook(Hook):
+    """Draw ``labels.png`` before the first step, and ``train_batch.png`` of the first batch.
+
+    The former is of lists and annotation files, and of some masks (see :mod:`~eyetoy_mm.engine.label_counts`), so that
+    it takes no longer for a large data set. The latter shows images as the pipeline leaves them; what the model's data
+    preprocessor does to whole batches (mixup) comes after. A run whose pictures fail goes on, and its log says why.
+    """
+
+    priority = "LOW"
+
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        """Draw how often each class is."""
+        self._painted = False
+        target = Path(runner.work_dir, LABELS)
+        with told_if_it_fails(runner, f"{target} was not drawn"):
+            from eyetoy_mm.engine.dataset_picture import picture_dataset
+            from eyetoy_mm.engine.label_counts import count_labels
+
+            loop: Any = runner.train_loop
+            report = count_labels("train", loop.dataloader.dataset)
+            if not any(report.counts.values()):
+                return  # a dataset that does not say what its labels are
+            temporary = target.with_name(f".{LABELS}.part")
+            picture_dataset(report).savefig(temporary, format="png", dpi=100)
+            temporary.replace(target)
+            runner.logger.info(f"How often each class is in training: {target}")
+
+    @master_only
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Paint the first batch."""
+        if self._painted:
+            return
+        self._painted = True
+        target = Path(runner.work_dir, BATCH)
+        with told_if_it_fails(runner, f"{target} was not drawn"):
+            from eyetoy_mm.engine.painting import make_painter
+            from eyetoy_mm.engine.picture_grids import grid, save
+
+            loop: Any = runner.train_loop
+            painter = make_painter(runner.default_scope.scope_name, loop.dataloader.dataset.metainfo)
+            pictures = [painter.paint(image, sample, truth=True) for image, sample in images_of(data_batch, _MOST)]
+            if pictures:
+                save(grid(pictures), target)
+                runner.logger.info(f"The first batch, as it is trained on: {target}")
+
+
+def images_of(data_batch: Any, most: int) -> Iterator[tuple[np.ndarray, Any]]:
+    """Images of a batch, BGR ``(H, W, 3)`` of 8 bits, each with its data sample."""
+    inputs: Any = data_batch.get("inputs") if isinstance(data_batch, dict) else None
+    if inputs is None or isinstance(inputs, dict):
+        return
+    for image, sample in zip(inputs[:most], samples_of(data_batch), strict=False):
+        pixels = image[:3].detach().cpu().numpy().transpose(1, 2, 0)
+        pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+        yield np.ascontiguousarray(pixels.clip(0, 255).astype(np.uint8)), sample

@@ -1,0 +1,109 @@
+"""Numbers of ``train_cfg`` and ``test_cfg`` that let nothing through: a model trains on nothing, or finds nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeGuard
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.engine.config_places import at, class_of, dicts_in
+from eyetoy_mm.layers.checks import is_whole
+
+
+class _Limit(NamedTuple):
+    """What the numbers of some names may be.
+
+    Args:
+        names: A pattern of the whole name.
+        fits: Whether a finite number may be one.
+        wanted: What it should be, and what comes of others.
+    """
+
+    names: re.Pattern[str]
+    fits: Callable[[Any], bool]
+    wanted: str
+
+
+_LIMITS = (
+    _Limit(
+        re.compile("max_per_img|max_per_image|nms_pre"),
+        lambda x: is_whole(x) and (x >= 1 or x == -1),
+        "should be how many are kept: a whole number, 1 or more, or -1 for all",
+    ),
+    _Limit(
+        re.compile("max_num|nms_post|top_?k|candidate_topk"),
+        lambda x: is_whole(x) and x >= 1,
+        "should be how many are kept: a whole number, 1 or more",
+    ),
+    _Limit(
+        re.compile("(.*_)?(score_thr|pseudo_thr|filter_thr|object_mask_thr|mask_thr|mask_thr_binary)"),
+        lambda x: x < 1,
+        "should be below 1: no score is above it, and nothing would be left",
+    ),
+    _Limit(
+        re.compile("iou_thr(eshold)?"),
+        lambda x: 0 <= x <= 1,
+        "should be an overlap from 0 to 1",
+    ),
+    _Limit(
+        re.compile("pos_iou_thr"),
+        lambda x: 0 < x <= 1,
+        "should be an overlap above 0 and up to 1, from which on a box counts as an object",
+    ),
+)
+_OF_SAMPLERS = (
+    _Limit(re.compile("num"), lambda x: is_whole(x) and x >= 1, "samples nothing: it should be 1 or more"),
+    _Limit(re.compile("pos_fraction"), lambda x: 0 < x <= 1, "should be the part of objects, above 0 and up to 1"),
+)
+
+
+def limit_findings(config: Config) -> Iterator[Finding]:
+    """Limits of detectors wherever they are in the model, and how mmseg's models go over an image."""
+    for section in ("model", "tta_model"):
+        for key, part in dicts_in(section, config.get(section)):
+            if "train_cfg" in key or "test_cfg" in key or "tta_cfg" in key:
+                yield from _beyond(key, part, _LIMITS)
+                if str(part.get("type")).endswith("Sampler"):
+                    yield from _beyond(key, part, _OF_SAMPLERS)
+    if hasattr(class_of(config.model, MODELS), "slide_inference"):
+        yield from _window_findings("model.test_cfg", config.model.get("test_cfg") or {})
+
+
+def _beyond(key: str, part: dict, limits: tuple[_Limit, ...]) -> Iterator[Finding]:
+    for name, value in part.items():
+        for limit in limits:
+            if limit.names.fullmatch(str(name)) and not _fits(value, limit):
+                yield Finding(at(f"{key}.{name}", value), limit.wanted)
+
+
+def _fits(value: Any, limit: _Limit) -> bool:
+    """Lists and None mean what their reader makes of them; text is no number."""
+    if isinstance(value, str | bool):
+        return False
+    return not isinstance(value, int | float) or (math.isfinite(value) and limit.fits(value))
+
+
+def _window_findings(key: str, settings: dict) -> Iterator[Finding]:
+    """What mmseg looks at in the first evaluation."""
+    mode = settings.get("mode")
+    if mode == "whole":
+        return
+    if mode not in ("slide", "slide_flip"):
+        yield Finding(at(f"{key}.mode", mode), "should be 'whole', or 'slide' with crop_size and stride")
+        return
+    crop_size, stride = settings.get("crop_size"), settings.get("stride")
+    for name, pair in (("crop_size", crop_size), ("stride", stride)):
+        if not _is_pair(pair):
+            yield Finding(at(f"{key}.{name}", pair), "should be a height and a width in pixels, 1 or more")
+    if _is_pair(crop_size) and _is_pair(stride) and any(step > side for side, step in zip(crop_size, stride)):
+        told = f"is beyond crop_size={tuple(crop_size)}: the windows would leave out pixels between them"
+        yield Finding(at(f"{key}.stride", tuple(stride)), told)
+
+
+def _is_pair(value: Any) -> TypeGuard[Sequence[int]]:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(is_whole(x) and x >= 1 for x in value)

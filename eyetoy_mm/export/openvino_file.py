@@ -1,0 +1,55 @@
+"""Export a trained model to files of OpenVINO, by way of the ONNX graph."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from eyetoy_mm.engine.inference import Predictor
+from eyetoy_mm.export.checking import check_all, metadata, write_whole
+from eyetoy_mm.export.onnx_file import build_file
+from eyetoy_mm.export.runtimes import INPUT, need, open_openvino
+
+
+def export_openvino(
+    predictor: Predictor,
+    config: Config,
+    out: Path,
+    part: str = "whole",
+    size: tuple[int, int] | None = None,
+    photo: str | Path | None = None,
+) -> Iterator[str]:
+    """Export a model, check the files in OpenVINO against the toolbox, and write them.
+
+    Arguments, what is yielded and errors are those of :func:`~eyetoy_mm.export.onnx_file.export_onnx`; beside ``out``,
+    which ends in .xml, there is a file of the same name that ends in .bin.
+    """
+    need("export to OpenVINO", "openvino")
+    import openvino
+
+    model, content = build_file(predictor, config, part, size)
+    graph = openvino.Core().read_model(content)
+    for key, text in metadata(predictor, config, model, size).items():
+        graph.set_rt_info(text, key.split("."))
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / out.name
+        openvino.save_model(graph, str(draft), compress_to_fp16=False)
+        run = open_openvino(draft, threads=torch.get_num_threads())
+        yield from check_all(predictor, model, run, size, photo)
+        weights = draft.with_suffix(".bin").read_bytes()
+        write_whole(out.with_suffix(".bin"), weights)
+        write_whole(out, draft.read_bytes())
+    yield f"{out}: {len(weights) / 1e6:.1f} MB with {out.with_suffix('.bin').name}"
+    resize = "" if size is None else f".resize(({size[1]}, {size[0]}))"
+    yield f"""
+import numpy, openvino
+from PIL import Image
+
+model = openvino.Core().compile_model({out.name!r}, "CPU")
+photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
+outputs = model({{{INPUT!r}: photo.transpose(2, 0, 1)[None]}})  # {", ".join(model.outputs)}
+"""

@@ -1,0 +1,28 @@
+"""Memory at the peak, and turns."""
+
+import numpy as np
+import pytest
+
+from eyetoy_mm.engine.measuring import can_see_memory, peak_memory, take_turns
+
+
+@pytest.mark.skipif(not can_see_memory(), reason="the kernel of Linux counts")
+def test_the_peak_is_that_of_the_call():
+    def allocate():
+        for _ in range(3):
+            np.ones(2**22)  # 32 MB, and freed
+
+    assert 30e6 < peak_memory(allocate) < 60e6
+
+
+def test_every_model_has_a_turn_in_each_round():
+    order = []
+
+    def task(name, seconds):
+        order.append(name)
+        return seconds.pop(0)
+
+    times = {"a": [9.0, 1.0, 2.0], "b": [9.0, 3.0, 4.0]}
+    tasks = {name: lambda name=name, seconds=seconds: task(name, seconds) for name, seconds in times.items()}
+    assert take_turns(tasks, rounds=2) == {"a": [1.0, 2.0], "b": [3.0, 4.0]}  # the first warms up
+    assert order == ["a", "b"] * 3

@@ -1,0 +1,80 @@
+"""Limits that let nothing through are told wherever they are in a model; those of the toolboxes' configs are not."""
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from eyetoy_mm.engine.model_limits import limit_findings
+
+
+@MODELS.register_module(name="GoesOverAnImage", force=True)
+class GoesOverAnImage:
+    """Stands for mmseg's segmentors, whatever is installed."""
+
+    def slide_inference(self):
+        """What makes it one."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered():
+    yield
+    MODELS.module_dict.pop("GoesOverAnImage")
+
+
+def found(**model):
+    return [str(finding) for finding in limit_findings(Config(dict(model=model)))]
+
+
+@pytest.mark.parametrize(
+    ("where", "limits"),
+    [
+        ("test_cfg.rpn", dict(nms_pre=0)),
+        ("test_cfg.rpn", dict(nms_pre=-5)),
+        ("test_cfg.rcnn", dict(max_per_img=0)),
+        ("test_cfg.rcnn", dict(max_per_img=0.5)),
+        ("train_cfg.rpn_proposal", dict(max_per_img="many")),
+        ("detector.roi_head.test_cfg", dict(mask_thr_binary=1)),
+        ("test_cfg", dict(score_thr=float("nan"))),
+        ("test_cfg", dict(nms=dict(type="nms", iou_threshold=-0.1))),
+        ("train_cfg.rcnn.2", dict(assigner=dict(type="MaxIoUAssigner", pos_iou_thr=50))),
+        ("train_cfg.rpn", dict(sampler=dict(type="RandomSampler", pos_fraction=0))),
+        ("semi_train_cfg", dict(cls_pseudo_thr=1.0)),
+        ("panoptic_fusion_head.test_cfg", dict(max_per_image=0)),
+        ("test_cfg", dict(topk=0)),
+    ],
+)
+def test_what_lets_nothing_through_is_told_with_its_key(where, limits):
+    model = dict(limits)
+    for name in reversed(where.split(".")):
+        model = [{}] * int(name) + [model] if name.isdigit() else {name: model}
+    (told,) = found(**model)
+    (key, value), *_ = limits.items()
+    inner = dict(nms="nms.iou_threshold=-0.1", assigner="assigner.pos_iou_thr=50", sampler="sampler.pos_fraction=0")
+    assert told.startswith(f"model.{where}.{inner.get(key, f'{key}={value!r}')}: ")
+
+
+def test_limits_of_the_toolboxes_configs_are_left_alone():
+    kept = dict(nms_pre=-1, max_per_img=100, score_thr=0.0, mask_thr_binary=-1, min_bbox_size=0, topk=13)
+    assigner = dict(type="MaxIoUAssigner", pos_iou_thr=0.7, neg_iou_thr=(0, 0.3), min_pos_iou=0.3)
+    sampler = dict(type="RandomSampler", num=512, pos_fraction=0.25, neg_pos_ub=-1)
+    nms = dict(type="soft_nms", iou_threshold=1.0, min_score=0.05)
+    assert not found(test_cfg=dict(rcnn=dict(kept, nms=nms)), train_cfg=[dict(assigner=assigner, sampler=sampler)])
+    assert not found(backbone=dict(max_num=0, topk=0), test_cfg=None)
+    assert not found(type="GoesOverAnImage", test_cfg=dict(mode="slide", crop_size=[64, 64], stride=[64, 32]))
+    assert not found(type="GoesOverAnImage", test_cfg=dict(mode="whole", stride=0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(), "model.test_cfg.mode=None: should be 'whole', or 'slide'"),
+        (dict(mode="windows"), "model.test_cfg.mode='windows': should be"),
+        (dict(mode="slide", crop_size=(64, 64), stride=(0, 32)), r"model.test_cfg.stride=(0, 32): should be a height"),
+        (dict(mode="slide", crop_size=64, stride=(32, 32)), "model.test_cfg.crop_size=64: should be a height"),
+        (dict(mode="slide", crop_size=(64, 64)), "model.test_cfg.stride=None: should be a height"),
+        (dict(mode="slide", crop_size=(64, 64), stride=(64, 65)), "is beyond crop_size=(64, 64): the windows would"),
+    ],
+)
+def test_windows_that_fail_in_the_first_evaluation(settings, message):
+    (told,) = found(type="GoesOverAnImage", test_cfg=settings)
+    assert message in told

@@ -1,0 +1,175 @@
+// The page: a model, photos or the camera, and what the model says of them.
+import * as ort from "./ort.wasm.min.mjs";
+import { describe } from "./model_file.js";
+import { planes, prepare } from "./preparing.js";
+import { best, color, found, nameOf, paintLabels, shares } from "./results.js";
+
+ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+
+const element = (id) => document.getElementById(id);
+const canvas = element("picture");
+let model = null; // {session, about, name}
+let photo = null; // what was painted last: an ImageBitmap
+let busy = false;
+
+function tell(text, wrong = false) {
+  element("status").textContent = text;
+  element("status").classList.toggle("wrong", wrong);
+}
+
+/** Run something that may fail, one at a time; what it throws is told. */
+async function guarded(action) {
+  if (busy) return;
+  busy = true;
+  try {
+    await action();
+  } catch (error) {
+    tell(`${error.message ?? error}`, true);
+  } finally {
+    busy = false;
+  }
+}
+
+async function openModel(bytes, name) {
+  tell(`Opening ${name} ...`);
+  const about = describe(bytes);
+  const start = performance.now();
+  model = { session: await ort.InferenceSession.create(bytes), about, name };
+  const classes = about.classes.length ? `, ${about.classes.length} classes` : "";
+  tell(`${name}: ${about.task}${classes}. Opened in ${Math.round(performance.now() - start)} ms.`);
+  if (photo) await predict(photo);
+}
+
+function pixels(image) {
+  const own = new OffscreenCanvas(image.width, image.height).getContext("2d", { willReadFrequently: true });
+  own.drawImage(image, 0, 0);
+  return own.getImageData(0, 0, image.width, image.height);
+}
+
+async function predict(image) {
+  photo = image;
+  const start = performance.now();
+  if (!model) {
+    show(image);
+    throw new Error("Choose a model first: a file that `eyetoy export` wrote.");
+  }
+  const input = prepare(pixels(image), model.about);
+  const tensor = new ort.Tensor("float32", planes(input), [1, 3, input.height, input.width]);
+  const prepared = performance.now();
+  const outputs = await model.session.run({ [model.session.inputNames[0]]: tensor });
+  const ran = performance.now();
+  show(image);
+  const rows = paint(outputs, input);
+  element("legend").replaceChildren(...rows.map(row));
+  const times = [prepared - start, ran - prepared, performance.now() - ran].map((ms) => ms.toFixed(0));
+  element("times").textContent =
+    `${image.width} x ${image.height} pixels, ${input.width} x ${input.height} for the model: ` +
+    `prepared in ${times[0]} ms, model ${times[1]} ms, painted in ${times[2]} ms.`;
+}
+
+function show(image) {
+  canvas.width = image.width;
+  canvas.height = image.height;
+  canvas.getContext("2d").drawImage(image, 0, 0);
+}
+
+/** Paint what the model gave over the photo; returns the rows of the legend. */
+function paint(outputs, input) {
+  const { about } = model;
+  if (outputs.boxes) return paintBoxes(outputs, input);
+  if (outputs.scores)
+    return best(outputs.scores, 5).map(({ label, share }) => [color(about, label), nameOf(about, label), share]);
+  if (!outputs.labels) throw new Error(`this page does not show ${about.task}; it has ${Object.keys(outputs)}`);
+  overlay(paintLabels(outputs.labels.data, about, 150), input);
+  return shares(outputs.labels.data).map(({ label, share }) => [color(about, label), nameOf(about, label), share]);
+}
+
+/** Put an image of the size that the model saw over its place in the photo. */
+function overlay(data, { width, height, place }) {
+  const own = new OffscreenCanvas(width, height);
+  own.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(own, place.left, place.top, width * place.x, height * place.y);
+}
+
+function paintBoxes(outputs, input) {
+  const { about } = model;
+  const context = canvas.getContext("2d");
+  const objects = found(outputs, input.place, Number(element("threshold").value));
+  const area = input.width * input.height;
+  for (const { label, index } of objects) {
+    if (outputs.masks?.data.length !== area * outputs.scores.dims[0]) break; // no masks in this file
+    const mask = outputs.masks.data.subarray(index * area, (index + 1) * area);
+    const data = new Uint8ClampedArray(4 * area);
+    mask.forEach((value, i) => value > 0.5 && data.set([...color(about, label), 130], 4 * i));
+    overlay(data, input);
+  }
+  context.lineWidth = Math.max(2, canvas.width / 320);
+  context.font = `${Math.max(12, canvas.width / 40)}px system-ui, sans-serif`;
+  for (const { label, score, box } of objects) {
+    context.strokeStyle = context.fillStyle = `rgb(${color(about, label)})`;
+    context.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1]);
+    context.fillText(`${nameOf(about, label)} ${score.toFixed(2)}`, box[0] + 2, Math.max(box[1] - 4, 12));
+  }
+  return objects.map(({ label, score }) => [color(about, label), nameOf(about, label), score]);
+}
+
+function row([rgb, name, share]) {
+  const line = document.createElement("tr");
+  const swatch = document.createElement("span");
+  swatch.className = "swatch";
+  swatch.style.background = `rgb(${rgb})`;
+  [swatch, name, `${(100 * share).toFixed(1)} %`].forEach((content) => line.insertCell().append(content));
+  return line;
+}
+
+// --- Where models and photos come from ---
+
+async function open(file) {
+  if (file.name.endsWith(".onnx")) await openModel(new Uint8Array(await file.arrayBuffer()), file.name);
+  else await predict(await createImageBitmap(file));
+}
+
+for (const id of ["model", "photo"])
+  element(id).addEventListener("change", ({ target }) => target.files[0] && guarded(() => open(target.files[0])));
+element("threshold").addEventListener("change", () => photo && guarded(() => predict(photo)));
+
+const drop = element("drop");
+drop.addEventListener("dragover", (event) => (event.preventDefault(), drop.classList.add("over")));
+drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  guarded(async () => {
+    for (const file of event.dataTransfer.files) await open(file);
+  });
+});
+
+let stream = null;
+element("camera").addEventListener("click", async () => {
+  if (stream) {
+    stream.getTracks().forEach((track) => track.stop());
+    stream = null;
+    element("camera").textContent = "Camera";
+    return;
+  }
+  await guarded(async () => {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    element("camera").textContent = "Stop";
+  });
+  const video = document.createElement("video");
+  video.muted = video.playsInline = true;
+  video.srcObject = stream;
+  if (stream) await video.play();
+  while (stream) {
+    await guarded(async () => predict(await createImageBitmap(video)));
+    await new Promise(requestAnimationFrame);
+  }
+});
+
+// A model that is beside the page, as `make web MODEL=...` puts it, is there from the start.
+guarded(async () => {
+  const beside = await fetch("model.onnx");
+  if (beside.ok) await openModel(new Uint8Array(await beside.arrayBuffer()), "model.onnx");
+});
