@@ -18,6 +18,7 @@ recipe = {
     ],
     "val_dataloader.dataset.pipeline": larger,
     "test_dataloader.dataset.pipeline": larger,
+    "test_pipeline": larger,
 }
 eyetoy = dict(
     embed_dims=(48, 96, 192),
@@ -29,26 +30,26 @@ eyetoy = dict(
     global_heads=4,
     register_tokens=8,
 )
-nat = dict(arch=None, embed_dims=40, depths=(1, 1, 1), num_heads=(1, 2, 4), mlp_ratio=2, out_type="avg_featmap")
-swin = dict(embed_dims=30, depths=[1, 1, 1], num_heads=[1, 2, 4])
-convnext = dict(depths=[1, 1, 1], channels=[44, 96, 192])
-vit = dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=176)
+nat = dict(arch=None, embed_dims=64, depths=(1, 1, 1), num_heads=(1, 2, 4), mlp_ratio=2, out_type="avg_featmap")
+swin = dict(embed_dims=50, depths=[1, 1, 1], num_heads=[1, 2, 4])
+convnext = dict(depths=[1, 1, 1], channels=[76, 152, 304])
+vit = dict(embed_dims=96, num_layers=7, num_heads=3, feedforward_channels=240)
 last = dict(out_indices=(2,))
 channels = "model.head.in_channels"
 variants = {
     "EyeToy": {"model.backbone.arch": dict(_delete_=True, **eyetoy), channels: 192},
-    "NAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat), channels: 160},
-    "DiNAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.DiNAT", **nat), channels: 160},
+    "NAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat), channels: 256},
+    "DiNAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.DiNAT", **nat), channels: 256},
     "Swin": {
         "model.backbone": dict(
             _delete_=True, type="mmpretrain.SwinTransformer", arch=swin, pad_small_map=True, drop_path_rate=0.0, **last
         ),
         "model.neck": dict(type="GlobalAveragePooling"),
-        channels: 120,
+        channels: 200,
     },
     "ConvNeXt": {
         "model.backbone": dict(_delete_=True, type="mmpretrain.ConvNeXt", arch=convnext, **last),
-        channels: 192,
+        channels: 304,
     },
     "ViT": {
         "model.backbone": dict(_delete_=True, type="mmpretrain.VisionTransformer", arch=vit, patch_size=8, img_size=64),
