@@ -90,6 +90,7 @@ def check_and_write(
         yield f"output  {_described(value)}: {model.outputs[value.name]}"
     for what, images in _check_images(predictor, model, size, photo):
         yield f"checked {what}: {check(session, model, images, what)}"
+    model.conclude()
     yield from model.remarks
     yield "Not checked: other runtimes, other devices, and sizes that are not listed."
     write_whole(out, content)
@@ -148,7 +149,7 @@ from PIL import Image
 session = onnxruntime.InferenceSession({out.name!r})
 photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
 {names} = session.run(None, {{{INPUT!r}: photo.transpose(2, 0, 1)[None]}})
-"""
+{model.usage}"""
 
 
 def _check_images(
