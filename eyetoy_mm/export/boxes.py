@@ -125,17 +125,17 @@ def large_enough(boxes: Tensor, config: Mapping[str, Any]) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2] > (least if least >= 0 else -math.inf)).all(1)
 
 
-def refuse(model: str, refusals: Mapping[str, bool]) -> None:
+def refuse(model: str, *refusals: Mapping[str, bool]) -> None:
     """Tell what of a model's settings is not exported.
 
     Args:
         model: What it is.
-        refusals: Settings, each with whether the model has it.
+        refusals: Settings of its parts, each with whether the part has it.
 
     Raises:
         UserError: It has one.
     """
-    found = [text for text, is_so in refusals.items() if is_so]
+    found = dict.fromkeys(text for part in refusals for text, is_so in part.items() if is_so)
     if found:
         raise UserError(f"{model} with {' and '.join(found)} is not exported; --part backbone exports its backbone")
 

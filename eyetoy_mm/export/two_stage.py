@@ -11,7 +11,6 @@ import torchvision
 from mmcv.ops import RoIAlign
 from mmdet.models import TwoStageDetector
 from mmdet.models.dense_heads import RPNHead
-from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.roi_heads import BBoxHead, CascadeRoIHead, FCNMaskHead, SingleRoIExtractor, StandardRoIHead
 from torch import Tensor, nn
 
@@ -47,7 +46,7 @@ class ExportTwoStage(ExportBoxes):
     def __init__(self, predictor: Predictor) -> None:
         super().__init__(predictor)
         roi_head = predictor.model.roi_head
-        refuse(f"a {type(predictor.model).__name__}", self._refusals(predictor.model))
+        refuse(f"a {type(predictor.model).__name__}", *self._refusals(predictor.model))
         if roi_head.with_mask:
             self.task = "instance segmentation"
             rows, columns = (2 * n for n in _stages(roi_head.mask_roi_extractor)[0].roi_layers[0].output_size)
@@ -64,35 +63,34 @@ class ExportTwoStage(ExportBoxes):
         return isinstance(model, TwoStageDetector) and type(model.roi_head) in (StandardRoIHead, CascadeRoIHead)
 
     @staticmethod
-    def _refusals(model: Any) -> dict[str, bool]:
+    def _refusals(model: Any) -> list[dict[str, bool]]:
         rpn, roi_head = model.rpn_head, model.roi_head
-        rules = dict(model.test_cfg)
-        found = {
-            f"proposals of {type(rpn).__name__}": not (
-                type(rpn) is RPNHead and keeps(rpn, BaseDenseHead, "predict_by_feat")
-            ),
-            "proposals whose scores are no sigmoid": not getattr(rpn, "use_sigmoid_cls", False),
-            "a shared head of regions": bool(roi_head.with_shared_head),
-            **coder_refusals(getattr(rpn, "bbox_coder", None)),
-            **nms_refusals(rules["rpn"].get("nms")),
-            **nms_refusals(rules["rcnn"].get("nms")),
-        }
+        found = [
+            {
+                f"proposals of {type(rpn).__name__}": type(rpn) is not RPNHead,
+                "proposals whose scores are no sigmoid": not getattr(rpn, "use_sigmoid_cls", False),
+                "a shared head of regions": bool(roi_head.with_shared_head),
+            },
+            coder_refusals(getattr(rpn, "bbox_coder", None)),
+            nms_refusals(model.test_cfg["rpn"].get("nms")),
+            nms_refusals(model.test_cfg["rcnn"].get("nms")),
+        ]
         for head in _stages(roi_head.bbox_head):
             own = keeps(head, BBoxHead, "predict_by_feat", "_predict_by_feat_single", "regress_by_class")
-            found |= coder_refusals(head.bbox_coder)
-            found[f"boxes of {type(head).__name__}"] = not (own and head.with_cls and head.with_reg)
-            found[f"scores by {type(head.loss_cls).__name__}"] = bool(head.custom_cls_channels)
+            found.append(coder_refusals(head.bbox_coder))
+            found.append({f"boxes of {type(head).__name__}": not (own and head.with_cls and head.with_reg)})
+            found.append({f"scores by {type(head.loss_cls).__name__}": bool(head.custom_cls_channels)})
         extractors = _stages(roi_head.bbox_roi_extractor)
         if roi_head.with_mask:
             extractors += _stages(roi_head.mask_roi_extractor)
-            found["mask_thr_binary below 0"] = roi_head.test_cfg.mask_thr_binary < 0
+            found.append({"mask_thr_binary below 0": roi_head.test_cfg.mask_thr_binary < 0})
             for head in _stages(roi_head.mask_head):
                 own = keeps(head, FCNMaskHead, "predict_by_feat", "_predict_by_feat_single", "forward")
-                found[f"masks of {type(head).__name__}"] = not own
+                found.append({f"masks of {type(head).__name__}": not own})
         for extractor in extractors:
             averages = all(isinstance(x, RoIAlign) and x.pool_mode == "avg" for x in extractor.roi_layers)
-            found[f"regions by {type(extractor).__name__}"] = type(extractor) is not SingleRoIExtractor
-            found[f"regions by other layers than {RoIAlign.__name__} that averages"] = not averages
+            found.append({f"regions by {type(extractor).__name__}": type(extractor) is not SingleRoIExtractor})
+            found.append({f"regions by other layers than {RoIAlign.__name__} that averages": not averages})
         return found
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
