@@ -10,7 +10,8 @@ Examples::
     eyetoy export CONFIG CHECKPOINT --out model.pt2 --size 512,512       # torch.export
 
 Input: RGB images of 0..255, (batch, 3, height, width); normalisation and padding are inside. Segmentors give the label
-of each pixel, classifiers scores and label, RetinaNet boxes after non-maximum suppression. docs/export.md says more.
+of each pixel, classifiers scores and label, RetinaNet, Faster, Mask and Cascade R-CNN boxes after non-maximum
+suppression, and masks. docs/export.md says more.
 """
 
 from __future__ import annotations

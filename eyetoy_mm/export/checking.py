@@ -50,6 +50,7 @@ def check_all(
     """
     for what, images in _check_images(predictor, model, size, photo):
         yield f"checked {what}: {check(run, model, images, what)}"
+    model.conclude()
     yield from model.remarks
     yield "Not checked: other runtimes, other devices, and sizes that are not listed."
 

@@ -35,11 +35,13 @@ class ExportModel(nn.Module):
         outputs: Name of each output, with its meaning.
         any_batch: Whether the file takes any number of images at once.
         remarks: What a user must know of this file, a sentence each.
+        usage: Lines of a program after the one that runs the file.
     """
 
     task: str
     outputs: dict[str, str]
     any_batch = True
+    usage = ""
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
@@ -58,6 +60,13 @@ class ExportModel(nn.Module):
     def compare(self, images: Tensor, outputs: Sequence[Tensor]) -> Agreement:
         """Compare the outputs of a file with what the toolbox itself gives for the same images."""
         raise NotImplementedError
+
+    def conclude(self) -> None:
+        """Called after all comparisons.
+
+        Raises:
+            UserError: They agree, and do not show anything.
+        """
 
     @property
     def original(self) -> Any:
@@ -131,6 +140,13 @@ def make_export_model(predictor: Predictor, scope: str, part: str) -> ExportMode
         from eyetoy_mm.export.classifiers import ExportClassifier
 
         return ExportClassifier(predictor)
-    from eyetoy_mm.export.detectors import ExportDetector
+    from eyetoy_mm.export.detectors import ExportRetinaNet
+    from eyetoy_mm.export.two_stage import ExportTwoStage
 
-    return ExportDetector(predictor)
+    for kind in (ExportRetinaNet, ExportTwoStage):
+        if kind.takes(predictor.model):
+            return kind(predictor)
+    raise UserError(
+        f"a {type(predictor.model).__name__} is not exported whole: of detectors, RetinaNet, Faster R-CNN, Mask R-CNN "
+        "and Cascade R-CNN with mmdet's own heads are; --part backbone exports its backbone"
+    )

@@ -111,7 +111,7 @@ from PIL import Image
 {options}session = onnxruntime.InferenceSession({out.name!r}{argument})
 photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
 {names} = session.run(None, {{{INPUT!r}: photo.transpose(2, 0, 1)[None]}})
-"""
+{model.usage}"""
 
 
 def _described(value: Any) -> str:
