@@ -75,7 +75,7 @@ def test_what_it_writes_is_trained_and_the_run_is_drawn(name, tmp_path, monkeypa
     assert "Hooks will be executed" not in told and "System environment" not in told
     (log,) = (tmp_path / "run").glob("*/*.log")
     assert "Hooks will be executed" in log.read_text() and "System environment" in log.read_text()
-    assert told.index("Next:") > max(first) and "eyetoy test data.py run/" in told
+    assert told.rindex("Next:") > max(first) and "eyetoy test data.py run/" in told
 
 
 def test_all_options(tmp_path, monkeypatch, capsys):
