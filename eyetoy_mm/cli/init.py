@@ -32,7 +32,7 @@ _FORMATS = ("coco", "yolo", "voc", "cvat", "labelme", "masks", "class-folders")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("folder", type=Path, metavar="DATA_FOLDER", help="folder with images and annotations")
-    parser.add_argument("--config", type=Path, help="config to write (default: <name of the folder>.py, here)")
+    parser.add_argument("--config", help="config to write (default: <name of the folder>.py, here)")
     parser.add_argument("--format", choices=_FORMATS, help="format of the data (default: found)")
     parser.add_argument(
         "--classes", nargs="+", default=[], metavar="CLASS", help="names in the order of labels; of COCO: to learn"
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> None:
     """Look, write and tell."""
     from eyetoy_mm.engine.own_data import Request, start
 
-    settings = vars(args)
     names = ("folder", "config", "out", "format", "classes", "val_share", "seed", "overwrite")
     command = f"eyetoy init {shlex.quote(str(args.folder))}"
+    settings = vars(args) | {"config": args.config and Path(args.config)}
     started = start(Request(**{name: settings[name] for name in names}, command=command))
     print("\n".join(_told(started)))
     fatal = sum(finding.fatal for _, finding in started.findings)
