@@ -4,7 +4,7 @@ Examples::
 
     eyetoy init my_data                     # finds format and classes, writes my_data.py in this folder
     eyetoy init my_data --val-share 0.1         # where nothing parts it: every tenth image is for validation
-    eyetoy init my_data --format coco --classes cat dog --config configs/pets.py
+    eyetoy init my_data --data-format coco --classes cat dog --config configs/pets.py
 
 Formats: coco (COCO, Roboflow, CVAT), yolo (Ultralytics, Roboflow, CVAT), voc (Pascal VOC, Roboflow, CVAT), cvat (CVAT
 for images), labelme, masks (images and masks of labels), class-folders (a folder of images for each class). Your files
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("folder", type=Path, metavar="DATA_FOLDER", help="folder with images and annotations")
     parser.add_argument("--config", help="config to write (default: <name of the folder>.py, here)")
-    parser.add_argument("--format", choices=_FORMATS, help="format of the data (default: found)")
+    parser.add_argument("--data-format", choices=_FORMATS, help="format of the data (default: found)")
     parser.add_argument(
         "--classes", nargs="+", default=[], metavar="CLASS", help="names in the order of labels; of COCO: to learn"
     )
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     """Look, write and tell."""
     from eyetoy_mm.engine.own_data import Request, start
 
-    names = ("folder", "config", "out", "format", "classes", "val_share", "seed", "overwrite")
+    names = ("folder", "config", "out", "data_format", "classes", "val_share", "seed", "overwrite")
     command = f"eyetoy init {shlex.quote(str(args.folder))}"
     settings = vars(args) | {"config": args.config and Path(args.config)}
     started = start(Request(**{name: settings[name] for name in names}, command=command))

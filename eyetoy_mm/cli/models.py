@@ -15,6 +15,8 @@ for segmentors, that of the config's evaluation for classifiers. Those of backbo
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -41,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
     if not chosen:
         asked = " ".join(args.patterns) or "these options"
         raise UserError(f"there is no model for {asked}; `eyetoy models` lists all")
-    flops = {model.name: _flops(model) for model in chosen} if args.flops else {}
+    with contextlib.redirect_stdout(sys.stderr):  # what is logged meanwhile is no part of a table or of JSON
+        flops = {model.name: _flops(model) for model in chosen} if args.flops else {}
     if args.json:
         write_json(args.json, [_as_json(model, flops.get(model.name)) for model in chosen])
         return

@@ -41,7 +41,7 @@ class Request:
         folder: The data.
         config: The config that is written; None for one in the current folder, named after the data.
         out: Folder of what is made of the data; None for ``eyetoy_data`` in the folder.
-        format: Of :data:`~eyetoy_mm.datasets.layouts.FORMATS`; None to find it.
+        data_format: Of :data:`~eyetoy_mm.datasets.layouts.FORMATS`; None to find it.
         classes: Names, where the data do not have them; of COCO, those to learn.
         val_share: Share of the images that is drawn for validation; None to keep the parts of the data.
         seed: Of the draw.
@@ -52,7 +52,7 @@ class Request:
     folder: Path
     config: Path | None = None
     out: Path | None = None
-    format: str | None = None
+    data_format: str | None = None
     classes: list[str] = field(default_factory=list)
     val_share: float | None = None
     seed: int = 0
@@ -101,7 +101,7 @@ def start(request: Request, machine: Machine | None = None) -> Started:
     check_folder("--out", out)
     machine = machine or Machine.here()
 
-    found = look_at(root, request.format, request.classes)
+    found = look_at(root, request.data_format, request.classes)
     if request.val_share is not None:
         draw_parts(found, request.val_share, request.seed)
     check_parts(found)

@@ -83,7 +83,7 @@ def test_all_options(tmp_path, monkeypatch, capsys):
     FOLDERS["masks"][0](tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     command = (
-        "init data --format yolo --classes round angular --val-share 0.5 --seed 3 --config configs/c.py --out made"
+        "init data --data-format yolo --classes round angular --val-share 0.5 --seed 3 --config configs/c.py --out made"
     )
     for _ in range(2):
         main([*command.split(), "--overwrite"])

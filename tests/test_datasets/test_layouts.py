@@ -128,7 +128,7 @@ def test_shapes_of_labelme(tmp_path):
 def test_several_formats_are_refused_until_one_is_named(tmp_path):
     made("masks", tmp_path)
     made("yolo", tmp_path)
-    with pytest.raises(UserError, match=r"several formats.*\n  --format yolo: .*\n  --format masks: images/"):
+    with pytest.raises(UserError, match=r"several formats.*\n  --data-format yolo: .*\n  --data-format masks: images/"):
         look_at(tmp_path)
     assert look_at(tmp_path, "masks").task == "segmentation"
     found = look_at(tmp_path, "yolo")

@@ -55,7 +55,7 @@ def _format_of(tree: Tree) -> str:
     if len(seen) == 1:
         return next(iter(seen))
     if seen:
-        listed = "\n".join(f"  --format {name}: {sign}" for name, sign in seen.items())
+        listed = "\n".join(f"  --data-format {name}: {sign}" for name, sign in seen.items())
         raise UserError(f"{tree.folder} holds annotations of several formats; say which is meant:\n{listed}")
     raise UserError(
         f"{tree.folder} is of no format that is known ({', '.join(FORMATS)}). It has {tree.described()}. "
