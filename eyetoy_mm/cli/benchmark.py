@@ -16,11 +16,11 @@ the first model. Memory is the peak beyond what the process has before the model
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
-from eyetoy_mm.cli.options import height_and_width, positive
+from eyetoy_mm.cli.options import add_json, height_and_width, positive, write_json
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.tables import write_into
 
 
@@ -31,25 +31,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mode", choices=["forward", "train"], default="forward", help="default: forward")
     parser.add_argument("--size", metavar="H,W", default="512,512", help="height and width (default: 512,512)")
-    parser.add_argument("--batch", type=positive, default=None, help="images (default: 1, and 2 to train)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
+    parser.add_argument("--batch", type=positive, metavar="N", help="images (default: 1, and 2 to train)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="of each (default: all cores)")
     parser.add_argument("--rounds", type=positive, default=15, help="turns of each model that count (default: 15)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every time that was taken")
-    parser.add_argument("--into", type=Path, metavar="PAGE", help="file that keeps a place for the table")
+    add_json(parser, "every time that was taken")
+    parser.add_argument("--into", type=Path, help="file that keeps a place for the table")
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure; print a table, and write what is asked for."""
     from eyetoy_mm.export.benchmark import Task, measure, table
 
+    if args.device not in ("cpu", "cuda"):
+        raise UserError(f"--device of a benchmark is cpu or cuda, got {args.device!r}")
     size, batch = height_and_width(args.size), args.batch or (2 if args.mode == "train" else 1)
     task = Task(args.mode, size, batch, args.device, args.threads)
     report = measure(args.models, task, args.rounds)
     text = table(report)
     if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
-    if args.into is None:
+        write_json(args.json, report)
+    if args.into is None and args.json != "-":
         print(text)
-    else:
+    elif args.into is not None:
         write_into(args.into, "tools/benchmark.py", text)

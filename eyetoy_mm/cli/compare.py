@@ -18,7 +18,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from eyetoy_mm.cli.options import add_data_root, positive
+from eyetoy_mm.cli.options import add_data_root, add_work_dir, positive
 from eyetoy_mm.errors import UserError
 
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timed-steps", type=positive, default=3, metavar="N", help="steps that are timed for the plan"
     )
-    parser.add_argument("--work-dir", type=Path, help="folder for the runs (default: work_dirs/studies/<study name>)")
+    add_work_dir(parser, "work_dirs/studies/<study name>")
     parser.add_argument(
         "--out", type=Path, default=Path("docs/results"), help="folder for table, JSON and plot (default: docs/results)"
     )
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
 
     check_folder("--out", args.out)
     study = read_study(args.study, args.data_root)
-    folder = args.work_dir or Path("work_dirs/studies") / study.name
+    folder = Path(args.work_dir or Path("work_dirs/studies", study.name))
     costs = measure_costs(study, 0 if args.report else args.timed_steps)
     if not args.report:
         print(plan(study, costs, len(results(study, folder))), flush=True)

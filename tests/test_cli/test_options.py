@@ -207,11 +207,14 @@ def test_no_option_is_left_out(verb):
 
 
 def test_options_of_one_name_are_one_option():
-    """But for --out, which is a file or a folder, as the verb has one or many."""
+    """But for --out, a file or a folder, as the verb has one or many, and --format, of weights or of programs."""
     seen: dict[str, tuple[str, dict]] = {}
+    differ = []
     for verb in VERBS:
         recorder = _Recorder()
         import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").add_arguments(recorder)
         for name, settings in recorder.settings.items():
             first = seen.setdefault(name, (verb, settings))
-            assert name == "--out" or settings == first[1], f"{name} of {verb} and of {first[0]}"
+            if name not in ("--out", "--format") and settings != first[1]:
+                differ.append(f"{name} of {verb} and of {first[0]}: {settings} {first[1]}")
+    assert not differ, "\n".join(differ)
