@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eyetoy_mm.cli import _parser
+from eyetoy_mm.cli import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/cluster.md").read_text()
@@ -71,7 +71,7 @@ def test_command(command, stand_ins):
     else:
         program, arguments = words[1], words[2:]
     verb = Path(program).stem.replace("_", "-")
-    parsed = _parser(verb).parse_args([verb, *arguments])  # ends the process where it knows an argument not
+    parsed = parse([verb, *arguments])  # ends the process where it knows an argument not
     if hasattr(parsed, "config"):
         assert (ROOT / parsed.config).is_file() and "$" not in printed
     if "mpi" in command or "slurm" in command:

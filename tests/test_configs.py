@@ -58,11 +58,12 @@ def detection_sample(model):
         ori_shape=(SIZE, SIZE), img_shape=(SIZE, SIZE), scale_factor=(1.0, 1.0), batch_input_shape=(SIZE, SIZE)
     )
     sample = DetDataSample(metainfo=shape)
+    classes = max(m.num_classes for m in model.modules() if isinstance(getattr(m, "num_classes", None), int))
     masks = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8)
     masks[:, 10:50, 5:60] = 1
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor([[5.0, 10.0, 60.0, 50.0]]),
-        labels=torch.tensor([3]),
+        labels=torch.tensor([min(3, classes - 1)]),
         masks=BitmapMasks(masks.numpy(), SIZE, SIZE),
     )
     sample.gt_sem_seg = PixelData(sem_seg=3 * masks + 90 * (1 - masks))  # a thing on stuff

@@ -35,14 +35,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     if "_ARGCOMPLETE" in os.environ:
         _complete()
-    argv = sys.argv[1:] if argv is None else argv
+    args = parse(sys.argv[1:] if argv is None else argv)
+    args.run(args)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read a verb and its arguments; ``run`` of what is returned takes them.
+
+    Raises:
+        UserError: No checkpoint is given where one is needed.
+        SystemExit: An argument is wrong, or help was asked for.
+    """
     parser = _parser(argv[0] if argv else "")
     args, rest = parser.parse_known_args(argv)
     if "checkpoint" in args:
         rest = take_checkpoint(args, rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.run(args)
+    return args
 
 
 def run_tool(verb: str) -> None:
@@ -88,11 +98,8 @@ def _files_and_configs(prefix: str, **_: object) -> list[str]:
     below = package_file("configs")
     paths = [*below.glob("*.py"), *below.glob("[!_]*/*.py")]
     names = [f"eyetoy_mm::{path.relative_to(below).with_suffix('').as_posix()}" for path in paths]
-    return [*FilesCompleter()(prefix), *(name for name in names if name.startswith(prefix))]
-    names = [f"eyetoy_mm::{path.stem}" for path in package_file("configs").glob("*.py")]
     names += zoo.names()
-    names += [f"eyetoy_mm::{path.parent.name}/{path.stem}" for path in package_file("configs").glob("[!_]*/*.py")]
-    return [*FilesCompleter(("py",))(prefix), *(name for name in names if name.startswith(prefix))]
+    return [*FilesCompleter()(prefix), *(name for name in names if name.startswith(prefix))]
 
 
 def _module(verb: str) -> str:

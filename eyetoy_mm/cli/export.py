@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--onnxruntime-headers", type=Path, metavar="DIR", help="for --kernels eyetoy: has onnxruntime_c_api.h"
     )
-    parser.add_argument("--image", metavar="PHOTO", help="check the file with this photo too")
+    parser.add_argument("--image", dest="photo", metavar="PHOTO", help="check the file with this photo too")
     add_cfg_options(parser)
 
 
@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> None:
     if kind != "pt2":
         need("export to ONNX", "onnx", "onnxruntime", "onnxscript")
     check_folder("--out", args.out.parent)
-    if args.image is not None:
-        check_image_exists(args.image)
+    if args.photo is not None:
+        check_image_exists(args.photo)
     config = load_config(args.config, options=cfg_options(args))
     predictor = open_predictor(config, args.checkpoint, device="cpu")
     for line in _export(kind, predictor, config, size, args):
@@ -100,11 +100,11 @@ def _export(
         from eyetoy_mm.export.pt2_file import export_pt2
 
         assert size is not None
-        return export_pt2(predictor, config, args.out, args.part, size, args.image)
+        return export_pt2(predictor, config, args.out, args.part, size, args.photo)
     if kind == "openvino":
         from eyetoy_mm.export.openvino_file import export_openvino
 
-        return export_openvino(predictor, config, args.out, args.part, size, args.image)
+        return export_openvino(predictor, config, args.out, args.part, size, args.photo)
     from eyetoy_mm.export.onnx_file import export_onnx
 
-    return export_onnx(predictor, config, args.out, args.part, size, args.image, args.onnxruntime_headers)
+    return export_onnx(predictor, config, args.out, args.part, size, args.photo, args.onnxruntime_headers)

@@ -88,7 +88,7 @@ def find_sources(inputs: Sequence[str | Path], without: Path | None = None) -> l
             while target in used:  # images of one name from several folders, or of several formats
                 target = target.with_name(f"{target.name}_")
             used.add(target)
-            found.append(Source(name if kind != "image" or is_address(place) else place, place, target, kind))
+            found.append(Source(place, place, target, kind))
     return found
 
 

@@ -42,7 +42,7 @@ def write_report(study: Study, costs: Mapping[str, Cost], results: Results, fold
 
 
 def table(study: Study, costs: Mapping[str, Cost], results: Results) -> str:
-    """A row for each variant: mean and spread over the seeds that are there, each of them, and what it costs."""
+    """A row for each variant: mean and spread over those seeds that are there, each of them, and what it costs."""
     shares = deviations(costs)
     rows = []
     for name, cost in costs.items():

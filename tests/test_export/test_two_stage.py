@@ -131,7 +131,8 @@ def test_what_is_not_exported_is_told(opened, options, message):
 def test_a_file_is_not_right_where_nothing_was_found(opened):
     model = make_export_model(opened(1, False, **{"model.test_cfg.rcnn.score_thr": 0.999})[0], "mmdet", "whole")
     with torch.no_grad():
-        assert model.compare(images := photo(64, 64), model(images)).holds
+        images = photo(64, 64)
+        assert model.compare(images, model(images)).holds
     with pytest.raises(UserError, match="no box was found in any image.*--image PHOTO"):
         model.conclude()
 
