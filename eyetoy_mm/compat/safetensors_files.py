@@ -125,8 +125,10 @@ def _teach_loaders(module: ModuleType) -> None:
 
         return load_url
 
+    mmengines = module.load_from_local
     replace_function(module, "load_from_local", local)
-    module.CheckpointLoader.register_scheme(prefixes="", loader=module.load_from_local, force=True)
+    if module.load_from_local is not mmengines:  # the first time; later ones would put it before the loader of shards
+        module.CheckpointLoader.register_scheme(prefixes="", loader=module.load_from_local, force=True)
     replace_function(module, "load_url", downloaded)
 
 

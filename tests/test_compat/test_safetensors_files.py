@@ -118,3 +118,15 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         read(path)
     with pytest.raises(CheckpointError, match="pip install safetensors"):
         write(path, {}, {})
+
+
+def test_traps_that_are_set_again_leave_other_loaders_in_place(monkeypatch):
+    from mmengine.runner import checkpoint
+
+    from eyetoy_mm.compat import safetensors_files
+
+    schemes = dict(checkpoint.CheckpointLoader._schemes)
+    monkeypatch.setattr(checkpoint.CheckpointLoader, "_schemes", schemes)
+    schemes[""] = mine = lambda filename, map_location=None: {"state_dict": {}}
+    safetensors_files._teach_loaders(checkpoint)
+    assert checkpoint.CheckpointLoader._schemes[""] is mine
