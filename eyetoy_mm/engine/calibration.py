@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _BINS = 15  # of equal width, as Guo et al., "On Calibration of Modern Neural Networks" (2017)
 
@@ -50,6 +52,8 @@ class Calibration:
 
     def draw(self, title: str) -> Figure:
         """Draw accuracy against confidence; on the diagonal they are the same."""
+        from matplotlib.figure import Figure
+
         number, confidence, right = self.counts
         filled = number > 0
         figure = Figure(figsize=(5, 5), layout="constrained")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from mmengine import dist
 from mmengine.config import Config
 
 from eyetoy_mm.engine.calibration import Calibration
 from eyetoy_mm.engine.config_parts import evaluators_of
+from eyetoy_mm.engine.confusion import SCORE, confused_boxes, confused_labels, iou
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import type_name
 from eyetoy_mm.tables import markdown_table
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval
 
 _SAMPLED = 1000  # pixels of an image whose confidence is counted
-_SHOWN = 40  # classes whose names can be read in a picture
-_IOU = 0.5  # from which on a box is that of the truth
-_SCORE = 0.3  # from which on a detection is counted among confusions
 _ROUNDED = 0.0051  # what a metric may differ from its exact value, for mmseg and mmdet round theirs
 # Names of mmdet's metrics by their places in COCO's numbers.
 _COCO = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
@@ -115,10 +112,9 @@ class PixelReport(Report):
         truth = sample.gt_sem_seg.data[0].cpu().numpy().ravel().astype(np.int64)
         predicted = sample.pred_sem_seg.data[0].cpu().numpy().ravel().astype(np.int64)
         size = len(self.classes)
-        known = np.flatnonzero((truth >= 0) & (truth < size) & (predicted < size))
-        pairs = truth[known] * size + predicted[known]
-        self.confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
+        self.confusion += confused_labels(truth, predicted, size)
         self.images += 1
+        known = np.flatnonzero((truth >= 0) & (truth < size) & (predicted < size))
         if self.calibration is not None and len(known) and "seg_logits" in sample:
             some = self._draw.choice(known, min(_SAMPLED, len(known)), replace=False)
             confidence = _confidence(sample.seg_logits.data.flatten(1)[:, torch.from_numpy(some)])
@@ -162,30 +158,14 @@ class BoxReport(Report):
         numbers = {number: index for index, number in enumerate(self._compared[0].params.catIds)}
         first = self._compared[0]
         for image in first.params.imgIds:
-            self._confuse(
-                [
-                    one
-                    for one in first.cocoGt.imgToAnns[image]
-                    if not one.get("iscrowd") and one["category_id"] in numbers
-                ],
-                [one for one in first.cocoDt.imgToAnns[image] if one["score"] >= _SCORE],
-                numbers,
-            )
-
-    def _confuse(self, truth: list[dict], found: list[dict], numbers: Mapping[int, int]) -> None:
-        """Count what each box of the truth was taken for: by the detection of the highest score that it is free for."""
-        free = np.ones(len(truth), bool)
-        corners = _corners([one["bbox"] for one in truth])
-        for one in sorted(found, key=lambda one: -one["score"]):
-            shared = np.where(free, _overlap(corners, _corners([one["bbox"]])[0]), 0)
-            best = int(shared.argmax()) if len(shared) else 0
-            row = -1
-            if len(shared) and shared[best] >= _IOU:
-                free[best] = False
-                row = numbers[truth[best]["category_id"]]
-            self.confusion[row, numbers[one["category_id"]]] += 1
-        for index in np.flatnonzero(free):
-            self.confusion[numbers[truth[index]["category_id"]], -1] += 1
+            truth = [
+                one for one in first.cocoGt.imgToAnns[image] if not one.get("iscrowd") and one["category_id"] in numbers
+            ]
+            found = [one for one in first.cocoDt.imgToAnns[image] if one["score"] >= SCORE]
+            found.sort(key=lambda one: -one["score"])
+            labels, predicted = (np.array([numbers[one["category_id"]] for one in each]) for each in (truth, found))
+            corners = [_corners([one["bbox"] for one in each]) for each in (found, truth)]
+            self.confusion += confused_boxes(labels, predicted, iou(*corners), len(self.classes))
 
     def exact(self) -> dict[str, float]:  # noqa: D102
         values = {}
@@ -276,6 +256,8 @@ def exact_metrics(reported: Mapping[str, Any], exact: Mapping[str, float]) -> di
 
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Write ``per_class.csv``, ``confusion_matrix.csv`` and ``.png``, and ``reliability.png`` where there is one."""
+    from eyetoy_mm.engine.evaluation_pictures import draw_confusion  # matplotlib takes a third of a second to import
+
     folder.mkdir(parents=True, exist_ok=True)
     table = report.per_class()
     columns = list(next(iter(table.values())))
@@ -283,7 +265,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     names = [*report.classes, *["(nothing)"] * (len(report.confusion) - len(report.classes))]
     rows = [[name, *row] for name, row in zip(names, report.confusion.tolist())]
     _write_csv(folder / "confusion_matrix.csv", ["truth / predicted", *names], rows)
-    draw_confusion(report.confusion, names).savefig(folder / "confusion_matrix.png", dpi=100)
+    picture = draw_confusion(report.confusion, report.classes, "what each class was taken for")
+    picture.savefig(folder / "confusion_matrix.png", dpi=100)
     written = [folder / name for name in ("per_class.csv", "confusion_matrix.csv", "confusion_matrix.png")]
     if report.calibration is not None:
         title = f"expected calibration error {100 * report.calibration.error:.2f} %"
@@ -312,35 +295,6 @@ def class_table(report: Report) -> str:
     columns = list(next(iter(table.values())))
     rows = [[name, *(_cell(row[column]) for column in columns)] for name, row in table.items()]
     return markdown_table(["class", *columns], rows)
-
-
-def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
-    """Draw a confusion matrix, each row in per cent of what there is of its class.
-
-    Args:
-        confusion: Counts, truth in rows; of more than 40 classes, the most frequent ones are drawn.
-        names: Of rows and columns.
-    """
-    title = "what each class was taken for"
-    counts = np.asarray(confusion, float)
-    if len(names) > _SHOWN:
-        kept = np.sort(np.argsort(-counts.sum(1), kind="stable")[:_SHOWN])
-        title += f" ({_SHOWN} most frequent of {len(names)})"
-        counts, names = counts[np.ix_(kept, kept)], [names[index] for index in kept]
-    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 3 + 0.32 * len(names)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    picture = axes.imshow(shares, vmin=0, vmax=100, cmap="Blues")
-    figure.colorbar(picture, ax=axes, label="% of the class", shrink=0.7)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set(xlabel="predicted", ylabel="truth", title=title)
-    if len(names) <= 20:
-        for row, column in zip(*np.nonzero(counts)):
-            color = "white" if shares[row, column] > 60 else "black"
-            axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=6, color=color)
-    return figure
 
 
 def _of_counts(classes: Sequence[str], confusion: np.ndarray) -> PerClass:
@@ -372,14 +326,6 @@ def _corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:
     corners = np.array(boxes, float).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     return corners
-
-
-def _overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes with one."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    shared = np.prod(sides.clip(0), axis=1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
-    return shared / (areas - shared).clip(1e-9)
 
 
 def _mean(precision: np.ndarray) -> float:

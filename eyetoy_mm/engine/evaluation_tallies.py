@@ -12,11 +12,10 @@ import numpy as np
 from mmengine.structures import BaseDataElement
 
 from eyetoy_mm.datasets.guarded_loading import steps_of
+from eyetoy_mm.engine.confusion import SCORE, confused_boxes, confused_labels, iou, match
 
 WORST = 12
-_IOU = 0.5
 _MOST_CLASSES = 2000  # a confusion matrix of more does not fit into memory by itself
-_SHOWN_SCORE = 0.3  # from which on a detection counts for confusions and for how good an image is
 
 
 @dataclass(order=True)
@@ -95,10 +94,7 @@ class PixelTally(Tally):
     def _count(self, sample: Any) -> float:
         truth = sample.gt_sem_seg.data.cpu().numpy().ravel()
         predicted = sample.pred_sem_seg.data.cpu().numpy().ravel()
-        size = len(self.classes)
-        known = (truth < size) & (predicted < size)
-        codes = truth[known].astype(np.int64) * size + predicted[known]
-        counts = np.bincount(codes, minlength=size * size).reshape(size, size)
+        counts = confused_labels(truth, predicted, len(self.classes))
         self.confusion += counts
         return 1.0 - np.trace(counts) / max(counts.sum(), 1) if counts.any() else 0.0
 
@@ -134,29 +130,22 @@ class BoxTally(Tally):
         order = np.argsort(-found.scores.cpu().numpy(), kind="stable")
         scores = found.scores.cpu().numpy()[order]
         predicted, corners = found.labels.cpu().numpy()[order], _corners(found.bboxes)[order]
-        overlap = _iou(corners, boxes)
+        overlap = iou(corners, boxes)
         for label in np.unique(np.concatenate([labels, predicted])).astype(int).tolist():
             mine, theirs = predicted == label, labels == label
-            partner = _match(overlap[np.ix_(mine, theirs)])
+            partner = match(overlap[np.ix_(mine, theirs)])
             self._found[label] += zip(scores[mine].tolist(), (partner >= 0).tolist(), strict=True)
             self._there[label] += int(theirs.sum())
-        return self._confuse(labels, predicted[scores >= _SHOWN_SCORE], overlap[scores >= _SHOWN_SCORE])
+        shown = scores >= SCORE
+        counts = confused_boxes(labels, predicted[shown], overlap[shown], len(self.classes))
+        self.confusion += counts
+        both = len(labels) + int(shown.sum())
+        return 1.0 - 2 * int(np.trace(counts)) / both if both else 0.0  # 1 - F1; nothing is never taken for nothing
 
     def _small(self, sample: Any) -> Any:
         kept = sample.clone()
-        kept.pred_instances = sample.pred_instances[sample.pred_instances.scores >= _SHOWN_SCORE]
+        kept.pred_instances = sample.pred_instances[sample.pred_instances.scores >= SCORE]
         return kept
-
-    def _confuse(self, labels: np.ndarray, predicted: np.ndarray, overlap: np.ndarray) -> float:
-        """Count which class a box was taken for, whatever its class; returns how bad that is, as 1 - F1."""
-        partner = _match(overlap)
-        right = 0
-        for label, other in zip(predicted.tolist(), partner.tolist(), strict=True):
-            self.confusion[int(labels[other]) if other >= 0 else -1, label] += 1
-            right += other >= 0 and int(labels[other]) == label
-        for missed in set(range(len(labels))) - set(partner.tolist()):
-            self.confusion[int(labels[missed]), -1] += 1
-        return 1.0 - 2 * right / (len(labels) + len(predicted)) if len(labels) + len(predicted) else 0.0
 
     def precision_recall(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Recall and precision of each class that is anywhere, the best score first."""
@@ -172,26 +161,6 @@ class BoxTally(Tally):
 def _corners(boxes: Any) -> np.ndarray:
     tensor = boxes.tensor if hasattr(boxes, "tensor") else boxes
     return tensor.cpu().numpy().reshape(-1, 4).astype(float)
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU of corners ``(N, 4)`` and ``(M, 4)``: ``(N, M)``."""
-    low, high = np.maximum(first[:, None, :2], second[None, :, :2]), np.minimum(first[:, None, 2:], second[None, :, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (first, second)]
-    return both / np.maximum(areas[0][:, None] + areas[1][None] - both, 1e-9)
-
-
-def _match(overlap: np.ndarray) -> np.ndarray:
-    """The partner of each row, the first row first, each column once; -1 for none."""
-    partner = np.full(len(overlap), -1)
-    free = np.ones(overlap.shape[1], dtype=bool)
-    for row in range(len(overlap)):
-        left = np.where(free, overlap[row], -1.0)
-        if left.size and left.max() >= _IOU:
-            partner[row] = left.argmax()
-            free[partner[row]] = False
-    return partner
 
 
 def make_tally(scope: str | None, dataset: Any) -> Tally | None:
