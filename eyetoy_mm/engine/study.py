@@ -28,7 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -235,13 +237,15 @@ def time_steps(config: Config, steps: int) -> float:
     settings = config.model | {
         "data_preprocessor": config.model.get("data_preprocessor", config.get("data_preprocessor"))
     }
-    model = MODELS.build(Config(settings).to_dict()).train()
+    model = MODELS.build(Config(settings).to_dict()).to(get_device()).train()
     optimizer = build_optim_wrapper(model, Config(config.optim_wrapper).to_dict())
     seconds = []
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for _ in range(steps + 1):
         start = time.perf_counter()
         model.train_step(next(batches), optimizer)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
