@@ -191,10 +191,11 @@ class Classifier(  # type: ignore[call-arg]  # where huggingface_hub is not inst
         chosen = self._stages(indices)
         last = max(chosen)
         if last < len(self.feature_info) - 1:
-            whole = self.backbone.state_dict()
-            self.backbone = self._build(last + 1)
+            whole, weights = self.backbone, self.backbone.state_dict()
+            self.backbone = self._build(last + 1).to(next(whole.parameters())).train(whole.training)
+            self.backbone.with_cp = whole.with_cp
             kept = self.backbone.state_dict()
-            self.backbone.load_state_dict(kept | {key: x for key, x in whole.items() if key in kept})
+            self.backbone.load_state_dict(kept | {key: x for key, x in weights.items() if key in kept})
             self.norm = f"norm{last}"
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if prune_norm:
