@@ -38,13 +38,12 @@ class _EyeToy(nn.Module):
     def __init__(self, arch: str, num_stages: int | None, in_channels: int, drop_path_rate: float) -> None:
         super().__init__()
         resolved = resolve(arch)
-        is_whole = num_stages in (None, len(resolved.depths))
         num_stages = num_stages or len(resolved.depths)
         params = params_of(resolved, in_channels, drop_path_rate=drop_path_rate, num_stages=num_stages)
         self.encoder = Encoder2D(**params.__dict__)
         self.add_module(f"norm{num_stages - 1}", nn.LayerNorm(params.output_channels))
         self.channels, self.strides = resolved.embed_dims, resolved.strides
-        self.has_token = is_whole and resolved.global_layers > 0 and resolved.use_context_token
+        self.has_token = params.global_attention_params is not None and resolved.use_context_token
         ends = accumulate(resolved.depths)
         self.stages = [f"encoder.transformer_stack.blocks.{end - 1}" for end in ends]
         self.groups = dict(
