@@ -38,13 +38,12 @@ class _EyeToy(nn.Module):
     def __init__(self, arch: str, num_stages: int | None, in_channels: int, drop_path_rate: float) -> None:
         super().__init__()
         resolved = resolve(arch)
-        is_whole = num_stages in (None, len(resolved.depths))
         num_stages = num_stages or len(resolved.depths)
         params = params_of(resolved, in_channels, drop_path_rate=drop_path_rate, num_stages=num_stages)
         self.encoder = Encoder2D(**params.__dict__)
         self.add_module(f"norm{num_stages - 1}", nn.LayerNorm(params.output_channels))
         self.channels, self.strides = resolved.embed_dims, resolved.strides
-        self.has_token = is_whole and resolved.global_layers > 0 and resolved.use_context_token
+        self.has_token = params.global_attention_params is not None and resolved.use_context_token
         ends = accumulate(resolved.depths)
         self.stages = [f"encoder.transformer_stack.blocks.{end - 1}" for end in ends]
         self.groups = dict(
@@ -191,10 +190,11 @@ class Classifier(  # type: ignore[call-arg]  # where huggingface_hub is not inst
         chosen = self._stages(indices)
         last = max(chosen)
         if last < len(self.feature_info) - 1:
-            whole = self.backbone.state_dict()
-            self.backbone = self._build(last + 1)
+            whole, weights = self.backbone, self.backbone.state_dict()
+            self.backbone = self._build(last + 1).to(next(whole.parameters())).train(whole.training)
+            self.backbone.with_cp = whole.with_cp
             kept = self.backbone.state_dict()
-            self.backbone.load_state_dict(kept | {key: x for key, x in whole.items() if key in kept})
+            self.backbone.load_state_dict(kept | {key: x for key, x in weights.items() if key in kept})
             self.norm = f"norm{last}"
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if prune_norm:

@@ -100,12 +100,12 @@ def config_of(name: str) -> Path | None:
     """The config file of a model, parts of configs excluded; None where there is no such model."""
     if not _is_name(name):
         return None
-    return next((path for path in _configs() if path.stem == name.removesuffix(".py")), None)
+    return _configs().get(name.removesuffix(".py"))
 
 
 def names() -> list[str]:
     """Of all models that have a config, those of the samples too."""
-    return sorted(path.stem for path in _configs())
+    return sorted(_configs())
 
 
 def weights_of(name: str) -> str | None:
@@ -143,10 +143,11 @@ def card_of(weights: str) -> Path | None:
     return card if not _is_address(weights) and card.is_file() else None
 
 
-def _configs() -> list[Path]:
-    """Every config of a model."""
+@cache
+def _configs() -> dict[str, Path]:
+    """Every config of a model, by its name; what is given is not to be changed."""
     files = (root() / "configs").resolve().rglob("*.py")
-    return sorted(path for path in files if "_base_" not in path.parts)
+    return {path.stem: path for path in files if "_base_" not in path.parts}
 
 
 def _is_address(text: str) -> bool:

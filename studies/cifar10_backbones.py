@@ -20,16 +20,7 @@ recipe = {
     "test_dataloader.dataset.pipeline": larger,
     "test_pipeline": larger,
 }
-eyetoy = dict(
-    embed_dims=(48, 96, 192),
-    depths=(1, 1, 1),
-    num_heads=(1, 1, 2),
-    windows=[(17, 13, 11, 9), (17, 13, 11, 9), (7,)],
-    merging=[(1, 2, 4, 8), (1, 2, 4, 8), (1,)],
-    global_layers=1,
-    global_heads=4,
-    register_tokens=8,
-)
+eyetoy = dict(embed_dims=(48, 96, 192), stem_stride=4, stem_channels=None)
 nat = dict(arch=None, embed_dims=64, depths=(1, 1, 1), num_heads=(1, 2, 4), mlp_ratio=2, out_type="avg_featmap")
 swin = dict(embed_dims=50, depths=[1, 1, 1], num_heads=[1, 2, 4])
 convnext = dict(depths=[1, 1, 1], channels=[76, 152, 304])
@@ -37,7 +28,7 @@ vit = dict(embed_dims=96, num_layers=7, num_heads=3, feedforward_channels=240)
 last = dict(out_indices=(2,))
 channels = "model.head.in_channels"
 variants = {
-    "EyeToy": {"model.backbone.arch": dict(_delete_=True, **eyetoy), channels: 192},
+    "EyeToy": {"model.backbone.arch": eyetoy, channels: 192},
     "NAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat), channels: 256},
     "DiNAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.DiNAT", **nat), channels: 256},
     "Swin": {

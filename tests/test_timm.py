@@ -95,6 +95,21 @@ def test_stages_are_named_as_in_timm():
         timm.create_model("eyetoy_demo", features_only=True, out_indices=(4,))
 
 
+@pytest.mark.parametrize("name", ["eyetoy_demo", "nat_mini"])
+def test_what_is_left_of_a_model_is_as_it_was(name):
+    if name == "nat_mini":
+        pytest.importorskip("mmengine")
+    model = timm.create_model(name, drop_path_rate=0.5).double().eval()
+    model.set_grad_checkpointing()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model.forward_intermediates(x, [1], intermediates_only=True)
+        assert model.prune_intermediate_layers([1]) == [1]
+        assert torch.equal(model.forward_intermediates(x, [1], intermediates_only=True)[0], expected[0])
+    assert not any(part.training for part in model.modules() if part is not model.head.fc)
+    assert model.backbone.with_cp
+
+
 def test_every_parameter_has_a_group_and_a_gradient():
     from timm.models import group_parameters
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from eyetoy_mm.cli.options import add_json, write_json
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address
 from eyetoy_mm.tables import markdown_table
 from eyetoy_mm.zoo import TOOLBOXES, Model, card_of, models
 
@@ -83,7 +84,7 @@ def _row(model: Model, flops: tuple[int, str] | None) -> list[str]:
         f"{model.parameters / 1e6:.2f} M" if model.parameters else "-",
         *([f"{flops[0] / 1e9:.2f} G at {flops[1]}"] if flops else []),
         figures or "-",
-        "-" if model.weights is None else "download" if "://" in model.weights else "here",
+        "-" if model.weights is None else "download" if is_address(model.weights) else "here",
     ]
 
 

@@ -16,6 +16,9 @@ from pathlib import Path
 
 from eyetoy_mm.cli.options import add_cfg_options, add_checkpoint, add_config, cfg_options
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.zoo import SUFFIXES
+
+_FORMATS = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the two files go")
     parser.add_argument("--name", help="of the model (default: the config's)")
-    parser.add_argument("--format", choices=["safetensors", "pth"], default="safetensors", help="of the weights")
+    parser.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="of the weights")
     parser.add_argument("--half", action="store_true", help="weights in 16 bits (float16): half the size")
     parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME=VALUE", help="for the card, as measured")
     parser.add_argument("--licence", default="not said", help="of the weights, for the card")

@@ -227,7 +227,8 @@ class _SafeLoad:
 
 def _refuse_inflated(filename: object) -> None:
     """Refuses a local file that is small and fills the memory: torch writes its zip files uncompressed."""
-    if not isinstance(filename, str | os.PathLike) or not os.path.isfile(path := os.path.expanduser(filename)):
+    path = _local(filename)
+    if not path:
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -305,7 +306,7 @@ def _refused_names(filename: object, text: str) -> list[str]:
     if match is None:
         return []
     names = {next(name for name in match.groups() if name)}
-    if isinstance(filename, (str, os.PathLike)) and os.path.isfile(path := os.path.expanduser(filename)):
+    if path := _local(filename):
         import torch
 
         try:

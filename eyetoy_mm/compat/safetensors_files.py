@@ -78,14 +78,15 @@ def read(path: str | os.PathLike[str], map_location: Any = None) -> dict[str, An
             for name in file.keys():  # noqa: SIM118 - it is no dict
                 state[name] = file.get_tensor(name)
             kept = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-    except (SafetensorError, ValueError) as error:
+        meta, versions = kept.get("meta", {}), kept.get("versions", {})
+        modules = OrderedDict((name, {"version": version}) for name, version in versions.items())
+    except (SafetensorError, ValueError, AttributeError) as error:  # AttributeError: JSON that is no dict
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({os.path.getsize(Path(path).expanduser())} bytes). It may be "
             f"damaged, or cut short while it was copied or downloaded; get it again. (While reading: {error})"
         ) from error
-    versions = kept.get("versions", {})
-    state._metadata = OrderedDict((name, {"version": version}) for name, version in versions.items())  # type: ignore[attr-defined]
-    return {"state_dict": state, "meta": kept.get("meta", {})}
+    state._metadata = modules  # type: ignore[attr-defined]
+    return {"state_dict": state, "meta": meta}
 
 
 def write(path: str | os.PathLike[str], state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

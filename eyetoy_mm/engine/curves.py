@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -96,6 +97,11 @@ def shown_keys(runs: Sequence[Curves]) -> list[str]:
     return [*trained, *list(metrics)[:_MOST_METRICS]]
 
 
+def is_of_training(record: Mapping[str, Any]) -> bool:
+    """Whether a line of a log is of training; else it is of an evaluation."""
+    return "iter" in record and any(key.endswith(("loss", "lr")) for key in record)
+
+
 def _logs(path: Path) -> list[Path]:
     """The files of a run, in the order of its starts, which their folders are named by."""
     if path.is_file():
@@ -120,7 +126,7 @@ def _add(curves: Curves, log: Path) -> None:
             curves.broken += 1
             continue
         step = int(record.get("step", 0))
-        trains = "iter" in record and any(key.endswith(("loss", "lr")) for key in record)
+        trains = is_of_training(record)
         # Evaluations are logged by iteration, or by epoch, whose number is smaller than that of its iterations.
         iteration = step if trains or step >= iteration else iteration
         if not started:

@@ -29,7 +29,6 @@ from eyetoy_mm.state_dicts import State, migrated, unwrap, with_versions_of
 from eyetoy_mm.tables import markdown_table
 from eyetoy_mm.version import __version__
 
-FORMATS = ("safetensors", "pth")
 TASKS = {"mmseg": "image-segmentation", "mmdet": "object-detection", "mmpretrain": "image-classification"}
 
 
@@ -60,7 +59,7 @@ def publish(
         checkpoint: A file, or what else a loader takes.
         folder: Where to; it is made.
         name: Of the model.
-        file_format: One of :data:`FORMATS`.
+        file_format: One of :data:`eyetoy_mm.zoo.SUFFIXES`, without its dot.
         half: Write numbers of floating point in 16 bits.
         metrics: For the card, as they were measured.
         licence: Of the weights, for the card.

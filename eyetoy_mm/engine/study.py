@@ -28,10 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from eyetoy_mm.engine.config import load_config, read_config
 from eyetoy_mm.engine.config_checks import check_config
@@ -217,7 +220,7 @@ def expected_hours(study: Study, costs: Mapping[str, Cost]) -> float | None:
     for name, cost in costs.items():
         if cost.seconds is None:
             return None
-        total += cost.seconds * _iterations(study.variants[name]) * len(study.seeds)
+        total += cost.seconds * _iterations(study.variants[name], study.length) * len(study.seeds)
     return total / 3600
 
 
@@ -230,18 +233,19 @@ def time_steps(config: Config, steps: int) -> float:
     check_config(config, "train")
     check_data(config, "train")
     init_default_scope(config.default_scope)
-    # In this process: loading by workers hides behind the steps or not, as the machine has room.
-    loader = Runner.build_dataloader({**config.train_dataloader, "num_workers": 0, "persistent_workers": False})
+    loader = _loader(config)
     settings = config.model | {
         "data_preprocessor": config.model.get("data_preprocessor", config.get("data_preprocessor"))
     }
-    model = MODELS.build(Config(settings).to_dict()).train()
+    model = MODELS.build(Config(settings).to_dict()).to(get_device()).train()
     optimizer = build_optim_wrapper(model, Config(config.optim_wrapper).to_dict())
     seconds = []
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for _ in range(steps + 1):
         start = time.perf_counter()
         model.train_step(next(batches), optimizer)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
@@ -268,10 +272,13 @@ def _length(config: Config) -> Length:
     return Length(loop.max_epochs if by_epoch else loop.max_iters, by_epoch, config.train_dataloader.batch_size)
 
 
-def _iterations(config: Config) -> int:
-    length = _length(config)
+def _iterations(config: Config, length: Length) -> int:
     if not length.by_epoch:
         return length.steps
     init_default_scope(config.default_scope)
-    loader = Runner.build_dataloader({**config.train_dataloader, "num_workers": 0, "persistent_workers": False})
-    return length.steps * len(loader)
+    return length.steps * len(_loader(config))
+
+
+def _loader(config: Config) -> DataLoader:
+    """Images of training, loaded in this process: workers hide that behind the steps or not, as there is room."""
+    return Runner.build_dataloader({**config.train_dataloader, "num_workers": 0, "persistent_workers": False})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyetoy_mm.engine.children import run_child
-from eyetoy_mm.engine.curves import LOGS, read_curves
+from eyetoy_mm.engine.curves import LOGS, is_of_training, read_curves
 from eyetoy_mm.engine.study import Study, slug
 from eyetoy_mm.errors import UserError
 
@@ -128,8 +128,7 @@ def _last_evaluation(study: Study, run: Path) -> dict[str, float] | None:
                 record = json.loads(line)
             except ValueError:  # half a line, of a run that was killed
                 continue
-            is_of_training = "iter" in record and any(key.endswith(("loss", "lr")) for key in record)
-            if not is_of_training and record.get("step") == study.length.steps:
+            if not is_of_training(record) and record.get("step") == study.length.steps:
                 return record
     return None
 

@@ -102,6 +102,13 @@ def test_damage_is_told(backbone: NAT, tmp_path: Path) -> None:
             CheckpointLoader.load_checkpoint(str(path))
 
 
+@pytest.mark.parametrize("kept", ["{", "[]", '{"versions": 1}'])
+def test_what_another_has_written_beside_the_tensors(kept: str, backbone: NAT, tmp_path: Path) -> None:
+    library.save_file(backbone.state_dict(), path := tmp_path / "weights.safetensors", {"eyetoy_mm": kept})
+    with pytest.raises(CheckpointError, match="weights.safetensors: not a readable safetensors file"):
+        read(path)
+
+
 def test_other_files_are_not_taken_for_it(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "new.pth")
     torch.save({"state_dict": {}}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
