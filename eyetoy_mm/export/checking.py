@@ -111,6 +111,29 @@ def patterns(batch: int, height: int, width: int) -> Tensor:
     return (shapes + noise).clamp(0, 255).round().float()
 
 
+def snippet(model: ExportModel, size: tuple[int, int] | None, modules: str, opening: str, outputs: str) -> str:
+    """A program that runs a file, for a reader without this package.
+
+    Args:
+        model: What was exported.
+        size: Height and width that the file is for; any when None.
+        modules: To import, beside NumPy.
+        opening: Lines that open the file.
+        outputs: An expression that runs it on ``images`` and gives arrays.
+    """
+    resize = "" if size is None else f".resize(({size[1]}, {size[0]}))"
+    names = ", ".join(model.outputs) + ("," if len(model.outputs) == 1 else "")
+    return f"""
+import numpy, {modules}
+from PIL import Image
+
+{opening}
+photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
+images = photo.transpose(2, 0, 1)[None]
+{names} = {outputs}
+{model.usage}"""
+
+
 def metadata(predictor: Predictor, config: Config, model: ExportModel, size: tuple[int, int] | None) -> dict[str, str]:
     """What a stranger needs beside the graph: texts, some of them JSON, by names that begin with ``eyetoy.``."""
     meta = predictor.dataset_meta

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.export.checking import check_all, metadata, write_whole
+from eyetoy_mm.export.checking import check_all, metadata, snippet, write_whole
 from eyetoy_mm.export.models import ExportModel, make_export_model
 from eyetoy_mm.export.runtimes import open_pt2
 
@@ -44,14 +44,9 @@ def export_pt2(
     write_whole(out, content)
     yield f"{out}: {len(content) / 1e6:.1f} MB, torch.export of PyTorch {torch.__version__}"
     needs = ", torchvision" if _namespaces(program) & {"torchvision"} else ""
-    yield f"""
-import numpy, torch{needs}
-from PIL import Image
-
-model = torch.export.load({out.name!r}).module()
-photo = numpy.array(Image.open("photo.jpg").convert("RGB").resize(({size[1]}, {size[0]})), dtype="float32")
-{", ".join(model.outputs)}, = model(torch.from_numpy(photo).permute(2, 0, 1)[None])
-"""
+    opening = f"model = torch.export.load({out.name!r}).module()"
+    outputs = "[output.detach().numpy() for output in model(torch.from_numpy(images))]"
+    yield snippet(model, size, f"torch{needs}", opening, outputs)
 
 
 def build_program(model: ExportModel, size: tuple[int, int]) -> ExportedProgram:
