@@ -95,11 +95,17 @@ def _check_images(
         yield f"batch {batch} of {height} x {width}", patterns(batch, height, width)
     if photo is None:
         return
-    inputs = predictor.preprocessing.prepare(predictor.read(photo))["inputs"].float()[None]
-    images = inputs.flip(1) if model.order == "bgr" else inputs
+    images = read_photo(predictor, photo)
     if size is not None and images.shape[2:] != size:
         images = torch.nn.functional.interpolate(images, size=size, mode="bilinear")
-    yield f"{Path(photo).name} of {images.shape[2]} x {images.shape[3]}", images.contiguous()
+    yield f"{Path(photo).name} of {images.shape[2]} x {images.shape[3]}", images
+
+
+def read_photo(predictor: Predictor, path: str | Path) -> Tensor:
+    """A photo as files take it, prepared by the test pipeline: ``(1, 3, H, W)``, RGB, 0..255."""
+    inputs = predictor.preprocessing.prepare(predictor.read(path))["inputs"].float()[None]
+    images = inputs.flip(1) if predictor.preprocessing.channel_order == "bgr" else inputs
+    return images.contiguous()
 
 
 def patterns(batch: int, height: int, width: int) -> Tensor:
