@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from eyetoy_mm.errors import UserError
 from eyetoy_mm.export.checking import check_all, metadata, snippet, write_whole
 from eyetoy_mm.export.models import ExportModel, make_export_model
 from eyetoy_mm.export.runtimes import open_pt2
+from eyetoy_mm.export.tracing import trace
 
 _WITHOUT_US = ("aten", "prims", "higher_order", "torchvision")  # namespaces of operators that a server has
 
@@ -55,19 +55,11 @@ def build_program(model: ExportModel, size: tuple[int, int]) -> ExportedProgram:
     Raises:
         UserError: PyTorch cannot export it, or what it exports needs more than PyTorch and torchvision.
     """
-    count = 2 if model.any_batch else 1
-    shapes = {"images": {0: torch.export.Dim("batch")} if model.any_batch else None}
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # remarks on what it tries
     try:
-        with torch.no_grad():
-            example = torch.rand(count, 3, *size) * 255
-            program = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
+        program = trace(model, size, {0: torch.export.Dim("batch")} if model.any_batch else {})
     except Exception as error:  # of whatever kind the part of PyTorch raises that does not know an operation
         lines = str(error).strip().splitlines() or [""]
         raise UserError(f"torch.export cannot export this model: {type(error).__name__}: {lines[0]}") from error
-    finally:
-        logging.disable(level)
     foreign = _namespaces(program) - set(_WITHOUT_US)
     if foreign:
         raise UserError(
