@@ -169,6 +169,10 @@ def test_agreement_is_about_shapes_values_and_numbers():
         (["--out", "model.pt2"], "a .pt2 file is for one size: --size H,W"),
         (["--out", "model.onnx", "--kernels", "eyetoy"], "--kernels eyetoy and --onnxruntime-headers DIR go together"),
         (["--out", "model.xml", "--kernels", "eyetoy", "--onnxruntime-headers", "."], "is for onnxruntime, and --out"),
+        (
+            ["--out", "model.onnx", "--kernels", "eyetoy", "--onnxruntime-headers", "tests"],
+            "--onnxruntime-headers tests has no onnxruntime_c_api.h",
+        ),
         (["--out", "model.onnx", "--size", "224"], "--size must be H,W"),
         (["--out", "model.onnx", "--image", "none.jpg"], "there is no image none.jpg"),
         (["--out", "model.onnx", "--part", "backbone", "--cfg-options", "a"], "--cfg-options takes key.of.it=value"),
