@@ -34,7 +34,9 @@ async function openModel(bytes, name) {
   tell(`Opening ${name} ...`);
   const about = describe(bytes);
   const start = performance.now();
-  model = { session: await ort.InferenceSession.create(bytes), about, name };
+  const session = await ort.InferenceSession.create(bytes);
+  await model?.session.release(); // its memory is not garbage that is collected
+  model = { session, about, name };
   const classes = about.classes.length ? `, ${about.classes.length} classes` : "";
   tell(`${name}: ${about.task}${classes}. Opened in ${Math.round(performance.now() - start)} ms.`);
   if (photo) await predict(photo);
