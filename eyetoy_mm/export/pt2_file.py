@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
@@ -65,13 +65,19 @@ def build_program(model: ExportModel, size: tuple[int, int]) -> ExportedProgram:
         raise UserError(
             f"the exported program has operators of {', '.join(sorted(foreign))}, which servers do not have"
         )
-    for module in program.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
-            node.meta.pop("stack_trace", None)
+    for node in _nodes(program):
+        node.meta.pop("stack_trace", None)
     return program
+
+
+def _nodes(program: ExportedProgram) -> Iterator[Node]:
+    """Of the graph and of those within it: regions without gradients, branches, loops."""
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            yield from module.graph.nodes
 
 
 def _namespaces(program: ExportedProgram) -> set[str]:
     """Of the operators that a program calls."""
-    targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    targets = [node.target for node in _nodes(program) if node.op == "call_function"]
     return {target.namespace for target in targets if hasattr(target, "namespace")}

@@ -25,7 +25,7 @@ from eyetoy_mm.export.checking import patterns  # noqa: E402
 from eyetoy_mm.export.models import agreement  # noqa: E402
 from eyetoy_mm.export.onnx_file import build_file, check_and_write  # noqa: E402
 from eyetoy_mm.export.openvino_file import export_openvino  # noqa: E402
-from eyetoy_mm.export.pt2_file import export_pt2  # noqa: E402
+from eyetoy_mm.export.pt2_file import build_program, export_pt2  # noqa: E402
 from eyetoy_mm.export.runtimes import open_file  # noqa: E402
 from tests import program  # noqa: E402
 
@@ -123,6 +123,22 @@ def test_a_program_of_torch_export_runs_without_this_package(files, exported, tm
         expected = exported[1](images)[0]
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "scores.npy")), expected)
     assert str(Path(__file__).parents[2]).encode() not in out.read_bytes()
+
+
+class OperatorWithin(torch.nn.Module):
+    """Our operator in a region of its own, which torch.export makes a graph within the graph."""
+
+    any_batch = False
+
+    def forward(self, images):
+        x = images.permute(0, 2, 3, 1).unsqueeze(3)
+        with torch.enable_grad():
+            return (torch.ops.eyetoy_mm.neighborhood_attention(x, x, x, None, [3, 3], [1, 1], 1.0),)
+
+
+def test_a_program_that_needs_this_package_is_refused():
+    with pytest.raises(UserError, match="has operators of eyetoy_mm, which servers do not have"):
+        build_program(OperatorWithin(), (8, 9))
 
 
 def test_a_file_of_openvino_is_checked_and_written(files, exported, tmp_path, monkeypatch):
