@@ -4,11 +4,11 @@
     python benchmarks/exports.py CONFIG CHECKPOINT --sizes 224,224 512,512 --threads 1 2 --photos photos
     python benchmarks/exports.py CONFIG CHECKPOINT --into docs/export.md
 
-Exports the model as `eyetoy export` does, with its checks: plain, plain for one size, with our kernels where headers
-are named, to OpenVINO where it is installed, and quantized to int8, dynamically and with the photos for calibration.
-Then all take turns beside the config itself, at every size and number of threads (`eyetoy benchmark`). Agreement is
-the share of labels that equal those of the plain file on the photos; it means something for a trained model alone, of
-mmseg or mmpretrain. On a machine that does something else the times are wrong.
+Exports the model as `eyetoy export` does, with its checks: plain, with our kernels where headers are named, to
+OpenVINO where it is installed, and quantized to int8, dynamically and with the photos for calibration. Then all take
+turns beside the config itself, at every size and number of threads (`eyetoy benchmark`). Agreement is the share of
+labels that equal those of the plain file on the photos; it means something for a trained model alone, of mmseg or
+mmpretrain. On a machine that does something else the times are wrong.
 
 Predicted, as shares of eager's time with the compiled kernels, one thread: plain 0.9 to 1.2, kernels 0.59 to 0.81,
 OpenVINO 0.99; int8 dynamic 1.0, which saves space and no time.
@@ -33,6 +33,7 @@ from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.inference import Predictor, open_predictor
 from eyetoy_mm.errors import UserError, report_user_errors
 from eyetoy_mm.export.benchmark import Task, measure, table
+from eyetoy_mm.export.checking import read_photo
 from eyetoy_mm.export.onnx_file import export_onnx
 from eyetoy_mm.export.openvino_file import export_openvino
 from eyetoy_mm.export.runtimes import INPUT, open_file
@@ -82,12 +83,16 @@ def quantize(plain: Path, folder: Path, images: list[np.ndarray]) -> Iterator[tu
     yield "onnx, int8 static", static
 
 
-def agreement(file: Path, plain: Path, images: list[np.ndarray]) -> str:
-    """Share of labels that are those of the plain file."""
-    run, reference = open_file(file), open_file(plain)
-    pairs = [(run(image)[-1], reference(image)[-1]) for image in images]
-    equal, total = sum(int((a == b).sum()) for a, b in pairs), sum(b.size for _, b in pairs)
-    return f"{100 * equal / total:.2f} %"
+def labels_of(file: Path, images: list[np.ndarray]) -> list[np.ndarray]:
+    """What a file says of each image."""
+    run = open_file(file)
+    return [run(image)[-1] for image in images]
+
+
+def agreement(labels: list[np.ndarray], expected: list[np.ndarray]) -> str:
+    """Share of labels that are the expected ones."""
+    equal = sum(int((a == b).sum()) for a, b in zip(labels, expected, strict=True))
+    return f"{100 * equal / sum(b.size for b in expected):.2f} %"
 
 
 @report_user_errors
@@ -106,19 +111,15 @@ def main() -> None:
     predictor = open_predictor(config, arguments.checkpoint, device="cpu")
     if config.default_scope not in ("mmseg", "mmpretrain"):
         raise UserError(f"{arguments.config} is for {config.default_scope}; agreement is of labels")
-    images = [
-        predictor.preprocessing.prepare(predictor.read(path))["inputs"].float().numpy()[None]
-        for path in sorted(arguments.photos.glob("*.jpg"))
-    ]
-    if predictor.preprocessing.channel_order == "bgr":
-        images = [np.ascontiguousarray(image[:, ::-1]) for image in images]
+    images = [read_photo(predictor, path).numpy() for path in sorted(arguments.photos.glob("*.jpg"))]
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         files = dict(export_all(predictor, config, Path(folder), arguments.onnxruntime_headers, images))
         header("file", "size", f"labels equal on {len(images)} photos")
+        labels = {name: labels_of(file, images) for name, file in files.items()}
         for name, file in files.items():
             size = sum(part.stat().st_size for part in file.parent.glob(f"{file.stem}.*"))
-            row(name, f"{size / 1e6:.1f} MB", agreement(file, files["onnx"], images))
+            row(name, f"{size / 1e6:.1f} MB", agreement(labels[name], labels["onnx"]))
         for size in arguments.sizes:
             for threads in arguments.threads:
                 task = Task("forward", height_and_width(size), 1, "cpu", threads)

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eyetoy_mm.export.pasting import paste
+
 cv2 = pytest.importorskip("cv2")
 if shutil.which("node") is None:
     pytest.skip("node is not installed", allow_module_level=True)
@@ -21,7 +23,7 @@ RUN = """
 import {{ readFileSync }} from "node:fs";
 import {{ describe }} from "{web}/model_file.js";
 import {{ planes, prepare, resized }} from "{web}/preparing.js";
-import {{ best, color, found, paintLabels, shares }} from "{web}/results.js";
+import {{ best, color, found, paintLabels, paintMask, shares }} from "{web}/results.js";
 const given = JSON.parse(readFileSync(0));
 const told = (action) => {{ try {{ return action(); }} catch (error) {{ return error.message; }} }};
 console.log(JSON.stringify({code}, (key, x) => (ArrayBuffer.isView(x) ? Array.from(x) : x)));
@@ -124,6 +126,24 @@ def test_what_is_shown():
     assert all(0 <= x <= 255 for rgb in found["colors"] for x in rgb)
     assert found["best"] == [dict(label=1, share=0.5), dict(label=0, share=0.25)]
     assert found["boxes"] == [dict(label=7, score=0.5, box=[10, 20, 14, 23], index=0)]
+
+
+def test_masks_are_spread_on_their_boxes_as_the_exported_program_does():
+    generator = np.random.default_rng(2)
+    boxes = [[3.2, 4.7, 20.1, 9.9], [-4.0, 10.5, 47.0, 34.0], [7.0, 7.0, 7.6, 30.0], [5.0, 6.0, 5.0, 9.0]]
+    masks = generator.random((len(boxes), 6, 5))
+    found = in_node(
+        "given.boxes.map((box, i) => paintMask(given.masks[i], [6, 5], box, [1, 2, 3, 4], {width: 40, height: 31}))",
+        boxes=boxes,
+        masks=masks.reshape(len(boxes), -1).tolist(),
+    )
+    for mask, box, part in zip(masks, boxes, found, strict=True):
+        actual, place = np.zeros((31, 40, 4)), part["place"]
+        left, top = place["left"], place["top"]
+        shape = (part["height"], part["width"], 4)
+        actual[top : top + shape[0], left : left + shape[1]] = np.reshape(part["data"], shape)
+        covered = paste(mask, np.array(box), 31, 40) >= 0.5 if box[0] < box[2] else np.zeros((31, 40), bool)
+        assert covered.any() == (box[0] < box[2]) and (actual == covered[..., None] * np.array([1, 2, 3, 4])).all()
 
 
 def test_everything_that_the_page_imports_and_names_is_there():

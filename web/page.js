@@ -2,7 +2,7 @@
 import * as ort from "./ort.wasm.min.mjs";
 import { describe } from "./model_file.js";
 import { planes, prepare } from "./preparing.js";
-import { best, color, found, nameOf, paintLabels, shares } from "./results.js";
+import { best, color, found, nameOf, paintLabels, paintMask, shares } from "./results.js";
 
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
 
@@ -34,7 +34,9 @@ async function openModel(bytes, name) {
   tell(`Opening ${name} ...`);
   const about = describe(bytes);
   const start = performance.now();
-  model = { session: await ort.InferenceSession.create(bytes), about, name };
+  const session = await ort.InferenceSession.create(bytes);
+  await model?.session.release(); // its memory is not garbage that is collected
+  model = { session, about, name };
   const classes = about.classes.length ? `, ${about.classes.length} classes` : "";
   tell(`${name}: ${about.task}${classes}. Opened in ${Math.round(performance.now() - start)} ms.`);
   if (photo) await predict(photo);
@@ -97,13 +99,14 @@ function paintBoxes(outputs, input) {
   const { about } = model;
   const context = canvas.getContext("2d");
   const objects = found(outputs, input.place, Number(element("threshold").value));
-  const area = input.width * input.height;
-  for (const { label, index } of objects) {
-    if (outputs.masks?.data.length !== area * outputs.scores.dims[0]) break; // no masks in this file
-    const mask = outputs.masks.data.subarray(index * area, (index + 1) * area);
-    const data = new Uint8ClampedArray(4 * area);
-    mask.forEach((value, i) => value > 0.5 && data.set([...color(about, label), 130], 4 * i));
-    overlay(data, input);
+  if (outputs.masks) {
+    const [, ...grid] = outputs.masks.dims;
+    const area = grid[0] * grid[1];
+    for (const { label, box, index } of objects) {
+      const mask = outputs.masks.data.subarray(index * area, (index + 1) * area);
+      const covered = paintMask(mask, grid, box, [...color(about, label), 130], canvas);
+      if (covered.data.length) overlay(covered.data, covered);
+    }
   }
   context.lineWidth = Math.max(2, canvas.width / 320);
   context.font = `${Math.max(12, canvas.width / 40)}px system-ui, sans-serif`;

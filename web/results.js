@@ -46,6 +46,40 @@ export function found({ boxes, scores, labels }, place, threshold) {
   return out;
 }
 
+// Along an axis of a photo: the first pixel that the cells of a mask reach, and of each the cell before and how far on.
+function spread(start, end, count, length) {
+  const size = (end - start) / count;
+  const first = Math.max(0, Math.floor(start - size));
+  const places = [];
+  for (let pixel = first; pixel < Math.min(length, end + size); pixel++) {
+    const at = (pixel + 0.5 - start) / size - 0.5;
+    places.push([Math.floor(at), at - Math.floor(at)]);
+  }
+  return { first, places };
+}
+
+/**
+ * What an object covers of a photo: its mask is a grid (rows, columns) of probabilities on its box, spread as by `paste`
+ * in the program that `eyetoy export` prints.
+ * @returns RGBA of the pixels around the box, and their place in the photo
+ */
+export function paintMask(mask, [rows, columns], box, rgba, photo) {
+  const across = spread(box[0], box[2], columns, photo.width);
+  const down = spread(box[1], box[3], rows, photo.height);
+  const [width, height] = [across.places.length, down.places.length];
+  const cell = (row, column) =>
+    row >= 0 && row < rows && column >= 0 && column < columns ? mask[row * columns + column] : 0;
+  const data = new Uint8ClampedArray(4 * width * height);
+  down.places.forEach(([row, lower], y) => {
+    across.places.forEach(([column, right], x) => {
+      const upperMean = cell(row, column) * (1 - right) + cell(row, column + 1) * right;
+      const lowerMean = cell(row + 1, column) * (1 - right) + cell(row + 1, column + 1) * right;
+      if (upperMean * (1 - lower) + lowerMean * lower >= 0.5) data.set(rgba, 4 * (y * width + x));
+    });
+  });
+  return { data, width, height, place: { left: across.first, top: down.first, x: 1, y: 1 } };
+}
+
 /** The best classes of the first image: [{label, share}]. */
 export function best(scores, count) {
   return Array.from(scores.data.subarray(0, scores.dims[1]), (share, label) => ({ label, share }))

@@ -69,11 +69,14 @@ def run(args: argparse.Namespace) -> None:
     from eyetoy_mm.engine.config import load_config
     from eyetoy_mm.engine.inference import open_predictor
     from eyetoy_mm.engine.preprocessing import check_image_exists
+    from eyetoy_mm.export.kernels import check_can_build
     from eyetoy_mm.export.runtimes import need
     from eyetoy_mm.paths import check_folder
 
     if kind != "pt2":
         need("export to ONNX", "onnx", "onnxruntime", "onnxscript")
+    if args.onnxruntime_headers is not None:
+        check_can_build(args.onnxruntime_headers)
     check_folder("--out", args.out.parent)
     if args.photo is not None:
         check_image_exists(args.photo)

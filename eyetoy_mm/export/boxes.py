@@ -157,8 +157,3 @@ def nms_refusals(nms: Mapping[str, Any] | None) -> dict[str, bool]:
         f"nms of type {nms.get('type', 'nms')!r}": not nms or nms.get("type", "nms") != "nms",
         f"nms settings {', '.join(others)}": bool(others),
     }
-
-
-def keeps(instance: Any, base: type, *names: str) -> bool:
-    """Whether an instance of a class has the class' own methods of these names, no others in their place."""
-    return isinstance(instance, base) and all(getattr(type(instance), name) is getattr(base, name) for name in names)

@@ -95,11 +95,17 @@ def _check_images(
         yield f"batch {batch} of {height} x {width}", patterns(batch, height, width)
     if photo is None:
         return
-    inputs = predictor.preprocessing.prepare(predictor.read(photo))["inputs"].float()[None]
-    images = inputs.flip(1) if model.order == "bgr" else inputs
+    images = read_photo(predictor, photo)
     if size is not None and images.shape[2:] != size:
         images = torch.nn.functional.interpolate(images, size=size, mode="bilinear")
-    yield f"{Path(photo).name} of {images.shape[2]} x {images.shape[3]}", images.contiguous()
+    yield f"{Path(photo).name} of {images.shape[2]} x {images.shape[3]}", images
+
+
+def read_photo(predictor: Predictor, path: str | Path) -> Tensor:
+    """A photo as files take it, prepared by the test pipeline: ``(1, 3, H, W)``, RGB, 0..255."""
+    inputs = predictor.preprocessing.prepare(predictor.read(path))["inputs"].float()[None]
+    images = inputs.flip(1) if predictor.preprocessing.channel_order == "bgr" else inputs
+    return images.contiguous()
 
 
 def patterns(batch: int, height: int, width: int) -> Tensor:
@@ -109,6 +115,29 @@ def patterns(batch: int, height: int, width: int) -> Tensor:
     shapes = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")
     noise = torch.from_numpy(generator.normal(0, 16, (batch, 3, height, width)))
     return (shapes + noise).clamp(0, 255).round().float()
+
+
+def snippet(model: ExportModel, size: tuple[int, int] | None, modules: str, opening: str, outputs: str) -> str:
+    """A program that runs a file, for a reader without this package.
+
+    Args:
+        model: What was exported.
+        size: Height and width that the file is for; any when None.
+        modules: To import, beside NumPy.
+        opening: Lines that open the file.
+        outputs: An expression that runs it on ``images`` and gives arrays.
+    """
+    resize = "" if size is None else f".resize(({size[1]}, {size[0]}))"
+    names = ", ".join(model.outputs) + ("," if len(model.outputs) == 1 else "")
+    return f"""
+import numpy, {modules}
+from PIL import Image
+
+{opening}
+photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
+images = photo.transpose(2, 0, 1)[None]
+{names} = {outputs}
+{model.usage}"""
 
 
 def metadata(predictor: Predictor, config: Config, model: ExportModel, size: tuple[int, int] | None) -> dict[str, str]:

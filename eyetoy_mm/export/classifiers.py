@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.export.models import Agreement, ExportModel, agreement
+from eyetoy_mm.export.models import Agreement, ExportModel, agreement, keeps
 
 
 class ExportClassifier(ExportModel):
@@ -31,10 +31,7 @@ class ExportClassifier(ExportModel):
     def __init__(self, predictor: Predictor) -> None:
         super().__init__(predictor)
         model, head = predictor.model, getattr(predictor.model, "head", None)
-        gives_logits = isinstance(head, ClsHead) and all(
-            getattr(type(head), name) is getattr(ClsHead, name) for name in ("predict", "_get_predictions")
-        )
-        if not isinstance(model, ImageClassifier) or not gives_logits:
+        if not isinstance(model, ImageClassifier) or not keeps(head, ClsHead, "predict", "_get_predictions"):
             raise UserError(
                 f"a {type(model).__name__} with {type(head).__name__} is not exported whole: that is for "
                 "ImageClassifier with a head of one label per image; --part backbone exports its backbone"

@@ -16,12 +16,12 @@ from eyetoy_mm.export.boxes import (
     best,
     coder_refusals,
     decode,
-    keeps,
     large_enough,
     nms_refusals,
     refuse,
     suppress,
 )
+from eyetoy_mm.export.models import keeps
 
 
 class ExportRetinaNet(ExportBoxes):

@@ -15,6 +15,19 @@ _HEADER = "onnxruntime_c_api.h"
 _WHERE = "they are in the folder include of onnxruntime's release archives; pip's onnxruntime has none"
 
 
+def check_can_build(headers: Path) -> None:
+    """Look for all that :func:`build_kernels` needs.
+
+    Raises:
+        UserError: The headers are not there, or there is no compiler or no compiled kernel.
+    """
+    if not (headers / _HEADER).is_file():
+        raise UserError(f"--onnxruntime-headers {headers} has no {_HEADER}; {_WHERE}")
+    if not _compiled():
+        raise UserError("the kernels of this package are not compiled; install a C++ compiler, then install it again")
+    _compiler()
+
+
 def build_kernels(folder: Path, headers: Path) -> Path:
     """Compile the operator against onnxruntime's headers, and put the compiled kernels beside it.
 
@@ -31,11 +44,7 @@ def build_kernels(folder: Path, headers: Path) -> Path:
     Raises:
         UserError: The headers are not there, are too old, or there is no compiler or no compiled kernel.
     """
-    if not (headers / _HEADER).is_file():
-        raise UserError(f"--onnxruntime-headers {headers} has no {_HEADER}; {_WHERE}")
-    kernels = sorted(SOURCES.glob("*.so"))
-    if not kernels:
-        raise UserError("the kernels of this package are not compiled; install a C++ compiler, then install it again")
+    check_can_build(headers)
     target = folder / KERNELS
     target.mkdir(parents=True, exist_ok=True)
     library = target / LIBRARY
@@ -48,9 +57,13 @@ def build_kernels(folder: Path, headers: Path) -> Path:
             f"the operator does not compile against the headers in {headers}, which should be those of onnxruntime "
             f"1.17 or newer: {errors[0]}"
         )
-    for kernel in kernels:
+    for kernel in _compiled():
         shutil.copy2(kernel, target)
     return library
+
+
+def _compiled() -> list[Path]:
+    return sorted(SOURCES.glob("*.so"))
 
 
 def _compiler() -> str:

@@ -115,6 +115,11 @@ def agreement(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> Agreement
     return Agreement(finite and max(errors) <= TOLERANCE, f"largest difference {max(errors):.1e} of the largest value")
 
 
+def keeps(instance: Any, base: type, *names: str) -> bool:
+    """Whether an instance of a class has the class' own methods of these names, no others in their place."""
+    return isinstance(instance, base) and all(getattr(type(instance), name) is getattr(base, name) for name in names)
+
+
 def make_export_model(predictor: Predictor, scope: str, part: str) -> ExportModel:
     """The model of a config as it is exported.
 

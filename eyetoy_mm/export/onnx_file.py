@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 
 from eyetoy_mm.engine.inference import Predictor
-from eyetoy_mm.export.checking import check_all, metadata, write_whole
+from eyetoy_mm.export.checking import check_all, metadata, snippet, write_whole
 from eyetoy_mm.export.kernels import build_kernels
 from eyetoy_mm.export.models import ExportModel, make_export_model
 from eyetoy_mm.export.onnx_graph import add_metadata, build_graph, fix_size
@@ -91,27 +91,18 @@ def check_and_write(
             yield f"{out.parent / KERNELS}: the operator and its kernels, to be kept beside the file"
     write_whole(out, content)
     yield f"{out}: {len(content) / 1e6:.1f} MB, ONNX opset {OPSET}"
-    yield snippet(out, model, size, with_kernels=headers is not None)
+    yield _program(out, model, size, with_kernels=headers is not None)
 
 
-def snippet(out: Path, model: ExportModel, size: tuple[int, int] | None, with_kernels: bool = False) -> str:
-    """A program that runs the file, for a reader without this package."""
-    names = ", ".join(model.outputs) + ("," if len(model.outputs) == 1 else "")
-    resize = "" if size is None else f".resize(({size[1]}, {size[0]}))"
-    options, argument = "", ""
+def _program(out: Path, model: ExportModel, size: tuple[int, int] | None, with_kernels: bool) -> str:
+    opening, argument = "", ""
     if with_kernels:
         argument = ", options"
-        options = (
+        opening = (
             f'options = onnxruntime.SessionOptions()\noptions.register_custom_ops_library("{KERNELS}/{LIBRARY}")\n'
         )
-    return f"""
-import numpy, onnxruntime
-from PIL import Image
-
-{options}session = onnxruntime.InferenceSession({out.name!r}{argument})
-photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
-{names} = session.run(None, {{{INPUT!r}: photo.transpose(2, 0, 1)[None]}})
-{model.usage}"""
+    opening += f"session = onnxruntime.InferenceSession({out.name!r}{argument})"
+    return snippet(model, size, "onnxruntime", opening, f"session.run(None, {{{INPUT!r}: images}})")
 
 
 def _described(value: Any) -> str:

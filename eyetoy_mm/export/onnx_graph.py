@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.export.operator import OPSET, neighborhood_attention, neighborhood_attention_node
 from eyetoy_mm.export.runtimes import INPUT
+from eyetoy_mm.export.tracing import quiet, trace
 
 TRANSLATIONS = {"plain": neighborhood_attention, "eyetoy": neighborhood_attention_node}
 AXES = {0: "batch", 2: "height", 3: "width"}
@@ -40,10 +40,9 @@ def build_graph(
         UserError: PyTorch cannot export the module.
     """
     open_axes = {axis: torch.export.Dim.DYNAMIC for axis in AXES if axis or any_batch}
-    example = torch.rand(2 if any_batch else 1, 3, *TRACED) * 255  # a batch of 1 would be taken for a constant
     try:
-        with torch.no_grad(), _quiet():
-            program = torch.export.export(module, (example,), dynamic_shapes=(open_axes,), strict=False)
+        program = trace(module, TRACED, open_axes)
+        with torch.no_grad(), quiet():
             graph = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -116,14 +115,3 @@ def _name_axes(proto: onnx.ModelProto) -> None:
 
 def _dims(values: Iterable[onnx.ValueInfoProto]) -> Iterable[onnx.TensorShapeProto.Dimension]:
     return (dim for value in values for dim in value.type.tensor_type.shape.dim)
-
-
-class _quiet:
-    """Without the exporter's remarks on what it tries, which read like errors; what fails is raised."""
-
-    def __enter__(self) -> None:
-        self._level = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *exception: object) -> None:
-        logging.disable(self._level)

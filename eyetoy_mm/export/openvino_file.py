@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from eyetoy_mm.engine.inference import Predictor
-from eyetoy_mm.export.checking import check_all, metadata, write_whole
+from eyetoy_mm.export.checking import check_all, metadata, snippet, write_whole
 from eyetoy_mm.export.onnx_file import build_file
 from eyetoy_mm.export.runtimes import INPUT, need, open_openvino
 
@@ -44,12 +44,5 @@ def export_openvino(
         write_whole(out.with_suffix(".bin"), weights)
         write_whole(out, draft.read_bytes())
     yield f"{out}: {len(weights) / 1e6:.1f} MB with {out.with_suffix('.bin').name}"
-    resize = "" if size is None else f".resize(({size[1]}, {size[0]}))"
-    yield f"""
-import numpy, openvino
-from PIL import Image
-
-model = openvino.Core().compile_model({out.name!r}, "CPU")
-photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
-outputs = model({{{INPUT!r}: photo.transpose(2, 0, 1)[None]}})  # {", ".join(model.outputs)}
-"""
+    opening = f'model = openvino.Core().compile_model({out.name!r}, "CPU")'
+    yield snippet(model, size, "openvino", opening, f"model({{{INPUT!r}: images}}).values()")

@@ -23,10 +23,11 @@ from onnxscript import evaluator, values
 from onnxscript import opset20 as op
 from onnxscript.onnx_types import FLOAT
 
+from eyetoy_mm.ops.backend_cpp import LARGEST_HEAD_DIM
+
 OPSET = 20
 DOMAIN = "eyetoy_mm"  # of the node for our kernels
 SCORES_AT_ONCE = 2**21  # of all heads and images; 8 MB, of which there are a few copies
-_LARGEST_HEAD_DIM = 256  # of our kernels
 _TILES = {1: (16,), 2: (4, 8), 3: (2, 4, 4)}  # as eyetoy_mm.ops.tiles.tile_size begins
 _MASKED = -1e9  # its exponential is 0 exactly; finite, so that a row in which all is masked is no NaN
 Value = Any  # of a graph that is being built
@@ -94,8 +95,8 @@ def neighborhood_attention_node(
     """
     dim, value_dim = _shape(query)[-1], _shape(value)[-1]
     width = max(dim, value_dim)  # the kernels know one; zeros change neither scores nor values
-    if width > _LARGEST_HEAD_DIM:
-        raise ValueError(f"the kernels are for a head_dim of at most {_LARGEST_HEAD_DIM}, got {width}")
+    if width > LARGEST_HEAD_DIM:
+        raise ValueError(f"the kernels are for a head_dim of at most {LARGEST_HEAD_DIM}, got {width}")
     query, key, value = (_padded(x, width - _shape(x)[-1]) for x in (query, key, value))
     inputs = [query, key, value, *([] if bias is None else [bias])]
     output = _NODE(*inputs, kernel_size=list(kernel_size), dilation=list(dilation), scale=float(scale))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.export.checking import check_all, metadata, write_whole
+from eyetoy_mm.export.checking import check_all, metadata, snippet, write_whole
 from eyetoy_mm.export.models import ExportModel, make_export_model
 from eyetoy_mm.export.runtimes import open_pt2
+from eyetoy_mm.export.tracing import trace
 
 _WITHOUT_US = ("aten", "prims", "higher_order", "torchvision")  # namespaces of operators that a server has
 
@@ -44,14 +44,9 @@ def export_pt2(
     write_whole(out, content)
     yield f"{out}: {len(content) / 1e6:.1f} MB, torch.export of PyTorch {torch.__version__}"
     needs = ", torchvision" if _namespaces(program) & {"torchvision"} else ""
-    yield f"""
-import numpy, torch{needs}
-from PIL import Image
-
-model = torch.export.load({out.name!r}).module()
-photo = numpy.array(Image.open("photo.jpg").convert("RGB").resize(({size[1]}, {size[0]})), dtype="float32")
-{", ".join(model.outputs)}, = model(torch.from_numpy(photo).permute(2, 0, 1)[None])
-"""
+    opening = f"model = torch.export.load({out.name!r}).module()"
+    outputs = "[output.detach().numpy() for output in model(torch.from_numpy(images))]"
+    yield snippet(model, size, f"torch{needs}", opening, outputs)
 
 
 def build_program(model: ExportModel, size: tuple[int, int]) -> ExportedProgram:
@@ -60,31 +55,29 @@ def build_program(model: ExportModel, size: tuple[int, int]) -> ExportedProgram:
     Raises:
         UserError: PyTorch cannot export it, or what it exports needs more than PyTorch and torchvision.
     """
-    count = 2 if model.any_batch else 1
-    shapes = {"images": {0: torch.export.Dim("batch")} if model.any_batch else None}
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # remarks on what it tries
     try:
-        with torch.no_grad():
-            example = torch.rand(count, 3, *size) * 255
-            program = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
+        program = trace(model, size, {0: torch.export.Dim("batch")} if model.any_batch else {})
     except Exception as error:  # of whatever kind the part of PyTorch raises that does not know an operation
         lines = str(error).strip().splitlines() or [""]
         raise UserError(f"torch.export cannot export this model: {type(error).__name__}: {lines[0]}") from error
-    finally:
-        logging.disable(level)
     foreign = _namespaces(program) - set(_WITHOUT_US)
     if foreign:
         raise UserError(
             f"the exported program has operators of {', '.join(sorted(foreign))}, which servers do not have"
         )
-    for module in program.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
-            node.meta.pop("stack_trace", None)
+    for node in _nodes(program):
+        node.meta.pop("stack_trace", None)
     return program
+
+
+def _nodes(program: ExportedProgram) -> Iterator[Node]:
+    """Of the graph and of those within it: regions without gradients, branches, loops."""
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            yield from module.graph.nodes
 
 
 def _namespaces(program: ExportedProgram) -> set[str]:
     """Of the operators that a program calls."""
-    targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    targets = [node.target for node in _nodes(program) if node.op == "call_function"]
     return {target.namespace for target in targets if hasattr(target, "namespace")}

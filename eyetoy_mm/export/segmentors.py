@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.export.models import TOLERANCE, Agreement, ExportModel
+from eyetoy_mm.export.models import TOLERANCE, Agreement, ExportModel, keeps
 
 
 class ExportSegmentor(ExportModel):
@@ -30,10 +30,7 @@ class ExportSegmentor(ExportModel):
     def __init__(self, predictor: Predictor) -> None:
         super().__init__(predictor)
         model, head = predictor.model, getattr(predictor.model, "decode_head", None)
-        predicts_maps = isinstance(head, BaseDecodeHead) and all(
-            getattr(type(head), name) is getattr(BaseDecodeHead, name) for name in ("predict", "predict_by_feat")
-        )
-        if type(model) is not EncoderDecoder or not predicts_maps:
+        if type(model) is not EncoderDecoder or not keeps(head, BaseDecodeHead, "predict", "predict_by_feat"):
             raise UserError(
                 f"a {type(model).__name__} with {type(head).__name__} is not exported whole: that is for "
                 "EncoderDecoder with a head that gives a map of logits; --part backbone exports its backbone"

@@ -20,13 +20,12 @@ from eyetoy_mm.export.boxes import (
     best,
     coder_refusals,
     decode,
-    keeps,
     large_enough,
     nms_refusals,
     refuse,
     suppress,
 )
-from eyetoy_mm.export.models import Agreement
+from eyetoy_mm.export.models import Agreement, keeps
 from eyetoy_mm.export.pasting import paste
 
 PASTE = "pasted = [paste(mask, box, *photo.shape[:2]) >= {threshold} for mask, box in zip(masks, boxes)]\n"

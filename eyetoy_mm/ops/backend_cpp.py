@@ -24,7 +24,7 @@ from eyetoy_mm.ops.neighborhood import Neighborhood
 from eyetoy_mm.ops.operator import Operator
 
 FOLDER = Path(__file__).parent / "cpp"
-INTERFACE = 1  # as in cpp/neighborhood.h
+INTERFACE = 1  # as in cpp/interface.h
 LARGEST_HEAD_DIM = 256
 
 

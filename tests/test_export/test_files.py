@@ -25,7 +25,7 @@ from eyetoy_mm.export.checking import patterns  # noqa: E402
 from eyetoy_mm.export.models import agreement  # noqa: E402
 from eyetoy_mm.export.onnx_file import build_file, check_and_write  # noqa: E402
 from eyetoy_mm.export.openvino_file import export_openvino  # noqa: E402
-from eyetoy_mm.export.pt2_file import export_pt2  # noqa: E402
+from eyetoy_mm.export.pt2_file import build_program, export_pt2  # noqa: E402
 from eyetoy_mm.export.runtimes import open_file  # noqa: E402
 from tests import program  # noqa: E402
 
@@ -68,7 +68,7 @@ def exported(files):
     return predictor, *build_file(predictor, config, "whole", None)
 
 
-def test_a_file_that_is_right_is_written_with_what_a_stranger_needs(exported, tmp_path):
+def test_a_file_that_is_right_is_written_with_what_a_stranger_needs(exported, tmp_path, monkeypatch):
     content = exported[2]
     out = tmp_path / "new" / "model.onnx"
     report = "\n".join(check_and_write(*exported, out))
@@ -82,6 +82,16 @@ def test_a_file_that_is_right_is_written_with_what_a_stranger_needs(exported, tm
     assert re.fullmatch("[0-9a-f]{64}", meta["eyetoy.config_sha256"])
     scores, labels = session.run(None, {"images": torch.zeros(2, 3, 40, 31).numpy()})
     assert scores.shape == (2, 3) and (scores.argmax(1) == labels).all()
+    run_printed(report, out.parent, monkeypatch)
+
+
+def run_printed(report, folder, monkeypatch):
+    """The program that a report ends with, on a photo of 50 x 70 pixels, gives what the file's outputs are."""
+    cv2.imwrite(str(folder / "photo.jpg"), patterns(1, 50, 70)[0].permute(1, 2, 0).numpy())
+    program, names = report[report.index("import numpy, ") :], {}
+    monkeypatch.chdir(folder)
+    exec(program, names)
+    assert names["scores"].shape == (1, 3) and (names["scores"].argmax(1) == names["labels"]).all()
 
 
 def test_no_path_of_this_machine_is_in_a_file(exported):
@@ -100,10 +110,11 @@ print(sorted(name for name in sys.modules if name.startswith(("eyetoy_mm", "mm")
 """
 
 
-def test_a_program_of_torch_export_runs_without_this_package(files, exported, tmp_path):
+def test_a_program_of_torch_export_runs_without_this_package(files, exported, tmp_path, monkeypatch):
     out, images = tmp_path / "model.pt2", patterns(3, 50, 70)
     report = "\n".join(export_pt2(exported[0], load_config(files[0]), out, "whole", (50, 70)))
     assert report.count("checked batch") == 2 and "torch.export.load('model.pt2')" in report
+    run_printed(report, tmp_path, monkeypatch)
     np.save(tmp_path / "images.npy", images.numpy())
     command = [sys.executable, "-c", LOADER, out, tmp_path / "images.npy", tmp_path / "scores.npy"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
@@ -114,7 +125,23 @@ def test_a_program_of_torch_export_runs_without_this_package(files, exported, tm
     assert str(Path(__file__).parents[2]).encode() not in out.read_bytes()
 
 
-def test_a_file_of_openvino_is_checked_and_written(files, exported, tmp_path):
+class OperatorWithin(torch.nn.Module):
+    """Our operator in a region of its own, which torch.export makes a graph within the graph."""
+
+    any_batch = False
+
+    def forward(self, images):
+        x = images.permute(0, 2, 3, 1).unsqueeze(3)
+        with torch.enable_grad():
+            return (torch.ops.eyetoy_mm.neighborhood_attention(x, x, x, None, [3, 3], [1, 1], 1.0),)
+
+
+def test_a_program_that_needs_this_package_is_refused():
+    with pytest.raises(UserError, match="has operators of eyetoy_mm, which servers do not have"):
+        build_program(OperatorWithin(), (8, 9))
+
+
+def test_a_file_of_openvino_is_checked_and_written(files, exported, tmp_path, monkeypatch):
     pytest.importorskip("openvino", reason="openvino is not installed")
     out = tmp_path / "model.xml"
     report = "\n".join(export_openvino(exported[0], load_config(files[0]), out))
@@ -126,6 +153,7 @@ def test_a_file_of_openvino_is_checked_and_written(files, exported, tmp_path):
     assert scores.shape == (2, 3) and (scores.argmax(1) == labels).all()
     assert json.dumps(list(CLASSES)) in out.read_text().replace("&quot;", '"')
     assert str(tmp_path) not in out.read_text()
+    run_printed(report, tmp_path, monkeypatch)
 
 
 def test_a_file_that_is_wrong_is_not_written(exported, tmp_path):
@@ -157,6 +185,10 @@ def test_agreement_is_about_shapes_values_and_numbers():
         (["--out", "model.pt2"], "a .pt2 file is for one size: --size H,W"),
         (["--out", "model.onnx", "--kernels", "eyetoy"], "--kernels eyetoy and --onnxruntime-headers DIR go together"),
         (["--out", "model.xml", "--kernels", "eyetoy", "--onnxruntime-headers", "."], "is for onnxruntime, and --out"),
+        (
+            ["--out", "model.onnx", "--kernels", "eyetoy", "--onnxruntime-headers", "tests"],
+            "--onnxruntime-headers tests has no onnxruntime_c_api.h",
+        ),
         (["--out", "model.onnx", "--size", "224"], "--size must be H,W"),
         (["--out", "model.onnx", "--image", "none.jpg"], "there is no image none.jpg"),
         (["--out", "model.onnx", "--part", "backbone", "--cfg-options", "a"], "--cfg-options takes key.of.it=value"),

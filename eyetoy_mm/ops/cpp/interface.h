@@ -6,6 +6,8 @@
 
 namespace {
 
+constexpr int INTERFACE = 1;  // to be raised with every change of the functions and structures that a caller sees
+
 typedef std::int64_t Int;
 
 struct Strided {  // (batch, z, y, x, heads, dim), dim contiguous; strides in elements

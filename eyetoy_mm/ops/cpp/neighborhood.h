@@ -730,9 +730,7 @@ void with_pitch(Int dim, F&& function) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-
-// To be raised with every change of the functions and structures that a caller sees.
-EXPORT int eyetoy_interface() { return 1; }
+EXPORT int eyetoy_interface() { return INTERFACE; }
 
 // 0, or -1 where memory ran out.
 EXPORT int eyetoy_forward(const Problem* problem, const Strided* query, const Strided* key, const Strided* value,

@@ -17,7 +17,6 @@
 namespace {
 
 constexpr uint32_t API = 17;  // the first with KernelContext_ParallelFor
-constexpr int INTERFACE = 1;  // as in neighborhood.h
 
 typedef int (*Forward)(const Problem*, const Strided*, const Strided*, const Strided*, const Strided*);
 
