@@ -273,13 +273,17 @@ def merge(found: Instances, cut: np.ndarray, window: np.ndarray) -> np.ndarray:
         Numbers of those that stay, by falling score.
     """
     order = np.lexsort((-found.scores, cut))  # whole ones first, whatever their score
-    kept: dict[int, list[int]] = {}
+    side = (found.boxes[:, 2:] - found.boxes[:, :2]).max(initial=1)
+    # Boxes that meet have their middles in one cell or in neighbours: no cell is smaller than the largest box.
+    cells = ((found.boxes[:, :2] + found.boxes[:, 2:]) / 2 // side).astype(np.int64)
+    kept: dict[tuple[int, int, int], list[int]] = {}
     for index in order:
-        others = kept.setdefault(int(found.labels[index]), [])
-        rivals = np.array(others, np.int64)
+        label, (column, row) = int(found.labels[index]), cells[index].tolist()
+        near = ((label, column + across, row + down) for across in (-1, 0, 1) for down in (-1, 0, 1))
+        rivals = np.array([other for cell in near for other in kept.get(cell, ())], np.int64)
         rivals = rivals[window[rivals] != window[index]]
         if not (_shared(found.boxes[rivals], found.boxes[index]) > _SAME).any():
-            others.append(int(index))
+            kept.setdefault((label, column, row), []).append(int(index))
     stays = np.array(sorted(index for indices in kept.values() for index in indices), np.int64)
     return stays[np.argsort(-found.scores[stays], kind="stable")]
 

@@ -87,6 +87,33 @@ def test_objects_of_one_window_or_of_two_classes_leave_each_other_alone():
     assert merge(found, np.array([True, True, False, False]), window).tolist() == [2, 3]  # the whole one stays
 
 
+@pytest.mark.parametrize("largest", [12, 90])
+def test_of_many_objects_all_that_meet_are_compared(largest):
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0, 100, (300, 2))
+    boxes = np.hstack([first, first + rng.uniform(4, 12, (300, 2))]).astype(np.float32)
+    boxes[7, 2:] = boxes[7, :2] + largest
+    labels, window, cut = rng.integers(0, 2, 300), rng.integers(0, 4, 300), rng.random(300) < 0.2
+    found = Instances(boxes, rng.random(300).astype(np.float32), labels)
+
+    def is_one(first, second):
+        sides = np.minimum(boxes[first, 2:], boxes[second, 2:]) - np.maximum(boxes[first, :2], boxes[second, :2])
+        smaller = min(np.prod(boxes[index, 2:] - boxes[index, :2]) for index in (first, second))
+        return (
+            labels[first] == labels[second]
+            and window[first] != window[second]
+            and (sides > 0).all()
+            and (np.prod(sides) > 0.5 * smaller)
+        )
+
+    kept: list[int] = []
+    for index in sorted(range(300), key=lambda at: (cut[at], -found.scores[at])):
+        if not any(is_one(index, other) for other in kept):
+            kept.append(index)
+    assert len(kept) < 280
+    assert merge(found, cut, window).tolist() == sorted(kept, key=lambda at: -found.scores[at])
+
+
 @pytest.mark.parametrize("kind", ["strips", "tiles", "planes", "plain"])
 def test_rows_of_a_tiff(kind, tmp_path):
     tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
