@@ -70,7 +70,8 @@ class Rows:
 
     def read(self, top: int, bottom: int) -> np.ndarray:
         """Rows from ``top`` to before ``bottom``, ``(rows, W, C)``; of three channels or four, RGB first."""
-        return np.asarray(self._pixels[top:bottom])
+        native = self._pixels.dtype.newbyteorder("=")  # a mapped file has its own, which OpenCV does not heed
+        return np.asarray(self._pixels[top:bottom], native)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -130,6 +131,16 @@ def test_rows_of_a_tiff(kind, tmp_path):
     assert rows.shape == (50, 70, 3)
     for top, bottom in [(0, 50), (3, 9), (13, 31), (49, 50)]:
         assert (rows.read(top, bottom) == pixels[top:bottom]).all()
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_numbers_are_in_the_byte_order_of_the_machine(compression, tmp_path):
+    """ImageJ's TIFFs are not; OpenCV takes the bytes of an array as they are."""
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    pixels = np.random.default_rng(0).integers(0, 65536, (50, 70), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "image.tif", pixels, byteorder=">", compression=compression)
+    rows = open_rows(tmp_path / "image.tif").read(3, 50)
+    assert (cv2.imdecode(cv2.imencode(".png", rows)[1], cv2.IMREAD_UNCHANGED) == pixels[3:]).all()
 
 
 def test_rows_of_other_formats_and_of_none(tmp_path, monkeypatch):
