@@ -131,7 +131,7 @@ class _Run:
         self.pictures = PictureWriter(settings.folder, settings.frames_as_images)
         classes = predictor.dataset_meta["classes"]
         self.choice = settings.choice or Choice(classes)
-        self.files = PredictionFiles(settings.folder, classes, settings.files, self.choice.ignored)
+        self.files = PredictionFiles(settings.folder, classes, settings.files)
         self.count = 0
         self.refused: list[str] = []
         self.last_error: Exception | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from eyetoy_mm.engine.predictions import Instances, Mask, Prediction, mask_of
+from eyetoy_mm.engine.predictions import Instances, Mask, Prediction, label_type, mask_of
 from eyetoy_mm.errors import UserError
 
 _LARGE = 100_000_000  # pixels, from which on masks are a TIFF in tiles and no PNG
@@ -54,7 +54,6 @@ class PredictionFiles:
         folder: The folder.
         classes: Names of the model's classes.
         wanted: Which files.
-        ignored: The number in label maps that is no class.
         category_ids: Ids of the classes in the JSON. When None COCO's own, where all classes are COCO's, else numbers
             from 1.
 
@@ -67,13 +66,11 @@ class PredictionFiles:
         folder: Path,
         classes: Sequence[str],
         wanted: Wanted,
-        ignored: int,
         category_ids: Sequence[int] | None = None,
     ) -> None:
         self.folder = folder
         self.classes = classes
         self.wanted = wanted
-        self.ignored = ignored
         self._ids = list(category_ids or _category_ids(classes))
         self.entries: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         self._used_ids: set[int | str] = set()
@@ -177,7 +174,7 @@ class PredictionFiles:
     def _write_masks(self, target: Path, prediction: Prediction) -> str:
         """Write a label map, or the number of the object at each pixel, from 1; return its path in the folder."""
         if prediction.labels is not None:
-            pixels = prediction.labels.astype(np.uint8 if len(self.classes) <= 255 else np.uint16, copy=False)
+            pixels = prediction.labels.astype(label_type(len(self.classes)), copy=False)
         else:
             found = prediction.instances
             assert found is not None

@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 
 from eyetoy_mm.compat.image_sizes import ImageTooLargeError, check_size, without_pillows_limit
-from eyetoy_mm.engine.predictions import Instances, Prediction, joined, prediction_of
+from eyetoy_mm.engine.predictions import Instances, Prediction, joined, label_type, prediction_of
 from eyetoy_mm.errors import UserError
 
 _TIFF = (".tif", ".tiff")
@@ -304,8 +304,7 @@ def _sampled(side: int, scale: float) -> np.ndarray:
 
 
 def _label_file(scratch: Path, size: tuple[int, int], num_classes: int) -> np.ndarray:
-    kind = np.uint8 if num_classes <= 255 else np.uint16
-    return np.lib.format.open_memmap(scratch / "labels.npy", "w+", kind, size)
+    return np.lib.format.open_memmap(scratch / "labels.npy", "w+", label_type(num_classes), size)
 
 
 def _scaled(found: Instances, scale: float) -> Instances:

@@ -94,7 +94,7 @@ def test_classes_by_name_and_by_number():
 
 
 def write(folder, prediction, classes=("cat", "a b"), **wanted):
-    files = PredictionFiles(folder, classes, Wanted(json=True, **wanted), ignored=255)
+    files = PredictionFiles(folder, classes, Wanted(json=True, **wanted))
     files.add("photos/7.jpg", folder.relative_to(folder) / "7", prediction, np.zeros((10, 20, 3), np.uint8))
     return json.loads(files.close().read_text())
 
@@ -190,7 +190,7 @@ def test_masks_that_are_too_much_for_a_png(kind, tmp_path, monkeypatch):
         )
         found.masks.append(Mask(pixel, 3, 0))
         prediction, expected = Prediction((1, 4), instances=found), [[1, 0, 0, 65_537]]
-    PredictionFiles(tmp_path, ("cat", "dog"), Wanted(masks=True), ignored=255).add("7.tif", Path("7"), prediction)
+    PredictionFiles(tmp_path, ("cat", "dog"), Wanted(masks=True)).add("7.tif", Path("7"), prediction)
     pixels = tifffile.imread(tmp_path / "masks/7.tif")
     assert pixels.tolist() == expected
     assert pixels.dtype == (np.uint8 if kind == "labels" else np.uint32)

@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 from eyetoy_mm.engine.evaluation_report import Report, make_report
 from eyetoy_mm.engine.hooks.paint_predictions import name_below
 from eyetoy_mm.engine.prediction_files import PredictionFiles, Wanted
-from eyetoy_mm.engine.predictions import Choice, prediction_of
+from eyetoy_mm.engine.predictions import prediction_of
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import HOOKS
 
@@ -59,7 +59,7 @@ class KeepPredictionsHook(Hook):
                 raise UserError("--out needs a data set that names its classes (metainfo)")
             wanted = Wanted(json=True, masks=scope == "mmseg")
             ids = getattr(dataset, "cat_ids", None)
-            self._files = PredictionFiles(self.out_dir, classes, wanted, Choice(classes).ignored, ids)
+            self._files = PredictionFiles(self.out_dir, classes, wanted, ids)
 
     def after_test_iter(
         self,
