@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import http.client
 import os
@@ -164,29 +165,30 @@ class FrameReader:
 
     def of(self, source: Source) -> Iterator[Frame]:
         """The frames of a source; one whose ``load`` raises where it cannot be opened."""
-        here = source
         try:
-            here = self.local(source)
-            if here.kind == "image":
-                yield Frame(source, source.name, source.target, lambda: self.preprocessing.read(here.place))
-            else:
-                yield from self._of_video(here)
+            with self.local(source) as here:
+                if here.kind == "image":
+                    yield Frame(source, source.name, source.target, lambda: self.preprocessing.read(here.place))
+                else:
+                    yield from self._of_video(here)
         except UserError as error:
             yield Frame(source, source.name, source.target, _raising(error))
-        finally:
-            if here is not source:
-                Path(here.place).unlink(missing_ok=True)
 
-    def local(self, source: Source) -> Source:
-        """The source itself, or the one that it is once it was downloaded.
+    @contextlib.contextmanager
+    def local(self, source: Source) -> Iterator[Source]:
+        """The source itself, or the one that it is while its download is here.
 
         Raises:
             UserError: It cannot be downloaded.
         """
         if source.kind != "web":
-            return source
+            yield source
+            return
         path = download(source.place, self.scratch)
-        return Source(source.name, str(path), source.target, _kind(path))
+        try:
+            yield Source(source.name, str(path), source.target, _kind(path))
+        finally:
+            path.unlink(missing_ok=True)
 
     def read_array(self, image: np.ndarray) -> np.ndarray:
         """What the pipeline would load from a file with these pixels.

@@ -194,12 +194,14 @@ class _Run:
     def _tiled(self, source: Source) -> Iterator[tuple[str, Path | None]]:
         self.count += 1
         try:
-            here = self.reader.local(source)
-            if here.kind != "image":
-                raise UserError(f"{source.name}: --tile is for images; leave it out for videos")
-            yield source.name, self._write_tiled(here)
+            with self.reader.local(source) as here:
+                if here.kind != "image":
+                    raise UserError(f"{source.name}: --tile is for images; leave it out for videos")
+                where = self._write_tiled(here)
         except Exception as error:  # of a file, a model, a visualizer, or a disk
             self._refuse(source.name, None, error)
+        else:
+            yield source.name, where
 
     def _write_tiled(self, source: Source) -> Path | None:
         assert self.settings.tile is not None
