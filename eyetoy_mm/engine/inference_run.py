@@ -19,9 +19,10 @@ from eyetoy_mm.engine.image_sources import Frame, FrameReader, PictureWriter, So
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.engine.prediction_files import PredictionFiles, Wanted
 from eyetoy_mm.engine.predictions import Choice, Prediction, prediction_of
+from eyetoy_mm.engine.preprocessing import check_image_exists
 from eyetoy_mm.engine.tiling import Tiler, open_rows
 from eyetoy_mm.errors import UserError, first_few
-from eyetoy_mm.paths import check_folder
+from eyetoy_mm.paths import check_folder, is_address
 
 _SHOWN = 20  # reasons in the message at the end
 _PICTURES = (".png", ".mp4")
@@ -207,8 +208,9 @@ class _Run:
         assert self.settings.tile is not None
         overlap = self.settings.tile // 4 if self.settings.overlap is None else self.settings.overlap
         tiler = Tiler(self._predict_windows, len(self.choice.classes), self.settings.tile, overlap, self.settings.batch)
-        if not Path(source.place).is_file():
-            raise UserError(f"there is no image {source.place}")
+        if is_address(source.place):
+            raise UserError(f"{source.place}: --tile reads files of this machine's disks: copy it to one")
+        check_image_exists(source.place)
         with contextlib.closing(open_rows(source.place)) as rows:
             found = tiler(rows, self.scratch)
         if self.settings.files != Wanted():
