@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -196,7 +196,6 @@ class Tiler:
     tile: int
     overlap: int
     batch: int = 1
-    _found: list[tuple[Instances, np.ndarray]] = field(default_factory=list, init=False)
 
     def __call__(self, rows: Rows, scratch: Path) -> Tiled:
         """Predict an image.
@@ -210,7 +209,7 @@ class Tiler:
             scratch: Folder for its label map, ``labels.npy``.
         """
         height, width, channels = rows.shape
-        self._found = []
+        parts: list[tuple[Instances, np.ndarray]] = []
         labels: np.ndarray | None = None
         scale = min(1.0, _PREVIEW / max(height, width))
         ys, xs = (_sampled(side, scale) for side in (height, width))
@@ -229,9 +228,10 @@ class Tiler:
                     ]
                     labels[top:bottom, left:right] = part
                 if prediction.instances is not None:
-                    self._keep(prediction.instances, down, across, (height, width))
-        found = self._merged() if self._found else None
-        small = None if labels is None else np.asarray(labels[ys][:, xs])
+                    cut = _cut_off(prediction.instances, down, across, (height, width))
+                    parts.append((prediction.instances.moved(across.start, down.start), cut))
+        found = _merged(parts) if parts else None
+        small = None if labels is None else np.asarray(labels[np.ix_(ys, xs)])
         return Tiled(
             Prediction((height, width), labels=labels, instances=found),
             preview,
@@ -247,19 +247,21 @@ class Tiler:
             for place, window, sample in zip(some, windows, self.predict(windows)):
                 yield place, prediction_of(sample, window.shape[:2], self.num_classes)
 
-    def _keep(self, found: Instances, down: Span, across: Span, size: tuple[int, int]) -> None:
-        """Keep the objects of a window, and which of them a side of it cuts off that is not the image's."""
-        height, width = down.stop - down.start, across.stop - across.start
-        x1, y1, x2, y2 = found.boxes.T
-        cut = (x1 <= 1) & (across.start > 0) | (x2 >= width - 1) & (across.stop < size[1])
-        cut |= (y1 <= 1) & (down.start > 0) | (y2 >= height - 1) & (down.stop < size[0])
-        self._found.append((found.moved(across.start, down.start), cut))
 
-    def _merged(self) -> Instances:
-        found = joined([part for part, _ in self._found])
-        cut = np.concatenate([cut for _, cut in self._found])
-        window = np.repeat(np.arange(len(self._found)), [len(part) for part, _ in self._found])
-        return found[merge(found, cut, window)]
+def _cut_off(found: Instances, down: Span, across: Span, size: tuple[int, int]) -> np.ndarray:
+    """Which objects of a window a side of it cuts off that is not the image's."""
+    height, width = down.stop - down.start, across.stop - across.start
+    x1, y1, x2, y2 = found.boxes.T
+    cut = (x1 <= 1) & (across.start > 0) | (x2 >= width - 1) & (across.stop < size[1])
+    return cut | (y1 <= 1) & (down.start > 0) | (y2 >= height - 1) & (down.stop < size[0])
+
+
+def _merged(parts: list[tuple[Instances, np.ndarray]]) -> Instances:
+    """The objects of an image: those of its windows, each with which of them are cut off."""
+    found = joined([part for part, _ in parts])
+    cut = np.concatenate([cut for _, cut in parts])
+    window = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
+    return found[merge(found, cut, window)]
 
 
 def merge(found: Instances, cut: np.ndarray, window: np.ndarray) -> np.ndarray:
