@@ -259,9 +259,7 @@ def _bgr(pixels: np.ndarray) -> np.ndarray:
     """Pixels as OpenCV has them: ``(H, W)``, or blue first."""
     if pixels.shape[2] == 1:
         return pixels[..., 0]
-    if pixels.shape[2] in (3, 4):
-        return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
-    raise UserError(f"--tile reads images of 1, 3 or 4 channels; this one has {pixels.shape[2]}")
+    return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
 
 
 def _reason(name: str, image: np.ndarray | None, error: Exception) -> str:

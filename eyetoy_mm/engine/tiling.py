@@ -62,16 +62,17 @@ class Rows:
 
     Attributes:
         shape: ``(H, W, C)`` of the image.
+        dtype: Of its numbers, in the byte order of the machine.
     """
 
     def __init__(self, pixels: np.ndarray) -> None:
         self._pixels = pixels if pixels.ndim == 3 else pixels[..., None]
         self.shape: tuple[int, int, int] = self._pixels.shape  # type: ignore[assignment]
+        self.dtype = pixels.dtype.newbyteorder("=")  # a mapped file has its own, which OpenCV does not heed
 
     def read(self, top: int, bottom: int) -> np.ndarray:
         """Rows from ``top`` to before ``bottom``, ``(rows, W, C)``; of three channels or four, RGB first."""
-        native = self._pixels.dtype.newbyteorder("=")  # a mapped file has its own, which OpenCV does not heed
-        return np.asarray(self._pixels[top:bottom], native)
+        return np.asarray(self._pixels[top:bottom], self.dtype)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -83,6 +84,7 @@ class TiffRows(Rows):
     def __init__(self, page: Any) -> None:
         self._page = page
         self.shape = (page.imagelength, page.imagewidth, page.samplesperpixel)
+        self.dtype = page.dtype
         self._piece = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
         self._decoded = lru_cache(maxsize=max(8, 2 * math.ceil(self.shape[1] / self._piece[1])))(self._decode)
 
@@ -91,7 +93,7 @@ class TiffRows(Rows):
         rows, columns = self._piece
         across, down = math.ceil(width / columns), math.ceil(height / rows)
         planes = channels if self._page.planarconfig == _PLANES else 1
-        band = np.zeros((bottom - top, width, channels), self._page.dtype)
+        band = np.zeros((bottom - top, width, channels), self.dtype)
         for plane in range(planes):
             into = band[..., plane : plane + 1] if planes > 1 else band
             for row in range(top // rows, math.ceil(bottom / rows)):
@@ -126,8 +128,20 @@ def open_rows(path: str | Path) -> Rows:
     whole, a byte a channel and pixel, up to as many pixels as other images may have.
 
     Raises:
-        UserError: It is no image, or too large for its format.
+        UserError: It is no image, too large for its format, or none of 1, 3 or 4 channels of 8 or 16 bits.
     """
+    rows = _open(path)
+    if rows.shape[2] not in (1, 3, 4):
+        problem = f"--tile reads images of 1, 3 or 4 channels; this one has {rows.shape[2]}"
+    elif rows.dtype not in (np.uint8, np.uint16):
+        problem = f"--tile reads numbers of 8 or 16 bits without sign; these are {rows.dtype}"
+    else:
+        return rows
+    rows.close()
+    raise UserError(f"{path}: {problem}")
+
+
+def _open(path: str | Path) -> Rows:
     if Path(path).suffix.lower() in _TIFF and find_spec("tifffile") is not None:
         return _open_tiff(path)
     try:
@@ -213,7 +227,7 @@ class Tiler:
         labels: np.ndarray | None = None
         scale = min(1.0, _PREVIEW / max(height, width))
         ys, xs = (_sampled(side, scale) for side in (height, width))
-        preview = np.zeros((len(ys), len(xs), channels), rows.read(0, 1).dtype)
+        preview = np.zeros((len(ys), len(xs), channels), rows.dtype)
         for down in spans(height, self.tile, self.overlap):
             band = rows.read(down.start, down.stop)
             inside = (ys >= down.core[0]) & (ys < down.core[1])

@@ -143,6 +143,18 @@ def test_numbers_are_in_the_byte_order_of_the_machine(compression, tmp_path):
     assert (cv2.imdecode(cv2.imencode(".png", rows)[1], cv2.IMREAD_UNCHANGED) == pixels[3:]).all()
 
 
+def test_numbers_that_no_png_holds_are_refused(tmp_path):
+    """OpenCV would round them to 8 bits on the way to the pipeline."""
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    for compression in (None, "zlib"):
+        tifffile.imwrite(tmp_path / "image.tif", np.ones((5, 7), np.float32), compression=compression)
+        with pytest.raises(UserError, match="image.tif: --tile reads numbers of 8 or 16 bits .*; these are float32"):
+            open_rows(tmp_path / "image.tif")
+    Image.new("LA", (7, 5)).save(tmp_path / "image.png")
+    with pytest.raises(UserError, match="image.png: --tile reads images of 1, 3 or 4 channels; this one has 2"):
+        open_rows(tmp_path / "image.png")
+
+
 def test_rows_of_other_formats_and_of_none(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
