@@ -22,7 +22,7 @@ import numpy as np
 
 from eyetoy_mm.engine.preprocessing import Preprocessing, check_image_exists
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import is_address
+from eyetoy_mm.paths import is_address, unused
 
 IMAGE_SUFFIXES = {".bmp", ".dib", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
@@ -86,10 +86,7 @@ def find_sources(inputs: Sequence[str | Path], without: Path | None = None) -> l
     used: set[Path] = set()
     for name in map(str, inputs):
         for place, target, kind in _resolve(name, without):
-            while target in used:  # images of one name from several folders, or of several formats
-                target = target.with_name(f"{target.name}_")
-            used.add(target)
-            found.append(Source(place, place, target, kind))
+            found.append(Source(place, place, unused(target, used), kind))
     return found
 
 
