@@ -181,11 +181,9 @@ class FrameReader:
         if source.kind != "web":
             yield source
             return
-        path = download(source.place, self.scratch)
-        try:
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            path = download(source.place, Path(folder))
             yield Source(source.name, str(path), source.target, _kind(path))
-        finally:
-            path.unlink(missing_ok=True)
 
     def read_array(self, image: np.ndarray) -> np.ndarray:
         """What the pipeline would load from a file with these pixels.
