@@ -42,6 +42,19 @@ def check_folder(option: str, path: str | Path) -> None:
             raise UserError(f"{option} {path} should be a folder, and {part} is a file")
 
 
+def unused(target: Path, used: set[Path]) -> Path:
+    """A name for results that no other has, and use it: ``a``, then ``a_``, for `a.jpg` beside `a.png`.
+
+    Args:
+        target: The name that is wanted: a path without suffix.
+        used: Those that are taken; the one that is returned joins them.
+    """
+    while target in used:
+        target = target.with_name(f"{target.name}_")
+    used.add(target)
+    return target
+
+
 def is_address(path: str | Path) -> bool:
     """Whether a path has a scheme, as ``s3://bucket/photos``: a matter of mmengine's file client, not of the disk."""
     return "://" in str(path)

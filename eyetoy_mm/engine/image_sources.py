@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import http.client
 import os
@@ -21,7 +22,7 @@ import numpy as np
 
 from eyetoy_mm.engine.preprocessing import Preprocessing, check_image_exists
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import is_address
+from eyetoy_mm.paths import is_address, unused
 
 IMAGE_SUFFIXES = {".bmp", ".dib", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
@@ -85,10 +86,7 @@ def find_sources(inputs: Sequence[str | Path], without: Path | None = None) -> l
     used: set[Path] = set()
     for name in map(str, inputs):
         for place, target, kind in _resolve(name, without):
-            while target in used:  # images of one name from several folders, or of several formats
-                target = target.with_name(f"{target.name}_")
-            used.add(target)
-            found.append(Source(place, place, target, kind))
+            found.append(Source(place, place, unused(target, used), kind))
     return found
 
 
@@ -164,29 +162,28 @@ class FrameReader:
 
     def of(self, source: Source) -> Iterator[Frame]:
         """The frames of a source; one whose ``load`` raises where it cannot be opened."""
-        here = source
         try:
-            here = self.local(source)
-            if here.kind == "image":
-                yield Frame(source, source.name, source.target, lambda: self.preprocessing.read(here.place))
-            else:
-                yield from self._of_video(here)
+            with self.local(source) as here:
+                if here.kind == "image":
+                    yield Frame(source, source.name, source.target, lambda: self.preprocessing.read(here.place))
+                else:
+                    yield from self._of_video(here)
         except UserError as error:
             yield Frame(source, source.name, source.target, _raising(error))
-        finally:
-            if here is not source:
-                Path(here.place).unlink(missing_ok=True)
 
-    def local(self, source: Source) -> Source:
-        """The source itself, or the one that it is once it was downloaded.
+    @contextlib.contextmanager
+    def local(self, source: Source) -> Iterator[Source]:
+        """The source itself, or the one that it is while its download is here.
 
         Raises:
             UserError: It cannot be downloaded.
         """
         if source.kind != "web":
-            return source
-        path = download(source.place, self.scratch)
-        return Source(source.name, str(path), source.target, _kind(path))
+            yield source
+            return
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            path = download(source.place, Path(folder))
+            yield Source(source.name, str(path), source.target, _kind(path))
 
     def read_array(self, image: np.ndarray) -> np.ndarray:
         """What the pipeline would load from a file with these pixels.

@@ -19,9 +19,10 @@ from eyetoy_mm.engine.image_sources import Frame, FrameReader, PictureWriter, So
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.engine.prediction_files import PredictionFiles, Wanted
 from eyetoy_mm.engine.predictions import Choice, Prediction, prediction_of
+from eyetoy_mm.engine.preprocessing import check_image_exists
 from eyetoy_mm.engine.tiling import Tiler, open_rows
 from eyetoy_mm.errors import UserError, first_few
-from eyetoy_mm.paths import check_folder
+from eyetoy_mm.paths import check_folder, is_address
 
 _SHOWN = 20  # reasons in the message at the end
 _PICTURES = (".png", ".mp4")
@@ -131,7 +132,7 @@ class _Run:
         self.pictures = PictureWriter(settings.folder, settings.frames_as_images)
         classes = predictor.dataset_meta["classes"]
         self.choice = settings.choice or Choice(classes)
-        self.files = PredictionFiles(settings.folder, classes, settings.files, self.choice.ignored)
+        self.files = PredictionFiles(settings.folder, classes, settings.files)
         self.count = 0
         self.refused: list[str] = []
         self.last_error: Exception | None = None
@@ -194,19 +195,22 @@ class _Run:
     def _tiled(self, source: Source) -> Iterator[tuple[str, Path | None]]:
         self.count += 1
         try:
-            here = self.reader.local(source)
-            if here.kind != "image":
-                raise UserError(f"{source.name}: --tile is for images; leave it out for videos")
-            yield source.name, self._write_tiled(here)
+            with self.reader.local(source) as here:
+                if here.kind != "image":
+                    raise UserError(f"{source.name}: --tile is for images; leave it out for videos")
+                where = self._write_tiled(here)
         except Exception as error:  # of a file, a model, a visualizer, or a disk
             self._refuse(source.name, None, error)
+        else:
+            yield source.name, where
 
     def _write_tiled(self, source: Source) -> Path | None:
         assert self.settings.tile is not None
         overlap = self.settings.tile // 4 if self.settings.overlap is None else self.settings.overlap
         tiler = Tiler(self._predict_windows, len(self.choice.classes), self.settings.tile, overlap, self.settings.batch)
-        if not Path(source.place).is_file():
-            raise UserError(f"there is no image {source.place}")
+        if is_address(source.place):
+            raise UserError(f"{source.place}: --tile reads files of this machine's disks: copy it to one")
+        check_image_exists(source.place)
         with contextlib.closing(open_rows(source.place)) as rows:
             found = tiler(rows, self.scratch)
         if self.settings.files != Wanted():
@@ -255,9 +259,7 @@ def _bgr(pixels: np.ndarray) -> np.ndarray:
     """Pixels as OpenCV has them: ``(H, W)``, or blue first."""
     if pixels.shape[2] == 1:
         return pixels[..., 0]
-    if pixels.shape[2] in (3, 4):
-        return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
-    raise UserError(f"--tile reads images of 1, 3 or 4 channels; this one has {pixels.shape[2]}")
+    return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
 
 
 def _reason(name: str, image: np.ndarray | None, error: Exception) -> str:

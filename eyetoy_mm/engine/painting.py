@@ -106,12 +106,10 @@ class SegPainter(Painter):
         """
         colors = np.array(self.dataset_meta["palette"], np.uint8)
         is_class = labels < len(colors)
-        painted = photo.copy()
-        mixed = (1 - self.alpha) * photo[is_class] + self.alpha * colors[labels[is_class]]
-        painted[is_class] = mixed.round().astype(np.uint8)
-        picture = Image.fromarray(painted)
+        mixed = cv2.addWeighted(photo, 1 - self.alpha, colors[np.where(is_class, labels, 0)], self.alpha, 0)
+        picture = Image.fromarray(np.where(is_class[..., None], mixed, photo))
         draw, font = ImageDraw.Draw(picture), _font(int(np.clip(min(labels.shape) / 28, 9, 28)))
-        for label in np.unique(labels[is_class]):
+        for label in np.flatnonzero(np.bincount(labels[is_class])):
             name = str(self.dataset_meta["classes"][label])
             place = _place(labels == label, *_size(font, name))
             if place is not None:

@@ -12,10 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from eyetoy_mm.engine.predictions import Instances, Mask, Prediction, mask_of
+from eyetoy_mm.engine.predictions import Instances, Mask, Prediction, label_type, mask_of
 from eyetoy_mm.errors import UserError
 
-_LARGE = 100_000_000  # pixels, from which on a label map is a TIFF in tiles and no PNG
+_LARGE = 100_000_000  # pixels, from which on masks are a TIFF in tiles and no PNG
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ class PredictionFiles:
         folder: The folder.
         classes: Names of the model's classes.
         wanted: Which files.
-        ignored: The number in label maps that is no class.
         category_ids: Ids of the classes in the JSON. When None COCO's own, where all classes are COCO's, else numbers
             from 1.
 
@@ -67,13 +66,11 @@ class PredictionFiles:
         folder: Path,
         classes: Sequence[str],
         wanted: Wanted,
-        ignored: int,
         category_ids: Sequence[int] | None = None,
     ) -> None:
         self.folder = folder
         self.classes = classes
         self.wanted = wanted
-        self.ignored = ignored
         self._ids = list(category_ids or _category_ids(classes))
         self.entries: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         self._used_ids: set[int | str] = set()
@@ -177,18 +174,14 @@ class PredictionFiles:
     def _write_masks(self, target: Path, prediction: Prediction) -> str:
         """Write a label map, or the number of the object at each pixel, from 1; return its path in the folder."""
         if prediction.labels is not None:
-            labels = prediction.labels
-            if labels.size > _LARGE:
-                path = self._file("masks", target, ".tif")
-                write_tiff(path, labels)
-            else:
-                path = self._file("masks", target, ".png")
-                _write_png(path, labels.astype(np.uint8 if len(self.classes) <= 255 else np.uint16))
+            pixels = prediction.labels.astype(label_type(len(self.classes)), copy=False)
         else:
             found = prediction.instances
             assert found is not None
-            path = self._file("masks", target, ".png")
-            _write_png(path, _numbers(found.masks or [], prediction.size))
+            pixels = _numbers(found.masks or [], prediction.size)
+        is_tiff = pixels.size > _LARGE or pixels.dtype.itemsize > 2  # a PNG has 16 bits at most
+        path = self._file("masks", target, ".tif" if is_tiff else ".png")
+        (write_tiff if is_tiff else _write_png)(path, pixels)
         return path.relative_to(self.folder).as_posix()
 
     def _yolo(self, prediction: Prediction) -> Iterator[str]:
@@ -241,7 +234,7 @@ def _counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 def _numbers(masks: Sequence[Mask], size: tuple[int, int]) -> np.ndarray:
     """The number of the mask at each pixel, from 1; of several the first, which has the highest score."""
-    picture = np.zeros(size, np.uint16)
+    picture = np.zeros(size, np.uint16 if len(masks) <= np.iinfo(np.uint16).max else np.uint32)
     for number, (inside, x, y) in reversed(list(enumerate(masks, 1))):
         height, width = inside.shape
         picture[y : y + height, x : x + width][inside] = number
@@ -254,7 +247,7 @@ def _write_png(path: Path, picture: np.ndarray) -> None:
 
 
 def write_tiff(path: Path, labels: np.ndarray) -> None:
-    """Write a label map as a compressed TIFF in tiles, of which a few are in memory at a time.
+    """Write labels, or numbers of objects, as a compressed TIFF in tiles, of which a few are in memory at a time.
 
     Raises:
         UserError: tifffile is not installed.
@@ -262,7 +255,7 @@ def write_tiff(path: Path, labels: np.ndarray) -> None:
     try:
         import tifffile
     except ModuleNotFoundError as error:
-        raise UserError("a label map of this size is written as a TIFF: pip install 'eyetoy-mm[tiff]'") from error
+        raise UserError("masks of this size are written as a TIFF: pip install 'eyetoy-mm[tiff]'") from error
     side = 512
     height, width = labels.shape
     pieces = (

@@ -109,6 +109,11 @@ class Prediction:
     instances: Instances | None = None
 
 
+def label_type(num_classes: int) -> type[np.unsignedinteger]:
+    """The smallest type of the numbers of a label map, whose largest is left for pixels of no class."""
+    return np.uint8 if num_classes <= np.iinfo(np.uint8).max else np.uint16
+
+
 def prediction_of(sample: BaseDataElement, size: tuple[int, int], num_classes: int) -> Prediction:
     """A toolbox' data sample in our form.
 
@@ -176,7 +181,7 @@ class Choice:
     ignored: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ignored", 255 if len(self.classes) <= 255 else 65535)
+        object.__setattr__(self, "ignored", int(np.iinfo(label_type(len(self.classes))).max))
 
     def of(self, sample: BaseDataElement) -> BaseDataElement:
         """What counts of a toolbox' data sample; the same sample, changed.

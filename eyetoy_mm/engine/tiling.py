@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 
 from eyetoy_mm.compat.image_sizes import ImageTooLargeError, check_size, without_pillows_limit
-from eyetoy_mm.engine.predictions import Instances, Prediction, joined, prediction_of
+from eyetoy_mm.engine.predictions import Instances, Prediction, joined, label_type, prediction_of
 from eyetoy_mm.errors import UserError
 
 _TIFF = (".tif", ".tiff")
@@ -62,15 +62,17 @@ class Rows:
 
     Attributes:
         shape: ``(H, W, C)`` of the image.
+        dtype: Of its numbers, in the byte order of the machine.
     """
 
     def __init__(self, pixels: np.ndarray) -> None:
         self._pixels = pixels if pixels.ndim == 3 else pixels[..., None]
         self.shape: tuple[int, int, int] = self._pixels.shape  # type: ignore[assignment]
+        self.dtype = pixels.dtype.newbyteorder("=")  # a mapped file has its own, which OpenCV does not heed
 
     def read(self, top: int, bottom: int) -> np.ndarray:
         """Rows from ``top`` to before ``bottom``, ``(rows, W, C)``; of three channels or four, RGB first."""
-        return np.asarray(self._pixels[top:bottom])
+        return np.asarray(self._pixels[top:bottom], self.dtype)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -82,6 +84,7 @@ class TiffRows(Rows):
     def __init__(self, page: Any) -> None:
         self._page = page
         self.shape = (page.imagelength, page.imagewidth, page.samplesperpixel)
+        self.dtype = page.dtype
         self._piece = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
         self._decoded = lru_cache(maxsize=max(8, 2 * math.ceil(self.shape[1] / self._piece[1])))(self._decode)
 
@@ -90,7 +93,7 @@ class TiffRows(Rows):
         rows, columns = self._piece
         across, down = math.ceil(width / columns), math.ceil(height / rows)
         planes = channels if self._page.planarconfig == _PLANES else 1
-        band = np.zeros((bottom - top, width, channels), self._page.dtype)
+        band = np.zeros((bottom - top, width, channels), self.dtype)
         for plane in range(planes):
             into = band[..., plane : plane + 1] if planes > 1 else band
             for row in range(top // rows, math.ceil(bottom / rows)):
@@ -125,8 +128,20 @@ def open_rows(path: str | Path) -> Rows:
     whole, a byte a channel and pixel, up to as many pixels as other images may have.
 
     Raises:
-        UserError: It is no image, or too large for its format.
+        UserError: It is no image, too large for its format, or none of 1, 3 or 4 channels of 8 or 16 bits.
     """
+    rows = _open(path)
+    if rows.shape[2] not in (1, 3, 4):
+        problem = f"--tile reads images of 1, 3 or 4 channels; this one has {rows.shape[2]}"
+    elif rows.dtype not in (np.uint8, np.uint16):
+        problem = f"--tile reads numbers of 8 or 16 bits without sign; these are {rows.dtype}"
+    else:
+        return rows
+    rows.close()
+    raise UserError(f"{path}: {problem}")
+
+
+def _open(path: str | Path) -> Rows:
     if Path(path).suffix.lower() in _TIFF and find_spec("tifffile") is not None:
         return _open_tiff(path)
     try:
@@ -195,7 +210,6 @@ class Tiler:
     tile: int
     overlap: int
     batch: int = 1
-    _found: list[tuple[Instances, np.ndarray]] = field(default_factory=list, init=False)
 
     def __call__(self, rows: Rows, scratch: Path) -> Tiled:
         """Predict an image.
@@ -209,11 +223,11 @@ class Tiler:
             scratch: Folder for its label map, ``labels.npy``.
         """
         height, width, channels = rows.shape
-        self._found = []
+        parts: list[tuple[Instances, np.ndarray]] = []
         labels: np.ndarray | None = None
         scale = min(1.0, _PREVIEW / max(height, width))
         ys, xs = (_sampled(side, scale) for side in (height, width))
-        preview = np.zeros((len(ys), len(xs), channels), rows.read(0, 1).dtype)
+        preview = np.zeros((len(ys), len(xs), channels), rows.dtype)
         for down in spans(height, self.tile, self.overlap):
             band = rows.read(down.start, down.stop)
             inside = (ys >= down.core[0]) & (ys < down.core[1])
@@ -228,9 +242,10 @@ class Tiler:
                     ]
                     labels[top:bottom, left:right] = part
                 if prediction.instances is not None:
-                    self._keep(prediction.instances, down, across, (height, width))
-        found = self._merged() if self._found else None
-        small = None if labels is None else np.asarray(labels[ys][:, xs])
+                    cut = _cut_off(prediction.instances, down, across, (height, width))
+                    parts.append((prediction.instances.moved(across.start, down.start), cut))
+        found = _merged(parts) if parts else None
+        small = None if labels is None else np.asarray(labels[np.ix_(ys, xs)])
         return Tiled(
             Prediction((height, width), labels=labels, instances=found),
             preview,
@@ -246,19 +261,21 @@ class Tiler:
             for place, window, sample in zip(some, windows, self.predict(windows)):
                 yield place, prediction_of(sample, window.shape[:2], self.num_classes)
 
-    def _keep(self, found: Instances, down: Span, across: Span, size: tuple[int, int]) -> None:
-        """Keep the objects of a window, and which of them a side of it cuts off that is not the image's."""
-        height, width = down.stop - down.start, across.stop - across.start
-        x1, y1, x2, y2 = found.boxes.T
-        cut = (x1 <= 1) & (across.start > 0) | (x2 >= width - 1) & (across.stop < size[1])
-        cut |= (y1 <= 1) & (down.start > 0) | (y2 >= height - 1) & (down.stop < size[0])
-        self._found.append((found.moved(across.start, down.start), cut))
 
-    def _merged(self) -> Instances:
-        found = joined([part for part, _ in self._found])
-        cut = np.concatenate([cut for _, cut in self._found])
-        window = np.repeat(np.arange(len(self._found)), [len(part) for part, _ in self._found])
-        return found[merge(found, cut, window)]
+def _cut_off(found: Instances, down: Span, across: Span, size: tuple[int, int]) -> np.ndarray:
+    """Which objects of a window a side of it cuts off that is not the image's."""
+    height, width = down.stop - down.start, across.stop - across.start
+    x1, y1, x2, y2 = found.boxes.T
+    cut = (x1 <= 1) & (across.start > 0) | (x2 >= width - 1) & (across.stop < size[1])
+    return cut | (y1 <= 1) & (down.start > 0) | (y2 >= height - 1) & (down.stop < size[0])
+
+
+def _merged(parts: list[tuple[Instances, np.ndarray]]) -> Instances:
+    """The objects of an image: those of its windows, each with which of them are cut off."""
+    found = joined([part for part, _ in parts])
+    cut = np.concatenate([cut for _, cut in parts])
+    window = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
+    return found[merge(found, cut, window)]
 
 
 def merge(found: Instances, cut: np.ndarray, window: np.ndarray) -> np.ndarray:
@@ -273,13 +290,17 @@ def merge(found: Instances, cut: np.ndarray, window: np.ndarray) -> np.ndarray:
         Numbers of those that stay, by falling score.
     """
     order = np.lexsort((-found.scores, cut))  # whole ones first, whatever their score
-    kept: dict[int, list[int]] = {}
+    side = (found.boxes[:, 2:] - found.boxes[:, :2]).max(initial=1)
+    # Boxes that meet have their middles in one cell or in neighbours: no cell is smaller than the largest box.
+    cells = ((found.boxes[:, :2] + found.boxes[:, 2:]) / 2 // side).astype(np.int64)
+    kept: dict[tuple[int, int, int], list[int]] = {}
     for index in order:
-        others = kept.setdefault(int(found.labels[index]), [])
-        rivals = np.array(others, np.int64)
+        label, (column, row) = int(found.labels[index]), cells[index].tolist()
+        near = ((label, column + across, row + down) for across in (-1, 0, 1) for down in (-1, 0, 1))
+        rivals = np.array([other for cell in near for other in kept.get(cell, ())], np.int64)
         rivals = rivals[window[rivals] != window[index]]
         if not (_shared(found.boxes[rivals], found.boxes[index]) > _SAME).any():
-            others.append(int(index))
+            kept.setdefault((label, column, row), []).append(int(index))
     stays = np.array(sorted(index for indices in kept.values() for index in indices), np.int64)
     return stays[np.argsort(-found.scores[stays], kind="stable")]
 
@@ -299,8 +320,7 @@ def _sampled(side: int, scale: float) -> np.ndarray:
 
 
 def _label_file(scratch: Path, size: tuple[int, int], num_classes: int) -> np.ndarray:
-    kind = np.uint8 if num_classes <= 255 else np.uint16
-    return np.lib.format.open_memmap(scratch / "labels.npy", "w+", kind, size)
+    return np.lib.format.open_memmap(scratch / "labels.npy", "w+", label_type(num_classes), size)
 
 
 def _scaled(found: Instances, scale: float) -> Instances:

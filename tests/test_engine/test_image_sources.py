@@ -137,6 +137,7 @@ def test_an_image_at_an_address(site, tmp_path):
 def test_addresses_of_nothing(site, tmp_path, path, message):
     with pytest.raises(UserError, match=message):
         list(frames(tmp_path, f"{site}/{path}"))
+    assert not list(tmp_path.iterdir())  # not even what came of it
 
 
 def test_downloads_have_a_limit(site, tmp_path, monkeypatch):

@@ -121,6 +121,19 @@ def test_what_does_not_fit_is_refused_before_any_work(toolbox, settings, message
     assert not (tmp_path / "out").exists()
 
 
+def test_what_windows_cannot_be_read_of(tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    meta = dict(dataset_meta=dict(classes=("a",)), preprocessing=None)
+    predictor = SimpleNamespace(scope="mmseg", has_masks=False, model=None, **meta)
+    sources = find_sources(["s3://bucket/a.tif", tmp_path / "no.tif", tmp_path / "clip.mp4"])
+    with pytest.raises(UserError, match="3 of 3 images were not predicted") as refused:
+        list(infer(predictor, sources, Settings(tmp_path / "out", tile=64)))
+    _, address, missing, video = str(refused.value).splitlines()
+    assert "s3://bucket/a.tif: --tile reads files of this machine's disks" in address
+    assert "there is no image" in missing and "no.tif" in missing
+    assert "clip.mp4: --tile is for images; leave it out for videos" in video
+
+
 def test_pictures_take_the_place_of_no_input(tmp_path):
     for name in ("a.jpg", "b.png"):
         (tmp_path / name).touch()

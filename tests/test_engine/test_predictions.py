@@ -1,6 +1,7 @@
 """Predictions in one form: masks in parts of an image, run lengths, which of them count."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
+from eyetoy_mm.engine import prediction_files
 from eyetoy_mm.engine.colors import class_colors, distinct_colors
 from eyetoy_mm.engine.prediction_files import PredictionFiles, Wanted, joined_polygon, write_tiff
 from eyetoy_mm.engine.predictions import (
@@ -92,7 +94,7 @@ def test_classes_by_name_and_by_number():
 
 
 def write(folder, prediction, classes=("cat", "a b"), **wanted):
-    files = PredictionFiles(folder, classes, Wanted(json=True, **wanted), ignored=255)
+    files = PredictionFiles(folder, classes, Wanted(json=True, **wanted))
     files.add("photos/7.jpg", folder.relative_to(folder) / "7", prediction, np.zeros((10, 20, 3), np.uint8))
     return json.loads(files.close().read_text())
 
@@ -172,6 +174,26 @@ def test_a_label_map_in_tiles(tmp_path):
     labels = np.random.default_rng(0).integers(0, 9, (700, 530), dtype=np.uint8)
     write_tiff(tmp_path / "labels.tif", labels)
     assert (tifffile.imread(tmp_path / "labels.tif") == labels).all()
+
+
+@pytest.mark.parametrize("kind", ["labels", "objects"])
+def test_masks_that_are_too_much_for_a_png(kind, tmp_path, monkeypatch):
+    """A large image, predicted as a whole or not; numbers of more than 16 bits."""
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    if kind == "labels":
+        monkeypatch.setattr(prediction_files, "_LARGE", 3)
+        prediction, expected = Prediction((1, 4), labels=np.array([[0, 0, 1, 255]])), [[0, 0, 1, 255]]
+    else:
+        pixel, count = np.ones((1, 1), bool), 65_537
+        found = Instances(
+            np.zeros((count, 4), np.float32), np.ones(count), np.zeros(count, int), [Mask(pixel, 0, 0)] * (count - 1)
+        )
+        found.masks.append(Mask(pixel, 3, 0))
+        prediction, expected = Prediction((1, 4), instances=found), [[1, 0, 0, 65_537]]
+    PredictionFiles(tmp_path, ("cat", "dog"), Wanted(masks=True)).add("7.tif", Path("7"), prediction)
+    pixels = tifffile.imread(tmp_path / "masks/7.tif")
+    assert pixels.tolist() == expected
+    assert pixels.dtype == (np.uint8 if kind == "labels" else np.uint32)
 
 
 @pytest.mark.parametrize(("count", "apart"), [(2, 100), (20, 40), (150, 12), (1203, 3)])

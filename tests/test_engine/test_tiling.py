@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -87,6 +88,33 @@ def test_objects_of_one_window_or_of_two_classes_leave_each_other_alone():
     assert merge(found, np.array([True, True, False, False]), window).tolist() == [2, 3]  # the whole one stays
 
 
+@pytest.mark.parametrize("largest", [12, 90])
+def test_of_many_objects_all_that_meet_are_compared(largest):
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0, 100, (300, 2))
+    boxes = np.hstack([first, first + rng.uniform(4, 12, (300, 2))]).astype(np.float32)
+    boxes[7, 2:] = boxes[7, :2] + largest
+    labels, window, cut = rng.integers(0, 2, 300), rng.integers(0, 4, 300), rng.random(300) < 0.2
+    found = Instances(boxes, rng.random(300).astype(np.float32), labels)
+
+    def is_one(first, second):
+        sides = np.minimum(boxes[first, 2:], boxes[second, 2:]) - np.maximum(boxes[first, :2], boxes[second, :2])
+        smaller = min(np.prod(boxes[index, 2:] - boxes[index, :2]) for index in (first, second))
+        return (
+            labels[first] == labels[second]
+            and window[first] != window[second]
+            and (sides > 0).all()
+            and (np.prod(sides) > 0.5 * smaller)
+        )
+
+    kept: list[int] = []
+    for index in sorted(range(300), key=lambda at: (cut[at], -found.scores[at])):
+        if not any(is_one(index, other) for other in kept):
+            kept.append(index)
+    assert len(kept) < 280
+    assert merge(found, cut, window).tolist() == sorted(kept, key=lambda at: -found.scores[at])
+
+
 @pytest.mark.parametrize("kind", ["strips", "tiles", "planes", "plain"])
 def test_rows_of_a_tiff(kind, tmp_path):
     tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
@@ -103,6 +131,28 @@ def test_rows_of_a_tiff(kind, tmp_path):
     assert rows.shape == (50, 70, 3)
     for top, bottom in [(0, 50), (3, 9), (13, 31), (49, 50)]:
         assert (rows.read(top, bottom) == pixels[top:bottom]).all()
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_numbers_are_in_the_byte_order_of_the_machine(compression, tmp_path):
+    """ImageJ's TIFFs are not; OpenCV takes the bytes of an array as they are."""
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    pixels = np.random.default_rng(0).integers(0, 65536, (50, 70), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "image.tif", pixels, byteorder=">", compression=compression)
+    rows = open_rows(tmp_path / "image.tif").read(3, 50)
+    assert (cv2.imdecode(cv2.imencode(".png", rows)[1], cv2.IMREAD_UNCHANGED) == pixels[3:]).all()
+
+
+def test_numbers_that_no_png_holds_are_refused(tmp_path):
+    """OpenCV would round them to 8 bits on the way to the pipeline."""
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+    for compression in (None, "zlib"):
+        tifffile.imwrite(tmp_path / "image.tif", np.ones((5, 7), np.float32), compression=compression)
+        with pytest.raises(UserError, match="image.tif: --tile reads numbers of 8 or 16 bits .*; these are float32"):
+            open_rows(tmp_path / "image.tif")
+    Image.new("LA", (7, 5)).save(tmp_path / "image.png")
+    with pytest.raises(UserError, match="image.png: --tile reads images of 1, 3 or 4 channels; this one has 2"):
+        open_rows(tmp_path / "image.png")
 
 
 def test_rows_of_other_formats_and_of_none(tmp_path, monkeypatch):

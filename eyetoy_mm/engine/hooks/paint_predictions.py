@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement
 from eyetoy_mm.engine.painting import make_painter
 from eyetoy_mm.engine.preprocessing import Preprocessing
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import is_address
+from eyetoy_mm.paths import is_address, unused
 from eyetoy_mm.registry import HOOKS
 
 
@@ -75,11 +75,8 @@ class PaintPredictionsHook(Hook):
         return info["img"], f"{index:06}"
 
     def _target(self, name: str) -> Path:
-        target = self.out_dir / Path(name).with_suffix(".png")
-        while target in self._used_paths:  # a.jpg beside a.png
-            target = target.with_stem(target.stem + "_")
-        self._used_paths.add(target)
-        return target
+        target = unused(self.out_dir / Path(name).with_suffix(""), self._used_paths)
+        return target.with_name(f"{target.name}.png")
 
 
 def name_below(dataset: Any, path: str) -> str:
