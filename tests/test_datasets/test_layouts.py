@@ -11,7 +11,7 @@ from PIL import Image
 from eyetoy_mm.datasets.layouts import look_at
 from eyetoy_mm.datasets.layouts.common import check_parts, split_of
 from eyetoy_mm.datasets.layouts.parts import draw_parts
-from eyetoy_mm.datasets.layouts.written import write_coco, write_masks
+from eyetoy_mm.datasets.layouts.written import write_coco, write_labels, write_masks
 from eyetoy_mm.errors import UserError
 from tests import own_folders
 from tests.own_folders import CLASSES, FOLDERS, PICTURES, SIZE
@@ -144,6 +144,21 @@ def test_unknown_folders_are_refused_with_what_is_in_them(tmp_path):
         look_at(Path(__file__).parent)
     with pytest.raises(UserError, match="nothing of the format coco"):
         look_at(tmp_path, "coco")
+
+
+@pytest.mark.parametrize("where", ["{name}/{split}", "{split}{number}/{name}"])
+def test_parts_without_a_folder_of_their_own_are_listed(where, tmp_path):
+    """Folders of parts in those of classes, or several of one part: a folder of classes would be of other images."""
+    for split, pictures in PICTURES.items():
+        for number, (stem, (label, box)) in enumerate(pictures.items()):
+            folder = where.format(name=CLASSES[label], split=split, number=number // 2)
+            own_folders.picture(tmp_path / folder / f"{stem}.jpg", label, box)
+    found = look_at(tmp_path)
+    assert found.prefixes == {}
+    for split, pictures in PICTURES.items():
+        write_labels(found, split, tmp_path / f"{split}.txt")
+        lines = map(str.split, (tmp_path / f"{split}.txt").read_text().splitlines())
+        assert {(Path(image).stem, int(label)) for image, label in lines} == {(s, n) for s, (n, _) in pictures.items()}
 
 
 def test_folders_of_pairs_are_no_classes(tmp_path):

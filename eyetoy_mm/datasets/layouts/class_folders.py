@@ -58,15 +58,14 @@ def read(tree: Tree, classes: list[str]) -> Found:
         raise UserError(f"--classes and the folders of {tree.folder} differ: {first_few(unknown)}")
     items = [Item(image, _part_of(image), label=name) for name in names for image in found[name]]
     result = Found(tree.folder, "class-folders", names, items, names_from="--classes" if classes else "the folders")
-    for split in dict.fromkeys(item.split for item in items):
-        depth = next(_depth(item.image, item.label) for item in items if item.split == split)
-        image = next(item.image for item in items if item.split == split)
-        result.prefixes[split] = ("/".join(PurePosixPath(image).parts[:depth]),)
+    above: dict[str, set[str]] = defaultdict(set)  # of each part, the folders that its folders of classes are in
+    for item in items:
+        parts = PurePosixPath(item.image).parts
+        above[item.split].add("/".join(parts[: parts.index(item.label)]))
+    folders = [folder for those in above.values() for folder in those]
+    if len(set(folders)) == len(folders) == len(above):  # else parts share a folder, or have several
+        result.prefixes = {split: tuple(those) for split, those in above.items()}
     return result
-
-
-def _depth(image: str, label: str) -> int:
-    return PurePosixPath(image).parts.index(label)
 
 
 def _part_of(image: str) -> str:
