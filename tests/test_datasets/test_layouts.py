@@ -135,6 +135,14 @@ def test_several_formats_are_refused_until_one_is_named(tmp_path):
     assert len(found.items) == 6 and "12 images are in folders without a label file: left out" in found.decided
 
 
+@pytest.mark.parametrize("name", ["voc", "cvat", "labelme"])
+def test_names_that_leave_classes_out_are_refused(name, tmp_path):
+    made(name, tmp_path)
+    assert look_at(tmp_path, classes=["square", "disc"]).names_from == "--classes"
+    with pytest.raises(UserError, match="are of 'square', which is none of the classes from --classes: disc, circle"):
+        look_at(tmp_path, classes=["disc", "circle"])
+
+
 def test_unknown_folders_are_refused_with_what_is_in_them(tmp_path):
     own_folders.picture(tmp_path / "x" / "a.jpg", 0, (8, 8, 24, 16))
     (tmp_path / "x" / "a.dat").touch()

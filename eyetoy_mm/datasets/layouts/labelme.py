@@ -53,7 +53,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
     Raises:
         UserError: A file cannot be read, has no image.
     """
-    found = Found(tree.folder, "labelme", [], [], names_from="the labels of the shapes")
+    found = Found(tree.folder, "labelme", [], [], names_from="--classes" if classes else "the labels of the shapes")
     left_out: Counter[str] = Counter()
     for name in _files(tree):
         try:

@@ -48,7 +48,7 @@ def read_voc(tree: Tree, classes: list[str]) -> Found:
     Raises:
         UserError: A file is none of VOC's, has no image.
     """
-    found = Found(tree.folder, "voc", [], [], names_from="the names in the XML files")
+    found = Found(tree.folder, "voc", [], [], names_from="--classes" if classes else "the names in the XML files")
     splits = _image_sets(tree)
     stems: dict[str, list[str]] = {}
     for image in tree.images:
