@@ -198,6 +198,17 @@ def test_what_cannot_be_read_is_named(name, file, text, message, tmp_path):
         look_at(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["masks", "masks-cvat"])
+def test_masks_that_end_too_early_are_named(name, tmp_path):
+    made(name, tmp_path)
+    (path,) = tmp_path.rglob("a.png")
+    noise = np.random.default_rng(0).integers(0, 3, (48, 64)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"the mask .*a\.png cannot be read: .*truncated"):
+        look_at(tmp_path)
+
+
 def test_colours_without_names_are_shown(tmp_path):
     made("masks-cvat", tmp_path)
     (tmp_path / "labelmap.txt").unlink()

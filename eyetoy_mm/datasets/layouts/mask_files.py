@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -195,31 +195,37 @@ def _number(tree: Tree, found: Found, classes: list[str]) -> None:
 
 
 def _numbers(tree: Tree, mask: str) -> set[int]:
-    with _opened(tree, mask) as image:
-        if len(image.getbands()) > 1:
-            pixels = np.asarray(image.convert("RGB"))
-            if not (pixels == pixels[..., :1]).all():
-                seen = first_few((f"NAME:{r},{g},{b}::" for r, g, b in sorted(_colours(tree, mask))), 6)
-                raise UserError(
-                    f"{tree.path(mask)} is in colours, and nothing says which class each is. Write a line for each "
-                    f"into {tree.folder / 'labelmap.txt'}: {seen}"
-                )
-            return set(np.unique(pixels).tolist())
-        return {int(number) for number in np.unique(np.asarray(image))}
+    image = read_mask(tree.path(mask))
+    if len(image.getbands()) > 1:
+        pixels = np.asarray(image.convert("RGB"))
+        if not (pixels == pixels[..., :1]).all():
+            seen = first_few((f"NAME:{r},{g},{b}::" for r, g, b in sorted(_colours(tree, mask))), 6)
+            raise UserError(
+                f"{tree.path(mask)} is in colours, and nothing says which class each is. Write a line for each "
+                f"into {tree.folder / 'labelmap.txt'}: {seen}"
+            )
+        return set(np.unique(pixels).tolist())
+    return {int(number) for number in np.unique(np.asarray(image))}
 
 
 def _colours(tree: Tree, mask: str) -> set[Colour]:
-    with _opened(tree, mask) as image:
-        pixels = np.asarray(image.convert("RGB")).astype(np.int64)
+    pixels = np.asarray(read_mask(tree.path(mask)).convert("RGB")).astype(np.int64)
     codes = np.unique(pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2])
     return {(int(code >> 16), int(code >> 8 & 255), int(code & 255)) for code in codes}
 
 
-def _opened(tree: Tree, mask: str) -> Image.Image:
+def read_mask(path: Path) -> Image.Image:
+    """A mask as it is stored, decoded.
+
+    Raises:
+        UserError: It cannot be read to its end.
+    """
     try:
-        return Image.open(tree.path(mask))
+        with Image.open(path) as image:
+            image.load()
+            return image
     except OSError as error:
-        raise UserError(f"the mask {tree.path(mask)} cannot be read: {error}") from error
+        raise UserError(f"the mask {path} cannot be read: {error}") from error
 
 
 def _labelmap(tree: Tree) -> dict[str, Colour]:

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from eyetoy_mm.datasets.layouts.common import Found, Item, Thing
-from eyetoy_mm.datasets.layouts.mask_files import IGNORED
+from eyetoy_mm.datasets.layouts.mask_files import IGNORED, read_mask
 from eyetoy_mm.errors import UserError, first_few
 
 
@@ -74,12 +74,9 @@ def write_masks(found: Found, folder: Path) -> None:
 
 def _labels(found: Found, item: Item) -> np.ndarray:
     path = found.folder / item.mask
-    try:
-        with Image.open(path) as image:
-            several = found.colours is not None or len(image.getbands()) > 1
-            pixels = np.asarray(image.convert("RGB") if several else image).astype(np.int64)
-    except OSError as error:
-        raise UserError(f"the mask {path} cannot be read: {error}") from error
+    image = read_mask(path)
+    several = found.colours is not None or len(image.getbands()) > 1
+    pixels = np.asarray(image.convert("RGB") if several else image).astype(np.int64)
     if found.colours is not None:
         pixels = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
         table = {red << 16 | green << 8 | blue: label for (red, green, blue), label in found.colours.items()}
