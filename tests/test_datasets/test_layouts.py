@@ -11,7 +11,7 @@ from PIL import Image
 from eyetoy_mm.datasets.layouts import look_at
 from eyetoy_mm.datasets.layouts.common import check_parts, split_of
 from eyetoy_mm.datasets.layouts.parts import draw_parts
-from eyetoy_mm.datasets.layouts.written import write_coco, write_labels, write_masks
+from eyetoy_mm.datasets.layouts.written import needs_masks, write_coco, write_labels, write_masks
 from eyetoy_mm.errors import UserError
 from tests import own_folders
 from tests.own_folders import CLASSES, FOLDERS, PICTURES, SIZE
@@ -64,6 +64,18 @@ def test_masks_become_the_labels_that_were_painted(name, tmp_path):
         painted = own_folders.labels_of(label, box)
         assert np.array_equal(np.asarray(Image.open(path)), painted > 0 if name == "masks-binary" else painted)
     assert len(found.classes) == (2 if name == "masks-binary" else 3)
+
+
+def test_masks_of_one_channel_are_made_of_grey_ones_in_three(tmp_path):
+    """mmseg reads numbers from one channel alone."""
+    assert not needs_masks(look_at(made("masks", tmp_path / "data")))
+    for path in (tmp_path / "data/masks").rglob("*.png"):
+        Image.open(path).convert("RGB").save(path)
+    found = look_at(tmp_path / "data")
+    assert found.values == {0: 0, 1: 1, 2: 2} and needs_masks(found)
+    write_masks(found, tmp_path / "out")
+    written = np.asarray(Image.open(tmp_path / "out/images/train/a.jpg.png"))
+    assert np.array_equal(written, own_folders.labels_of(*PICTURES["train"]["a"]))
 
 
 def test_a_name_for_each_number_but_0_ignores_it(tmp_path):

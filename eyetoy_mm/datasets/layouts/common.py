@@ -75,6 +75,7 @@ class Found:
         files: Of COCO: the annotation file and the folder of images of each part, as they may be read directly.
         values: Of masks: the label of each number in them; None where they are colours.
         colours: Of masks in colour: the label of each.
+        in_channels: Of masks: whether numbers are there in several channels, all the same, as in an RGB picture.
         suffixes: Of masks: how names of images and of masks end, after what both have in common; None where that is
             not the same for all.
         prefixes: Of masks and class folders: the folders of each part, where each has one.
@@ -90,6 +91,7 @@ class Found:
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
     values: dict[int, int] | None = None
     colours: dict[tuple[int, int, int], int] | None = None
+    in_channels: bool = False
     suffixes: tuple[str, str] | None = None
     prefixes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)

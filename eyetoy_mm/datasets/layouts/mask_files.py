@@ -189,13 +189,14 @@ def _number(tree: Tree, found: Found, classes: list[str]) -> None:
         return
     numbers: set[int] = set()
     for mask in some:
-        numbers |= _numbers(tree, mask)
+        image = read_mask(tree.path(mask))
+        numbers |= _numbers(tree, mask, image)
+        found.in_channels |= len(image.getbands()) > 1
     given, found.names_from = (classes, "--classes") if classes else _names(tree)
     found.classes, found.values = _labels(tree, sorted(numbers), given, found)
 
 
-def _numbers(tree: Tree, mask: str) -> set[int]:
-    image = read_mask(tree.path(mask))
+def _numbers(tree: Tree, mask: str, image: Image.Image) -> set[int]:
     if len(image.getbands()) > 1:
         pixels = np.asarray(image.convert("RGB"))
         if not (pixels == pixels[..., :1]).all():

@@ -129,7 +129,8 @@ def _write(target: Path, text: str) -> None:
 def needs_masks(found: Found) -> bool:
     """Whether mmseg could not read the masks as they are."""
     identity = all(number == label for number, label in (found.values or {}).items())
-    return found.colours is not None or found.suffixes is None or not (identity or zero_is_ignored(found))
+    readable = found.colours is None and not found.in_channels and found.suffixes is not None
+    return not (readable and (identity or zero_is_ignored(found)))
 
 
 def zero_is_ignored(found: Found) -> bool:
