@@ -196,6 +196,7 @@ def test_folders_of_pairs_are_no_classes(tmp_path):
         ("yolo", "train/labels/a.txt", "0 0.5 0.5 0.1 0.1 0.9\n", "neither a box .4. nor an outline"),
         ("yolo", "train/labels/a.txt", "0 0.5 0.5 0.1 0.1\ncat 1 2 3 4\n", "line 2: 'cat 1 2 3 4' is not"),
         ("yolo", "data.yaml", "names: [a\n", "is no YAML"),
+        ("yolo", "data.yaml", "names: [disc, square]\nkpt_shape: [17, 3]\n", "0 numbers after the class are neither"),
         ("coco", "train/_annotations.coco.json", '{"images": [', "is not JSON"),
         ("voc", "Annotations/a.xml", "<annotation><object>", "XML that cannot be read"),
         ("labelme", "a.json", '{"shapes": [{"points": 1}], "imagePath": "a.jpg"}', "is not as labelme writes it"),
