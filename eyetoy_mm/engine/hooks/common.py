@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -12,6 +13,9 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from eyetoy_mm.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def unwrapped(runner: Runner) -> Any:  # a module; types of its attributes are not known
@@ -26,6 +30,13 @@ def told_if_it_fails(runner: Runner, what: str) -> Iterator[None]:
         yield
     except Exception as error:
         runner.logger.warning(f"{what}: {type(error).__name__}: {error}")
+
+
+def save_figure(figure: Figure, target: Path) -> None:
+    """Write a figure as PNG; what is there goes when the new one is whole."""
+    temporary = target.with_name(f".{target.name}.part")
+    figure.savefig(temporary, format="png", dpi=100)
+    temporary.replace(target)
 
 
 def name_of(dataset: Any) -> str:

@@ -11,7 +11,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from eyetoy_mm.engine.hooks.common import samples_of, told_if_it_fails
+from eyetoy_mm.engine.hooks.common import samples_of, save_figure, told_if_it_fails
 from eyetoy_mm.registry import HOOKS
 
 LABELS, BATCH = "labels.png", "train_batch.png"
@@ -42,9 +42,7 @@ class DataPicturesHook(Hook):
             report = count_labels("train", loop.dataloader.dataset)
             if not any(report.counts.values()):
                 return  # a dataset that does not say what its labels are
-            temporary = target.with_name(f".{LABELS}.part")
-            picture_dataset(report).savefig(temporary, format="png", dpi=100)
-            temporary.replace(target)
+            save_figure(picture_dataset(report), target)
             runner.logger.info(f"How often each class is in training: {target}")
 
     @master_only
