@@ -10,6 +10,7 @@ import numpy as np
 from eyetoy_mm.datasets.corner_boxes import boxes_of
 from eyetoy_mm.datasets.guarded_loading import mask_step, plain_datasets
 from eyetoy_mm.datasets.masks import Labelling, look_at_mask
+from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.engine.check_dataset import Report
 
 MOST_LISTED = 20_000  # samples whose entry in the list is read
@@ -52,13 +53,6 @@ def count_labels(split: str, dataset: Any) -> Report:
     report.counts = {split: {name: int(count) for name, count in counts.items() if count}}
     report.boxes = {split: np.array(sizes)} if sizes else {}
     return report
-
-
-def spread(length: int, most: int) -> list[int]:
-    """At most so many of the numbers below ``length``, spread evenly."""
-    if length <= most:
-        return list(range(length))
-    return np.unique(np.linspace(0, length - 1, most).astype(int)).tolist()
 
 
 def _name(names: tuple[str, ...], label: int) -> str:

@@ -21,6 +21,7 @@ from eyetoy_mm.datasets.layouts.written import (
     write_names,
     zero_is_ignored,
 )
+from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.engine.check_dataset import check_dataset
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import data_findings
@@ -204,7 +205,7 @@ def _below(root: Path, path: Path) -> str:
 
 def _measure(found: Found) -> DataSize:
     train = found.of("train")
-    some = [train[i] for i in np.unique(np.linspace(0, len(train) - 1, min(_MEASURED, len(train))).astype(int))]
+    some = [train[index] for index in spread(len(train), _MEASURED)]
     tree = Tree(found.folder)
     sizes = [size for item in some if (size := item.size or tree.size(item.image)) and min(size) > 0]
     if not sizes:

@@ -21,7 +21,7 @@ from eyetoy_mm.engine.evaluation_tallies import BoxTally, ClassTally, PixelTally
 from eyetoy_mm.engine.hooks import DataPicturesHook, DescribeRunHook, EvaluationPicturesHook, LiveProgressHook
 from eyetoy_mm.engine.hooks.data_pictures import images_of
 from eyetoy_mm.engine.hooks.live_progress import line_of
-from eyetoy_mm.engine.label_counts import MOST_LISTED, count_labels, spread
+from eyetoy_mm.engine.label_counts import count_labels
 from eyetoy_mm.engine.picture_grids import grid, save
 from eyetoy_mm.engine.terminal_log import IterationsFilter, shorten, terminal_handlers
 from eyetoy_mm.errors import UserError
@@ -172,12 +172,6 @@ def test_labels_are_counted_from_the_list_alone():
     report = count_labels("train", Boxes())
     assert report.counts == {"train": {"dog": 6}} and report.unit == "boxes"
     assert report.boxes["train"].tolist() == [[4, 3]] * 6
-
-
-def test_large_data_sets_are_looked_at_in_part():
-    assert spread(5, 10) == [0, 1, 2, 3, 4]
-    some = spread(10 * MOST_LISTED, MOST_LISTED)
-    assert len(some) == MOST_LISTED and (some[0], some[-1]) == (0, 10 * MOST_LISTED - 1)
 
 
 def test_images_of_a_batch_are_as_they_are_shown():

@@ -19,6 +19,7 @@ from eyetoy_mm.datasets.layouts.common import (
     split_of_folder,
     suffix_of,
 )
+from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.errors import UserError, first_few
 
 IGNORED = 255
@@ -172,7 +173,7 @@ def _end(image: str, suffix: str, mask: str) -> str:
 def _number(tree: Tree, found: Found, classes: list[str]) -> None:
     """Give each number, or colour, in the masks a label, and each label a name."""
     masks = [item.mask for item in found.items]
-    some = [masks[i] for i in np.unique(np.linspace(0, len(masks) - 1, min(MOST, len(masks))).astype(int))]
+    some = [masks[index] for index in spread(len(masks), MOST)]
     if len(some) < len(masks):
         found.decided.append(f"{len(some):,} of {len(masks):,} masks were opened to see their numbers")
     colours = _labelmap(tree)
