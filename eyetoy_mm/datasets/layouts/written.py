@@ -12,6 +12,7 @@ from pycocotools import mask as run_lengths
 
 from eyetoy_mm.datasets.layouts.common import Found, Item, Thing
 from eyetoy_mm.datasets.layouts.mask_files import IGNORED, read_mask
+from eyetoy_mm.datasets.splits import check_lines
 from eyetoy_mm.errors import UserError, first_few
 
 
@@ -110,11 +111,7 @@ def write_labels(found: Found, split: str, target: Path) -> None:
 
 
 def _write_lines(target: Path, lines: list[str]) -> None:
-    if odd := [line for line in lines if line.strip() != line or len(line.splitlines()) != 1]:
-        raise UserError(
-            f"the names of these files cannot stand in a list, one a line: {first_few(map(repr, odd))}. Rename them: "
-            "no line breaks, no blanks at either end"
-        )
+    check_lines(lines)
     _write(target, "".join(f"{line}\n" for line in lines))
 
 
