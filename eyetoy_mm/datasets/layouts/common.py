@@ -110,6 +110,10 @@ class Found:
         """The images of a part."""
         return [item for item in self.items if item.split == split]
 
+    def images(self) -> Counter[str]:
+        """How many images there are of each part."""
+        return Counter(item.split for item in self.items)
+
     def counts(self) -> Counter[str]:
         """How many objects, or images, there are of each class."""
         labels = (thing.label for item in self.items for thing in item.things)
@@ -171,11 +175,8 @@ class Tree:
             raise UserError(f"cannot read {self.path(name)}: {error}") from error
 
     def size(self, image: str) -> tuple[int, int] | None:
-        """Width and height of an image as it is shown, turned by its EXIF tag; None if it cannot be read."""
-        header = read_header(str(self.path(image)))
-        if header is None:
-            return None
-        return header.size[::-1] if header.orientation in SWAPS_SIDES else header.size
+        """Width and height of an image as it is shown; None if it cannot be read."""
+        return shown_size(self.path(image))
 
     def described(self) -> str:
         """What the folder has, in a line."""
@@ -191,6 +192,14 @@ def _files_below(folder: Path) -> Iterator[str]:
         for name in names:
             if not name.startswith("."):
                 yield Path(parent, name).relative_to(folder).as_posix()
+
+
+def shown_size(image: Path) -> tuple[int, int] | None:
+    """Width and height of an image as it is shown, turned by its EXIF tag; None if it cannot be read."""
+    header = read_header(str(image))
+    if header is None:
+        return None
+    return header.size[::-1] if header.orientation in SWAPS_SIDES else header.size
 
 
 def suffix_of(name: str) -> str:
@@ -231,7 +240,7 @@ def check_parts(found: Found) -> None:
     Raises:
         UserError: There is not, or some images are of no part.
     """
-    counts = Counter(item.split for item in found.items)
+    counts = found.images()
     listed = ", ".join(f"{count} {split or 'of no part'}" for split, count in counts.items())
     advice = "say --val-share 0.1 to draw every tenth image for validation"
     if set(counts) == {""}:
