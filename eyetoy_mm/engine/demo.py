@@ -19,6 +19,7 @@ import torch
 from eyetoy_mm.engine.colors import distinct_colors
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.inference import Predictor, open_predictor
+from eyetoy_mm.engine.measuring import usable_cores
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
 
@@ -91,7 +92,7 @@ def train(demo: Demo, work_dir: Path, options: list[str]) -> None:
     """
     command = [sys.executable, "-m", "eyetoy_mm.cli", "train", package_file(demo.config)]
     command += ["--work-dir", work_dir, "--data-root", SAMPLE]
-    processes = 1 if torch.accelerator.is_available() else min(demo.processes, len(os.sched_getaffinity(0)))
+    processes = 1 if torch.accelerator.is_available() else min(demo.processes, usable_cores())
     if processes > 1:
         command[1:1] = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["--launcher", "pytorch"]

@@ -20,6 +20,7 @@ from typing import Literal
 
 import torch
 
+from eyetoy_mm.engine.measuring import usable_cores
 from eyetoy_mm.ops import available_backends
 from eyetoy_mm.version import __version__
 
@@ -97,7 +98,7 @@ def _check_system() -> Iterator[Check]:
         "" if tested else f"tested are {oldest} to {newest}",
     )
     yield Check("system", "platform", platform.platform())
-    cores, usable = os.cpu_count() or 1, _usable_cores()
+    cores, usable = os.cpu_count() or 1, usable_cores()
     threads = torch.get_num_threads()
     yield Check("system", "processor", f"{usable} of {cores} cores, {torch.backends.cpu.get_cpu_capability()}")
     yield Check(
@@ -107,16 +108,6 @@ def _check_system() -> Iterator[Check]:
         "note" if threads > usable else "ok",
         f"more than there are cores for this process: OMP_NUM_THREADS={usable}" if threads > usable else "",
     )
-
-
-def _usable_cores() -> int:
-    """Cores that this process may run on; a container's share counts."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return affinity
-    return affinity if quota == "max" else max(1, min(affinity, int(quota) // int(period)))
 
 
 def _check_packages() -> Iterator[Check]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+
+from eyetoy_mm.engine.measuring import usable_cores
 
 TASKS = ("classification", "segmentation", "instances", "detection")
 _ITERATIONS = {False: 2000, True: 20000}  # on CPUs, on an accelerator: from scratch, and yet to an end
@@ -32,7 +33,7 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """This one."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         if not torch.accelerator.is_available():
             return cls(cores=cores)
         kind = torch.accelerator.current_accelerator()
