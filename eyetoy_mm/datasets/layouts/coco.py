@@ -12,8 +12,6 @@ from eyetoy_mm.datasets.layouts.common import Found, Item, Thing, Tree, join_nam
 from eyetoy_mm.datasets.layouts.labelme import SHAPES
 from eyetoy_mm.errors import UserError, first_few
 
-_HEAD = 1 << 16  # bytes of a file that are looked at before it is read
-
 
 def signs(tree: Tree) -> str:
     """What speaks for it: the annotation files."""
@@ -27,8 +25,7 @@ def annotation_files(tree: Tree) -> list[str]:
 
 def _is_coco(tree: Tree, name: str) -> bool:
     """Whether a JSON file is one: by its head, where it is not that of another format; then by its whole."""
-    with open(tree.path(name), "rb") as file:
-        head = file.read(_HEAD)
+    head = tree.head(name)
     if not any(key in head for key in (b'"images"', b'"annotations"', b'"categories"')) or SHAPES.search(head):
         return False
     try:

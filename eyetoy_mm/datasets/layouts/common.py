@@ -163,6 +163,18 @@ class Tree:
         """The file of a name."""
         return self.folder / name
 
+    def head(self, name: str, length: int = 1 << 16) -> bytes:
+        """The first bytes of a file.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        try:
+            with open(self.path(name), "rb") as file:
+                return file.read(length)
+        except OSError as error:
+            raise UserError(f"cannot read {self.path(name)}: {error}") from error
+
     def text(self, name: str) -> str:
         """The text of a file.
 

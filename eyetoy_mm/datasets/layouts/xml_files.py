@@ -34,12 +34,7 @@ def cvat_signs(tree: Tree) -> str:
 
 
 def _files(tree: Tree, root: bytes) -> list[str]:
-    found = []
-    for name in tree.ending(".xml"):
-        with open(tree.path(name), "rb") as file:
-            if root in file.read(_HEAD):
-                found.append(name)
-    return found
+    return [name for name in tree.ending(".xml") if root in tree.head(name, _HEAD)]
 
 
 def read_voc(tree: Tree, classes: list[str]) -> Found:
