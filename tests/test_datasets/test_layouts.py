@@ -108,6 +108,19 @@ def test_of_coco_those_categories_are_learnt_that_are_asked_for(tmp_path):
         look_at(tmp_path, classes=["circle"])
 
 
+def test_images_of_cvat_may_be_in_a_folder_of_their_subset(tmp_path):
+    made("cvat", tmp_path)
+    for split, pictures in PICTURES.items():
+        (tmp_path / "images" / split).mkdir()
+        for stem in pictures:
+            (tmp_path / "images" / f"{stem}.png").rename(tmp_path / "images" / split / f"{stem}.png")
+    images = {f"images/{split}/{stem}.png" for split, pictures in PICTURES.items() for stem in pictures}
+    assert {item.image for item in look_at(tmp_path).items} == images
+    shutil.copytree(tmp_path / "images/train", tmp_path / "copies")
+    with pytest.raises(UserError, match="the image a.png, which is there 2 times: copies/a.png, images/train/a.png"):
+        look_at(tmp_path)
+
+
 def test_shapes_of_labelme(tmp_path):
     """A group is one object, a circle has its outline, a painted mask its pixels, a line is left out and told."""
     import base64

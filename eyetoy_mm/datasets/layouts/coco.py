@@ -101,17 +101,15 @@ def _class_names(contents: dict[str, dict], files: dict[str, str], decided: list
     first = next(iter(lists))
     for split, names in lists.items():
         if names != lists[first]:
-            unlike = first_few(
-                map(repr, sorted(set(names) ^ set(lists[first]))) if set(names) ^ set(lists[first]) else ()
-            )
+            unlike = first_few(map(repr, sorted(set(names) ^ set(lists[first]))))
             raise UserError(
                 f"{files[first]} and {files[split]} have other categories, or in another order"
                 f"{f' ({unlike})' if unlike else ''}: write the same into both"
             )
     used = {(split, a["category_id"]) for split, content in contents.items() for a in content["annotations"]}
+    parents = {category.get("supercategory") for category in contents[first]["categories"]}
     names = []
     for category in contents[first]["categories"]:
-        parents = {other.get("supercategory") for other in contents[first]["categories"]}
         is_root = category.get("supercategory") == "none" and category["name"] in parents
         if is_root and not any((split, category["id"]) in used for split in contents):
             decided.append(f"category {category['name']!r} is the root of the others and has no object: left out")

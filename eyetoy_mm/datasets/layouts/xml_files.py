@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from xml.etree import ElementTree
@@ -74,18 +75,21 @@ def read_cvat(tree: Tree, classes: list[str]) -> Found:
     """
     found = Found(tree.folder, "cvat", [], [])
     names: dict[str, None] = {}
-    left_out: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
+    named: dict[str, list[str]] = defaultdict(list)
+    for image in tree.images:
+        named[PurePosixPath(image).name].append(image)
     for file in _files(tree, b"<annotations>"):
         root = _parse(tree, file)
         names.update(dict.fromkeys(node.text or "" for node in root.iterfind("meta//labels/label/name")))
         for node in root.iterfind("image"):
-            image = _place(tree, file, node.get("name", ""))
+            image = _place(tree, file, node.get("name", ""), named)
             split = split_of(node.get("subset") or "") or split_of(file) or split_of_folder(image)
             item = Item(image, split, size=(int(node.get("width", 0)), int(node.get("height", 0))))
             for shape in node:
                 thing = _cvat_thing(shape)
                 if thing is None:
-                    left_out[shape.tag] = left_out.get(shape.tag, 0) + 1
+                    left_out[shape.tag] += 1
                 else:
                     item.things.append(thing)
             found.items.append(item)
@@ -151,12 +155,20 @@ def _common(first: str, second: str) -> int:
     return 2 * same + (split_of(first) == split_of(second))
 
 
-def _place(tree: Tree, file: str, name: str) -> str:
-    """An image of CVAT: beside the file, in ``images`` there, or wherever one of that name is."""
+def _place(tree: Tree, file: str, name: str, named: dict[str, list[str]]) -> str:
+    """An image of CVAT: beside the file, in ``images`` there, or wherever one of that name is.
+
+    Args:
+        tree: The folder.
+        file: Which says the name.
+        name: With folders, perhaps.
+        named: The images by the last parts of their paths.
+    """
     for parent in (parent_of(file), join_names(parent_of(file), "images")):
         if (place := join_names(parent, name)) in tree.known:
             return place
-    places = [image for image in tree.images if image.endswith(f"/{name}") or image == name]
+    alike = named.get(PurePosixPath(name).name, ())
+    places = [image for image in alike if image.endswith(f"/{name}") or image == name]
     if len(places) != 1:
         what = f"is there {len(places)} times: {first_few(places)}" if places else "is not there"
         raise UserError(f"{tree.path(file)} is of the image {name}, which {what}. Export with images, or put it beside")
