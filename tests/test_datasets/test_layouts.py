@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eyetoy_mm.datasets.coco_format import read_json
 from eyetoy_mm.datasets.layouts import look_at
 from eyetoy_mm.datasets.layouts.common import check_parts, split_of
 from eyetoy_mm.datasets.layouts.parts import draw_parts
@@ -98,6 +99,15 @@ def test_coco_files_are_read_by_pycocotools_as_they_were_written(tmp_path):
         assert np.allclose(annotation["bbox"], box, atol=0.01) and annotation["category_id"] == label + 1
         x, y, w, h = box
         assert coco.annToMask(annotation)[y : y + h, x : x + w].all() and annotation["area"] == w * h
+
+
+def test_annotation_files_are_looked_for_once(tmp_path, monkeypatch):
+    """Those of COCO are hundreds of megabytes: one reading finds what they are, another what they say."""
+    made("coco", tmp_path)
+    read = []
+    monkeypatch.setattr("eyetoy_mm.datasets.layouts.coco.read_json", lambda path: read.append(path) or read_json(path))
+    look_at(tmp_path)
+    assert sorted(path.parent.name for path in read) == ["train", "train", "valid", "valid"]
 
 
 def test_of_coco_those_categories_are_learnt_that_are_asked_for(tmp_path):

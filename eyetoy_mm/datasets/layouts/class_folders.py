@@ -19,7 +19,7 @@ _NO_CLASSES = {
 
 def signs(tree: Tree) -> str:
     """What speaks for it: every image lies in a folder that can be a class, and no two folders hold the same names."""
-    found = _classes(tree)
+    found = tree.once(_classes)
     if found is None or len(found) < 2:
         return ""
     names = [{PurePosixPath(image).stem for image in images} for images in found.values()]
@@ -50,7 +50,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
     Raises:
         UserError: Classes are asked for that are not there.
     """
-    found = _classes(tree)
+    found = tree.once(_classes)
     if found is None:
         raise UserError(f"{tree.folder}: not every image is in a folder of its class; {tree.described()}")
     names = classes or sorted(found)

@@ -15,7 +15,7 @@ from eyetoy_mm.errors import UserError, first_few
 
 def signs(tree: Tree) -> str:
     """What speaks for it: the annotation files."""
-    return first_few(annotation_files(tree))
+    return first_few(tree.once(annotation_files))
 
 
 def annotation_files(tree: Tree) -> list[str]:
@@ -41,7 +41,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
     Raises:
         UserError: A file is not in COCO's format, two are of the same part, or their images are not there.
     """
-    chosen, decided = _one_of_each_part(annotation_files(tree))
+    chosen, decided = _one_of_each_part(tree.once(annotation_files))
     contents = {split: _content(tree, name) for split, name in chosen.items()}
     names = _class_names(contents, chosen, decided)
     if unknown := [name for name in classes if name not in names]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, read_header
 from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES
 from eyetoy_mm.errors import UserError, first_few
 
+T = TypeVar("T")
 OURS = "eyetoy_data"  # the folder beside a user's files that what is made of them goes into
 _SPLITS = {
     "train": "train", "training": "train",
@@ -134,6 +135,7 @@ class Tree:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}")
         self.folder = folder
+        self._found: dict[Callable[[Tree], Any], Any] = {}
         self.files = sorted(_files_below(folder))
         self.images = [name for name in self.files if suffix_of(name) in IMAGE_SUFFIXES]
         if not self.images:
@@ -154,6 +156,12 @@ class Tree:
         for name in self.images:
             found[parent_of(name)].append(PurePosixPath(name).name)
         return dict(found)
+
+    def once(self, find: Callable[[Tree], T]) -> T:
+        """What a function finds in it: what speaks for a format is what is read then, and not looked for again."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        return self._found[find]
 
     def ending(self, *suffixes: str) -> list[str]:
         """Files with one of these suffixes."""

@@ -34,7 +34,7 @@ _CORNERS = 36  # of a circle's outline
 
 def signs(tree: Tree) -> str:
     """What speaks for it."""
-    return first_few(_files(tree), 3)
+    return first_few(tree.once(_files), 3)
 
 
 def _files(tree: Tree) -> list[str]:
@@ -49,7 +49,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
     """
     found = Found(tree.folder, "labelme", [], [], names_from="--classes" if classes else "the labels of the shapes")
     left_out: Counter[str] = Counter()
-    for name in _files(tree):
+    for name in tree.once(_files):
         try:
             content = json.loads(tree.text(name))
             item = Item(_image_of(tree, name, content), split_of_folder(name))

@@ -34,7 +34,7 @@ Colour = tuple[int, int, int]
 
 def signs(tree: Tree) -> str:
     """What speaks for it: folders of images whose names folders of masks have, too."""
-    places = Counter((parent_of(image), parent_of(mask)) for image, mask in _pairs(tree)[0])
+    places = Counter((parent_of(image), parent_of(mask)) for image, mask in tree.once(_pairs)[0])
     return first_few(f"{a or '.'}/ with masks in {b or '.'}/" for a, b in places)
 
 
@@ -45,7 +45,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
         UserError: Masks are in colours that nobody names, hold other numbers than there are classes, or a part of the
             data is not known.
     """
-    pairs, lonely = _pairs(tree)
+    pairs, lonely = tree.once(_pairs)
     splits = _listed(tree)
     items = [Item(image, _split(image, splits), mask=mask) for image, mask in pairs]
     found = Found(tree.folder, "masks", [], items, left_out=lonely)

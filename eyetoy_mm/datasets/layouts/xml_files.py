@@ -26,16 +26,20 @@ _HEAD = 4096
 
 def voc_signs(tree: Tree) -> str:
     """What speaks for VOC."""
-    return first_few(_files(tree, b"<annotation>"), 3)
+    return first_few(tree.once(_voc_files), 3)
 
 
 def cvat_signs(tree: Tree) -> str:
     """What speaks for CVAT for images."""
-    return first_few(_files(tree, b"<annotations>"), 3)
+    return first_few(tree.once(_cvat_files), 3)
 
 
-def _files(tree: Tree, root: bytes) -> list[str]:
-    return [name for name in tree.ending(".xml") if root in tree.head(name, _HEAD)]
+def _voc_files(tree: Tree) -> list[str]:
+    return [name for name in tree.ending(".xml") if b"<annotation>" in tree.head(name, _HEAD)]
+
+
+def _cvat_files(tree: Tree) -> list[str]:
+    return [name for name in tree.ending(".xml") if b"<annotations>" in tree.head(name, _HEAD)]
 
 
 def read_voc(tree: Tree, classes: list[str]) -> Found:
@@ -49,7 +53,7 @@ def read_voc(tree: Tree, classes: list[str]) -> Found:
     stems: dict[str, list[str]] = {}
     for image in tree.images:
         stems.setdefault(PurePosixPath(image).stem, []).append(image)
-    for file in _files(tree, b"<annotation>"):
+    for file in tree.once(_voc_files):
         root = _parse(tree, file)
         image = _image_of(file, root.findtext("filename") or "", stems)
         if not image:
@@ -79,7 +83,7 @@ def read_cvat(tree: Tree, classes: list[str]) -> Found:
     named: dict[str, list[str]] = defaultdict(list)
     for image in tree.images:
         named[PurePosixPath(image).name].append(image)
-    for file in _files(tree, b"<annotations>"):
+    for file in tree.once(_cvat_files):
         root = _parse(tree, file)
         names.update(dict.fromkeys(node.text or "" for node in root.iterfind("meta//labels/label/name")))
         for node in root.iterfind("image"):

@@ -29,13 +29,17 @@ _PARTS = (("test", "test"), ("val", "val"), ("valid", "val"), ("train", "train")
 
 def signs(tree: Tree) -> str:
     """What speaks for it: label files beside images, or in ``labels`` where the images are in ``images``."""
-    labels = (_label_file(tree, image) for image in tree.images)
-    return first_few((name for name in labels if name and _has_labels(tree, name)), 3)
+    return first_few((name for name in tree.once(_label_files).values() if name and _has_labels(tree, name)), 3)
 
 
 def _has_labels(tree: Tree, name: str) -> bool:
     with open(tree.path(name), encoding="utf-8", errors="replace") as file:
         return bool(_LINE.match(file.readline()))
+
+
+def _label_files(tree: Tree) -> dict[str, str]:
+    """The labels of each image; empty where it has none."""
+    return {image: _label_file(tree, image) for image in tree.images}
 
 
 def _label_file(tree: Tree, image: str) -> str:
@@ -61,7 +65,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
     if points:
         found.decided.append(f"kpt_shape={settings['kpt_shape']}: key points are not learnt, their boxes are")
     kinds: Counter[str] = Counter()
-    labels = {image: _label_file(tree, image) for image in tree.images}
+    labels = tree.once(_label_files)
     labelled = {parent_of(image) for image, file in labels.items() if file}
     found.left_out = [image for image in tree.images if parent_of(image) not in labelled]
     if found.left_out:
