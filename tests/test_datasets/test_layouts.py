@@ -157,6 +157,8 @@ def test_shapes_of_labelme(tmp_path):
     assert found.decided == ["1 shapes of kind line have no area: left out"]
 
 
+CVAT = "<annotations><image name='a.png' width='64' height='48'>{}</image></annotations>"
+
 # --- What is refused --------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +222,15 @@ def test_folders_of_pairs_are_no_classes(tmp_path):
         ("yolo", "train/labels/a.txt", "0 0.5 0.5 0.1 0.1\ncat 1 2 3 4\n", "line 2: 'cat 1 2 3 4' is not"),
         ("yolo", "data.yaml", "names: [a\n", "is no YAML"),
         ("yolo", "data.yaml", "names: [disc, square]\nkpt_shape: [17, 3]\n", "0 numbers after the class are neither"),
+        ("yolo", "data.yaml", "names: {1: disc, 2: square}\n", "has names for 1, 2: number them from 0 on"),
+        ("yolo", "data.yaml", "names: {disc: 0, square: 1}\n", "has names for disc, square: number them from 0 on"),
+        ("yolo", "train/labels/a.txt", "0 0.5 .. 0.1 0.1\n", "line 1: '0 0.5 .. 0.1 0.1' is not"),
+        ("cvat", "annotations.xml", CVAT.format("").replace("width", "x"), "width of <image> is None, no number"),
+        ("cvat", "annotations.xml", CVAT.format("<box xtl='1' ytl='b'/>"), "ytl of <box> is 'b', no number"),
+        ("cvat", "annotations.xml", CVAT.format("<polygon points='1,x'/>"), "points of <polygon> is 'x', no number"),
+        ("cvat", "annotations.xml", CVAT.format("<polygon points='1,2;3'/>"), "points of <polygon> are 3 numbers"),
+        ("coco", "train/_annotations.coco.json", '{"images": [], "annotations": [3], "categories": []}', "COCO format"),
+        ("labelme", "a.json", '[{"shapes": []}]', "is not as labelme writes it"),
         ("coco", "train/_annotations.coco.json", '{"images": [', "is not JSON"),
         ("voc", "Annotations/a.xml", "<annotation><object>", "XML that cannot be read"),
         ("labelme", "a.json", '{"shapes": [{"points": 1}], "imagePath": "a.jpg"}', "is not as labelme writes it"),

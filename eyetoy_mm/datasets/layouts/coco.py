@@ -63,7 +63,9 @@ def read(tree: Tree, classes: list[str]) -> Found:
 
 def _content(tree: Tree, name: str) -> dict[str, Any]:
     content = read_json(tree.path(name))
-    if any("segments_info" in annotation for annotation in content.get("annotations", ())[:1]):
+    annotations = content.get("annotations")
+    first = annotations[0] if isinstance(annotations, list) and annotations else None
+    if isinstance(first, dict) and "segments_info" in first:
         raise UserError(
             f"{tree.path(name)} is panoptic: take a config of the package for it, as "
             "eyetoy_mm::eyetoy/mask2former_eyetoy-t_8xb2-lsj-50e_coco-panoptic, and set its paths and classes"

@@ -55,7 +55,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
             item = Item(_image_of(tree, name, content), split_of_folder(name))
             item.size = int(content["imageWidth"]), int(content["imageHeight"])
             item.things = _things(content["shapes"], item.size, left_out)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise UserError(
                 f"{tree.path(name)} is not as labelme writes it: {type(error).__name__}: {error}"
             ) from error

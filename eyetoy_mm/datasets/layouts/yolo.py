@@ -23,7 +23,7 @@ from eyetoy_mm.datasets.layouts.common import (
 )
 from eyetoy_mm.errors import UserError, first_few
 
-_LINE = re.compile(r"^\s*\d+(\.0*)?(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.IGNORECASE)
+_LINE = re.compile(r"^\s*\d+(\.0*)?(\s+-?(\d+\.?\d*|\.\d+)(e-?\d+)?){4,}\s*$", re.IGNORECASE)
 _PARTS = (("test", "test"), ("val", "val"), ("valid", "val"), ("train", "train"))  # an image of several is of the last
 
 
@@ -102,7 +102,7 @@ def _settings(tree: Tree) -> dict[str, Any]:
             files.append((name, content))
     if len(files) > 1:
         raise UserError(f"{first_few(name for name, _ in files)} name classes; leave one of them in {tree.folder}")
-    return {"file": files[0][0], **files[0][1]} if files else {}
+    return {**files[0][1], "file": files[0][0]} if files else {}
 
 
 def _names(tree: Tree, settings: dict, classes: list[str]) -> tuple[list[str], str]:
@@ -110,6 +110,11 @@ def _names(tree: Tree, settings: dict, classes: list[str]) -> tuple[list[str], s
         return classes, "--classes"
     given = settings.get("names")
     if isinstance(given, dict):
+        if {str(key) for key in given} != {str(number) for number in range(len(given))}:
+            raise UserError(
+                f"{tree.path(settings['file'])} has names for {first_few(map(str, given), 12)}: number them from 0 on, "
+                "without gaps"
+            )
         given = [given[key] for key in sorted(given, key=int)]
     if given:
         return [str(name) for name in given], f"names of {settings['file']}"
