@@ -18,7 +18,7 @@ MOST_MASKS = 200  # masks that are opened: nothing else says how often a class o
 
 
 def count_labels(split: str, dataset: Any) -> Report:
-    """Count classes and measure boxes, without opening an image; of masks some are opened.
+    """Count classes and measure boxes, without opening an image; of masks some are opened, where there are no boxes.
 
     Args:
         split: What it is for.
@@ -36,7 +36,8 @@ def count_labels(split: str, dataset: Any) -> Report:
             continue
         names = tuple((getattr(plain, "metainfo", None) or {}).get("classes") or ())
         step = mask_step(plain.pipeline) if hasattr(plain, "pipeline") else None
-        has_masks = len(plain) > 0 and step is not None and "seg_map_path" in plain.get_data_info(0)
+        fields = plain.get_data_info(0) if len(plain) else {}
+        has_masks = step is not None and "seg_map_path" in fields and "instances" not in fields
         for index in spread(len(plain), MOST_MASKS if has_masks else MOST_LISTED):
             info = plain.get_data_info(index)
             if has_masks:
@@ -56,4 +57,4 @@ def count_labels(split: str, dataset: Any) -> Report:
 
 
 def _name(names: tuple[str, ...], label: int) -> str:
-    return str(names[label]) if label < len(names) else str(label)
+    return str(names[label]) if 0 <= label < len(names) else str(label)

@@ -12,6 +12,7 @@ import eyetoy_mm  # noqa: F401 - before mmdet: supplies what mmcv-lite lacks
 
 pytest.importorskip("mmengine")
 
+from mmcv.transforms import LoadAnnotations
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import MMLogger
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
@@ -172,6 +173,20 @@ def test_labels_are_counted_from_the_list_alone():
     report = count_labels("train", Boxes())
     assert report.counts == {"train": {"dog": 6}} and report.unit == "boxes"
     assert report.boxes["train"].tolist() == [[4, 3]] * 6
+
+
+def test_boxes_beside_masks_are_counted_and_labels_without_a_name_are_numbers():
+    """Panoptic maps are colours, whose numbers are no labels; -1 is not the last class."""
+
+    class Both(BaseDataset):
+        METAINFO = dict(classes=("cat", "dog"))
+
+        def load_data_list(self) -> list[dict]:
+            boxes = [dict(bbox=[0, 0, 4, 3], bbox_label=label) for label in (0, -1)]
+            return [dict(img_path="none", seg_map_path="none", instances=boxes)]
+
+    report = count_labels("train", Both(pipeline=[LoadAnnotations(with_seg=True)]))
+    assert report.counts == {"train": {"cat": 1, "-1": 1}} and report.unit == "boxes"
 
 
 def test_images_of_a_batch_are_as_they_are_shown():
