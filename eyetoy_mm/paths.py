@@ -27,6 +27,19 @@ def package_file(name: str) -> Path:
     raise UserError(f"eyetoy_mm comes without {name}; looked in {_PACKAGE / '.mim'} and beside it. Install it again")
 
 
+def take_name(target: Path, used: set[Path]) -> Path:
+    """A name of results that no other has: of ``a.jpg`` beside ``a.png``, the second gets ``a_``.
+
+    Args:
+        target: A path without suffix.
+        used: Those that are taken; this one is added.
+    """
+    while target in used:
+        target = target.with_name(f"{target.name}_")
+    used.add(target)
+    return target
+
+
 def check_folder(option: str, path: str | Path) -> None:
     """Check that files can be written into a folder, which need not be there yet.
 
