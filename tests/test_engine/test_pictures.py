@@ -196,6 +196,26 @@ def test_images_of_a_batch_are_as_they_are_shown():
     assert list(images_of(dict(inputs=dict(sup=image)), 12)) == list(images_of(None, 12)) == []
 
 
+@pytest.mark.parametrize(("name", "pixel"), [("CIFAR10", [200, 0, 0]), ("Files", [0, 0, 200])])
+def test_the_first_batch_is_drawn_in_its_colours(name, pixel, tmp_path):
+    """CIFAR's images are red, green, blue; those of files come as blue, green, red from OpenCV."""
+    pytest.importorskip("mmpretrain")
+    import cv2
+
+    dataset = type(name, (), dict(metainfo=dict(classes=("cat",))))()
+    wrapper = SimpleNamespace(dataset=dataset, metainfo=dataset.metainfo)
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=wrapper))
+    logger, scope = logging.getLogger("test"), SimpleNamespace(scope_name="mmpretrain")
+    runner = SimpleNamespace(logger=logger, work_dir=str(tmp_path), train_loop=loop, default_scope=scope)
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    images[:, 0] = 200
+    hook = DataPicturesHook()
+    hook._painted = False
+    hook.before_train_iter(runner, 0, dict(inputs=images, data_samples=[BaseDataElement()]))
+    painted = cv2.imread(str(tmp_path / "train_batch.png"))[..., ::-1]
+    assert painted[-20, -20].tolist() == pixel
+
+
 # --- The terminal -----------------------------------------------------------------------------------------------------
 
 

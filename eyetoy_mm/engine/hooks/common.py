@@ -39,11 +39,16 @@ def save_figure(figure: Figure, target: Path) -> None:
     temporary.replace(target)
 
 
-def name_of(dataset: Any) -> str:
-    """The class of a dataset, out of wrappers: what a config names."""
+def kind_of(dataset: Any) -> type:
+    """The class of a dataset, out of wrappers."""
     while hasattr(dataset, "dataset"):
         dataset = dataset.dataset
-    return type(dataset).__name__
+    return type(dataset)
+
+
+def name_of(dataset: Any) -> str:
+    """The name of a dataset's class, out of wrappers: what a config names."""
+    return kind_of(dataset).__name__
 
 
 def check_same(train: Sequence[str], val: Sequence[str], advice: str) -> None:
