@@ -135,9 +135,9 @@ def _painted(label: str, points: np.ndarray, shape: dict, size: tuple[int, int])
 
 
 def _join(thing: Thing, part: Thing) -> None:
-    """Make a part of an object one with it."""
+    """Make a part of an object one with it; both have polygons."""
     corners = [(x, y, x + w, y + h) for x, y, w, h in (thing.box, part.box)]
     left, top = min(c[0] for c in corners), min(c[1] for c in corners)
     thing.box = left, top, max(c[2] for c in corners) - left, max(c[3] for c in corners) - top
-    both = isinstance(thing.outline, list) and isinstance(part.outline, list)
-    thing.outline = [*thing.outline, *part.outline] if both else None  # type: ignore[misc]
+    assert isinstance(thing.outline, list) and isinstance(part.outline, list)
+    thing.outline = [*thing.outline, *part.outline]
