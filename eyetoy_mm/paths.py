@@ -27,6 +27,19 @@ def package_file(name: str) -> Path:
     raise UserError(f"eyetoy_mm comes without {name}; looked in {_PACKAGE / '.mim'} and beside it. Install it again")
 
 
+def take_name(target: Path, used: set[Path]) -> Path:
+    """A name of results that no other has: of ``a.jpg`` beside ``a.png``, the second gets ``a_``.
+
+    Args:
+        target: A path without suffix.
+        used: Those that are taken; this one is added.
+    """
+    while target in used:
+        target = target.with_name(f"{target.name}_")
+    used.add(target)
+    return target
+
+
 def check_folder(option: str, path: str | Path) -> None:
     """Check that files can be written into a folder, which need not be there yet.
 
@@ -40,19 +53,6 @@ def check_folder(option: str, path: str | Path) -> None:
     for part in (Path(path), *Path(path).parents):
         if part.exists() and not part.is_dir():
             raise UserError(f"{option} {path} should be a folder, and {part} is a file")
-
-
-def unused(target: Path, used: set[Path]) -> Path:
-    """A name for results that no other has, and use it: ``a``, then ``a_``, for `a.jpg` beside `a.png`.
-
-    Args:
-        target: The name that is wanted: a path without suffix.
-        used: Those that are taken; the one that is returned joins them.
-    """
-    while target in used:
-        target = target.with_name(f"{target.name}_")
-    used.add(target)
-    return target
 
 
 def is_address(path: str | Path) -> bool:

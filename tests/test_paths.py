@@ -37,3 +37,9 @@ def test_an_installed_copy_comes_before_what_lies_beside_it(tmp_path, monkeypatc
 )
 def test_what_is_whole_by_itself_stays_as_it_is(root, path, expected):
     assert paths.join(root, path) == expected
+
+
+def test_results_have_names_of_their_own(tmp_path):
+    used = set()
+    names = [paths.take_name(tmp_path / name, used).name for name in ("a", "b.1", "a", "a", "b.1")]
+    assert names == ["a", "b.1", "a_", "a__", "b.1_"] and len(used) == 5

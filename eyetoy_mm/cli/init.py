@@ -125,6 +125,4 @@ def _classes(started: Started) -> str:
 
 
 def _parts(started: Started) -> str:
-    from eyetoy_mm.engine.own_data import image_counts
-
-    return ", ".join(f"{count:,} {split}" for split, count in image_counts(started.found).items())
+    return ", ".join(f"{count:,} {split}" for split, count in started.found.images().items())

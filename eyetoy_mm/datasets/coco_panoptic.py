@@ -24,6 +24,7 @@ from eyetoy_mm.datasets.files import absent
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.image_files import examine_file
 from eyetoy_mm.datasets.outside import find_outside
+from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
 
@@ -161,8 +162,8 @@ def _png_findings(content: dict[str, list[dict]], folder: Path) -> Iterator[Find
     images = {image["id"]: image for image in content["images"]}
     listed = [annotation for annotation in content["annotations"] if annotation["image_id"] in images]
     unlike: dict[str, list[str]] = {}
-    chosen = np.unique(np.linspace(0, len(listed) - 1, min(_OPENED, len(listed))).astype(int))
-    for annotation in [listed[index] for index in chosen]:
+    chosen = [listed[index] for index in spread(len(listed), _OPENED)]
+    for annotation in chosen:
         image = images[annotation["image_id"]]
         path = str(folder / image["file_name"].replace(".jpg", ".png"))
         fault = _png_fault(path, {segment["id"] for segment in annotation["segments_info"]}, image)

@@ -9,6 +9,7 @@ import numpy as np
 
 from eyetoy_mm.datasets.coco_boxes import BOX_FORM, MOST, inside
 from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.errors import first_few
 
 _LIMIT = 1_000  # samples looked at, taken evenly: what is systematic shows
@@ -62,8 +63,8 @@ def instance_findings(dataset: Any, limit: int | None = _LIMIT) -> Iterator[Find
     """
     labels, corners, sizes, of, ignored = [], [], [], [], []
     count = len(dataset)
-    for index in np.unique(np.linspace(0, count - 1, min(limit or count, count)).astype(int)):
-        data = dataset.get_data_info(int(index))
+    for index in spread(count, limit or count):
+        data = dataset.get_data_info(index)
         size = data.get("width") or np.nan, data.get("height") or np.nan
         for instance in boxes_of(data.get("instances")):
             corners.append(instance["bbox"])

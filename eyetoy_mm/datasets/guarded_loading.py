@@ -26,6 +26,7 @@ from eyetoy_mm.datasets.image_files import (
     size_fault,
 )
 from eyetoy_mm.datasets.masks import number_fault
+from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
 
@@ -219,8 +220,8 @@ def look_at_some(dataset: Any, rule: str | None, limit: int = 100) -> Iterator[F
     step, rule = image_loader(pipeline), rule_of(pipeline, rule)
     faults: dict[Fault, list[str]] = {}
     from_afar = _FROM_AFAR
-    for index in np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).astype(int)):
-        data = dataset.get_data_info(int(index))
+    for index in spread(len(dataset), limit):
+        data = dataset.get_data_info(index)
         path, annotated = data.get("img_path"), annotated_size(data)
         if step is None or not isinstance(path, str) or (annotated is None and not data.get("seg_map_path")):
             continue

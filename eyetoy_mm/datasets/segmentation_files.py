@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
@@ -18,6 +17,7 @@ from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.guarded_loading import mask_step
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, Fault, read_header, size_fault
 from eyetoy_mm.datasets.masks import Labelling, Mask, look_at_mask, together_findings
+from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.paths import is_address
 
 SAMPLE = 50  # masks of a split that are opened
@@ -55,7 +55,7 @@ def segmentation_findings(
     found = list(_name_findings(built, items))
     step = mask_step(built.pipeline)
     if step is not None and not any(finding.fatal for finding in found):
-        chosen = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(sample, len(items))).astype(int))]
+        chosen = [items[index] for index in spread(len(items), sample)]
         found += _mask_findings(chosen, Labelling.of(built, step, num_classes, ignore_index))
     return [Finding(f.kind, f"{split}: {f.message}", f.where, f.count, f.fatal) for f in found]
 

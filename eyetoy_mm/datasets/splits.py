@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from eyetoy_mm.errors import UserError, first_few
@@ -28,6 +28,20 @@ def class_names(root: Path) -> list[str]:
     return names
 
 
+def check_lines(lines: Iterable[str]) -> None:
+    """Check that names of files, or what begins with them, can stand in a list, one a line.
+
+    Raises:
+        UserError: Some cannot.
+    """
+    unreadable = [line for line in lines if line.strip() != line or len(line.splitlines()) != 1]
+    if unreadable:  # a name with a line of its own in it could list any file
+        raise UserError(
+            f"the names of these files cannot stand in a list, one a line: {first_few(map(repr, unreadable))}. Rename "
+            "them: no line breaks, no blanks at either end"
+        )
+
+
 def class_images(root: Path, name: str) -> list[str]:
     """The sorted images of a class at any depth, as paths from ``root``; hidden ones and other suffixes are left out.
 
@@ -46,12 +60,7 @@ def class_images(root: Path, name: str) -> list[str]:
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
-    unreadable = [path for path in images if path.strip() != path or len(path.splitlines()) != 1]
-    if unreadable:  # a name with a line of its own in it could list any file
-        raise UserError(
-            f"the names of these files cannot stand in a list, one a line: {first_few(map(repr, unreadable))}. Rename "
-            "them: no line breaks, no blanks at either end"
-        )
+    check_lines(images)
     if not images:
         raise UserError(
             f"the class {name!r} has no image in {folder} (suffixes {', '.join(IMAGE_SUFFIXES)}); remove the folder, "

@@ -18,8 +18,8 @@ import torch
 
 from eyetoy_mm.engine.colors import distinct_colors
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.cores import usable_cores
 from eyetoy_mm.engine.inference import Predictor, open_predictor
+from eyetoy_mm.engine.measuring import usable_cores
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
 

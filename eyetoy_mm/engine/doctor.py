@@ -20,7 +20,7 @@ from typing import Literal
 
 import torch
 
-from eyetoy_mm.engine.cores import usable_cores
+from eyetoy_mm.engine.measuring import usable_cores
 from eyetoy_mm.ops import available_backends
 from eyetoy_mm.version import __version__
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from eyetoy_mm.engine.preprocessing import Preprocessing, check_image_exists
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import is_address, unused
+from eyetoy_mm.paths import is_address, take_name
 
 IMAGE_SUFFIXES = {".bmp", ".dib", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
@@ -86,7 +86,8 @@ def find_sources(inputs: Sequence[str | Path], without: Path | None = None) -> l
     used: set[Path] = set()
     for name in map(str, inputs):
         for place, target, kind in _resolve(name, without):
-            found.append(Source(place, place, unused(target, used), kind))
+            # Images of one name may be from several folders, or of several formats.
+            found.append(Source(place, place, take_name(target, used), kind))
     return found
 
 

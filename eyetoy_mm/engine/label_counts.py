@@ -10,6 +10,7 @@ import numpy as np
 from eyetoy_mm.datasets.corner_boxes import boxes_of
 from eyetoy_mm.datasets.guarded_loading import mask_step, plain_datasets
 from eyetoy_mm.datasets.masks import Labelling, look_at_mask
+from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.engine.check_dataset import Report
 
 MOST_LISTED = 20_000  # samples whose entry in the list is read
@@ -17,7 +18,7 @@ MOST_MASKS = 200  # masks that are opened: nothing else says how often a class o
 
 
 def count_labels(split: str, dataset: Any) -> Report:
-    """Count classes and measure boxes, without opening an image; of masks some are opened.
+    """Count classes and measure boxes, without opening an image; of masks some are opened, where there are no boxes.
 
     Args:
         split: What it is for.
@@ -35,7 +36,8 @@ def count_labels(split: str, dataset: Any) -> Report:
             continue
         names = tuple((getattr(plain, "metainfo", None) or {}).get("classes") or ())
         step = mask_step(plain.pipeline) if hasattr(plain, "pipeline") else None
-        has_masks = len(plain) > 0 and step is not None and "seg_map_path" in plain.get_data_info(0)
+        fields = plain.get_data_info(0) if len(plain) else {}
+        has_masks = step is not None and "seg_map_path" in fields and "instances" not in fields
         for index in spread(len(plain), MOST_MASKS if has_masks else MOST_LISTED):
             info = plain.get_data_info(index)
             if has_masks:
@@ -54,12 +56,5 @@ def count_labels(split: str, dataset: Any) -> Report:
     return report
 
 
-def spread(length: int, most: int) -> list[int]:
-    """At most so many of the numbers below ``length``, spread evenly."""
-    if length <= most:
-        return list(range(length))
-    return np.unique(np.linspace(0, length - 1, most).astype(int)).tolist()
-
-
 def _name(names: tuple[str, ...], label: int) -> str:
-    return str(names[label]) if label < len(names) else str(label)
+    return str(names[label]) if 0 <= label < len(names) else str(label)

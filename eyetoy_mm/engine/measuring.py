@@ -1,8 +1,9 @@
-"""What measurements share: names of machines, memory at the peak, and turns that models take."""
+"""What measurements share: names and cores of machines, memory at the peak, and turns that models take."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -21,6 +22,16 @@ def machine(device: str) -> str:
     lines = facts.read_text().splitlines() if facts.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{models[0] if models else 'CPU'}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may run on; a container's share counts."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return affinity
+    return affinity if quota == "max" else max(1, min(affinity, int(quota) // int(period)))
 
 
 def take_turns(tasks: Mapping[Key, Callable[[], float]], rounds: int) -> dict[Key, list[float]]:

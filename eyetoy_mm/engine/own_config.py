@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,7 @@ def _classes(data: Data) -> str:
 
 def _quoted(text: object) -> str:
     """A string in double quotes."""
-    escaped = str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    return json.dumps(str(text), ensure_ascii=False)  # what JSON escapes, Python does alike
 
 
 def _split_of(data: Data, split: str) -> Source:

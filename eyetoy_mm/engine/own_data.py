@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.datasets.layouts import OURS, Found, Tree, look_at
-from eyetoy_mm.datasets.layouts.common import check_parts
+from eyetoy_mm.datasets.layouts import OURS, Found, look_at
+from eyetoy_mm.datasets.layouts.common import check_parts, shown_size
 from eyetoy_mm.datasets.layouts.parts import draw_parts
 from eyetoy_mm.datasets.layouts.written import (
     needs_masks,
@@ -21,7 +20,8 @@ from eyetoy_mm.datasets.layouts.written import (
     write_names,
     zero_is_ignored,
 )
-from eyetoy_mm.engine.check_dataset import check_dataset
+from eyetoy_mm.datasets.spread import spread
+from eyetoy_mm.engine.check_dataset import SPLITS, check_dataset
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import data_findings
 from eyetoy_mm.engine.own_config import Data, Source, write_config
@@ -191,7 +191,8 @@ def _class_folders(found: Found, out: Path) -> tuple[Data, list[Path]]:
 
 
 def _parts(found: Found) -> list[str]:
-    return [split for split in ("train", "val", "test") if any(item.split == split for item in found.items)]
+    counts = found.images()
+    return [split for split in SPLITS if counts[split]]
 
 
 def _below(root: Path, path: Path) -> str:
@@ -204,9 +205,9 @@ def _below(root: Path, path: Path) -> str:
 
 def _measure(found: Found) -> DataSize:
     train = found.of("train")
-    some = [train[i] for i in np.unique(np.linspace(0, len(train) - 1, min(_MEASURED, len(train))).astype(int))]
-    tree = Tree(found.folder)
-    sizes = [size for item in some if (size := item.size or tree.size(item.image)) and min(size) > 0]
+    some = [train[index] for index in spread(len(train), _MEASURED)]
+    shown = (item.size or shown_size(found.folder / item.image) for item in some)
+    sizes = [size for size in shown if size and min(size) > 0]
     if not sizes:
         raise UserError(f"none of {first_few(item.image for item in some)} in {found.folder} can be read as an image")
     width, height = np.median(sizes, axis=0)
@@ -222,8 +223,3 @@ def _check(config: Path, found: Found, machine: Machine) -> tuple[list[tuple[str
         report = check_dataset(loaded, splits, machine.cores)
         return report.findings, report.images
     return [("", finding) for finding in data_findings(loaded, *splits)], 0
-
-
-def image_counts(found: Found) -> Counter[str]:
-    """Images of each part."""
-    return Counter(item.split for item in found.items)

@@ -97,18 +97,27 @@ class Preprocessing:
         return results
 
     def picture(self, image: np.ndarray) -> np.ndarray:
-        """What people see of an image that :meth:`read` gave, or of one that is resized: BGR ``(H, W, 3)`` of 8 bits.
+        """What people see of an image that :meth:`read` gave, or of one that is resized, by :func:`as_picture`."""
+        return as_picture(image, self.channel_order)
 
-        One or two channels become grey, of more than three the first three are taken. Where there are numbers beyond
-        255, the largest becomes white.
-        """
-        image = image[..., None] if image.ndim == 2 else image
-        image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-        image = image[..., ::-1] if self._held_as[1] == "rgb" else image
-        if image.dtype != np.uint8:
-            highest = float(image.max(initial=0))
-            image = (image * (255.0 / highest if highest > 255 else 1.0)).clip(0, 255).astype(np.uint8)
-        return np.ascontiguousarray(image)
+
+def as_picture(image: np.ndarray, channel_order: str) -> np.ndarray:
+    """What people see of an image: BGR ``(H, W, 3)`` of 8 bits.
+
+    One or two channels become grey, of more than three the first three are taken. Where there are numbers beyond 255,
+    the largest becomes white.
+
+    Args:
+        image: ``(H, W, C)`` or ``(H, W)``, of any type.
+        channel_order: Of three channels: ``bgr`` or ``rgb``.
+    """
+    image = image[..., None] if image.ndim == 2 else image
+    image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    image = image[..., ::-1] if channel_order == "rgb" else image
+    if image.dtype != np.uint8:
+        highest = float(image.max(initial=0))
+        image = (image * (255.0 / highest if highest > 255 else 1.0)).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(image)
 
 
 def read_image(path: str | Path, color_type: str = "color", channel_order: str = "bgr") -> np.ndarray:
@@ -307,6 +316,11 @@ def _held_images(config: Config) -> tuple[str, str]:
     if isinstance(kind, str):
         with MMENGINE_DATASETS.switch_scope_and_registry(config.get("default_scope")) as registry:
             kind = registry.get(kind)
+    return held_as(kind)
+
+
+def held_as(kind: Any) -> tuple[str, str]:
+    """Colour type and channel order of the images of a class of datasets, as :func:`_held_images` has them."""
     names = [cls.__name__ for cls in getattr(kind, "__mro__", ())]
     return next((_HELD_IMAGES[name] for name in names if name in _HELD_IMAGES), ("color", "bgr"))
 

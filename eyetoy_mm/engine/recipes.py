@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from eyetoy_mm.engine.cores import usable_cores
+from eyetoy_mm.engine.measuring import usable_cores
 
 TASKS = ("classification", "segmentation", "instances", "detection")
 _ITERATIONS = {False: 2000, True: 20000}  # on CPUs, on an accelerator: from scratch, and yet to an end

@@ -113,7 +113,7 @@ def test_help_has_every_format():
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("machine", [Machine(cores=2), Machine("cuda", 24.0, 8)], ids=str)
 def test_configs_are_for_the_task_and_the_machine(machine, task, tmp_path):
-    classes = ['a "b"', "c\\d"] + [f"class {number}" for number in range(40)]
+    classes = ['a "b"', "c\\d\r\x00ü"] + [f"class {number}" for number in range(40)]
     data = Data(tmp_path / "my data", classes, {"train": Source("a", ("b", "c")), "val": Source("d", ("e", "f"))})
     recipe = choose_recipe(task, DataSize(100, (640, 480)), machine)
     (tmp_path / "c.py").write_text(write_config(task, data, recipe, "eyetoy init\nx"))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eyetoy_mm.datasets.coco_format import read_json
 from eyetoy_mm.datasets.layouts import look_at
 from eyetoy_mm.datasets.layouts.common import check_parts, split_of
 from eyetoy_mm.datasets.layouts.parts import draw_parts
-from eyetoy_mm.datasets.layouts.written import write_coco, write_masks
+from eyetoy_mm.datasets.layouts.written import needs_masks, write_coco, write_labels, write_masks
 from eyetoy_mm.errors import UserError
 from tests import own_folders
 from tests.own_folders import CLASSES, FOLDERS, PICTURES, SIZE
@@ -66,6 +67,18 @@ def test_masks_become_the_labels_that_were_painted(name, tmp_path):
     assert len(found.classes) == (2 if name == "masks-binary" else 3)
 
 
+def test_masks_of_one_channel_are_made_of_grey_ones_in_three(tmp_path):
+    """mmseg reads numbers from one channel alone."""
+    assert not needs_masks(look_at(made("masks", tmp_path / "data")))
+    for path in (tmp_path / "data/masks").rglob("*.png"):
+        Image.open(path).convert("RGB").save(path)
+    found = look_at(tmp_path / "data")
+    assert found.values == {0: 0, 1: 1, 2: 2} and needs_masks(found)
+    write_masks(found, tmp_path / "out")
+    written = np.asarray(Image.open(tmp_path / "out/images/train/a.jpg.png"))
+    assert np.array_equal(written, own_folders.labels_of(*PICTURES["train"]["a"]))
+
+
 def test_a_name_for_each_number_but_0_ignores_it(tmp_path):
     made("masks", tmp_path)
     found = look_at(tmp_path, classes=["disc", "square"])
@@ -88,12 +101,34 @@ def test_coco_files_are_read_by_pycocotools_as_they_were_written(tmp_path):
         assert coco.annToMask(annotation)[y : y + h, x : x + w].all() and annotation["area"] == w * h
 
 
+def test_annotation_files_are_looked_for_once(tmp_path, monkeypatch):
+    """Those of COCO are hundreds of megabytes: one reading finds what they are, another what they say."""
+    made("coco", tmp_path)
+    read = []
+    monkeypatch.setattr("eyetoy_mm.datasets.layouts.coco.read_json", lambda path: read.append(path) or read_json(path))
+    look_at(tmp_path)
+    assert sorted(path.parent.name for path in read) == ["train", "train", "valid", "valid"]
+
+
 def test_of_coco_those_categories_are_learnt_that_are_asked_for(tmp_path):
     made("coco", tmp_path)
     found = look_at(tmp_path, classes=["square"])
     assert found.classes == ["square"] and found.counts() == {"square": 3}
     with pytest.raises(UserError, match="circle is no category of .*, which has disc, square"):
         look_at(tmp_path, classes=["circle"])
+
+
+def test_images_of_cvat_may_be_in_a_folder_of_their_subset(tmp_path):
+    made("cvat", tmp_path)
+    for split, pictures in PICTURES.items():
+        (tmp_path / "images" / split).mkdir()
+        for stem in pictures:
+            (tmp_path / "images" / f"{stem}.png").rename(tmp_path / "images" / split / f"{stem}.png")
+    images = {f"images/{split}/{stem}.png" for split, pictures in PICTURES.items() for stem in pictures}
+    assert {item.image for item in look_at(tmp_path).items} == images
+    shutil.copytree(tmp_path / "images/train", tmp_path / "copies")
+    with pytest.raises(UserError, match="the image a.png, which is there 2 times: copies/a.png, images/train/a.png"):
+        look_at(tmp_path)
 
 
 def test_shapes_of_labelme(tmp_path):
@@ -122,6 +157,8 @@ def test_shapes_of_labelme(tmp_path):
     assert found.decided == ["1 shapes of kind line have no area: left out"]
 
 
+CVAT = "<annotations><image name='a.png' width='64' height='48'>{}</image></annotations>"
+
 # --- What is refused --------------------------------------------------------------------------------------------------
 
 
@@ -135,6 +172,14 @@ def test_several_formats_are_refused_until_one_is_named(tmp_path):
     assert len(found.items) == 6 and "12 images are in folders without a label file: left out" in found.decided
 
 
+@pytest.mark.parametrize("name", ["voc", "cvat", "labelme"])
+def test_names_that_leave_classes_out_are_refused(name, tmp_path):
+    made(name, tmp_path)
+    assert look_at(tmp_path, classes=["square", "disc"]).names_from == "--classes"
+    with pytest.raises(UserError, match="are of 'square', which is none of the classes from --classes: disc, circle"):
+        look_at(tmp_path, classes=["disc", "circle"])
+
+
 def test_unknown_folders_are_refused_with_what_is_in_them(tmp_path):
     own_folders.picture(tmp_path / "x" / "a.jpg", 0, (8, 8, 24, 16))
     (tmp_path / "x" / "a.dat").touch()
@@ -144,6 +189,21 @@ def test_unknown_folders_are_refused_with_what_is_in_them(tmp_path):
         look_at(Path(__file__).parent)
     with pytest.raises(UserError, match="nothing of the format coco"):
         look_at(tmp_path, "coco")
+
+
+@pytest.mark.parametrize("where", ["{name}/{split}", "{split}{number}/{name}"])
+def test_parts_without_a_folder_of_their_own_are_listed(where, tmp_path):
+    """Folders of parts in those of classes, or several of one part: a folder of classes would be of other images."""
+    for split, pictures in PICTURES.items():
+        for number, (stem, (label, box)) in enumerate(pictures.items()):
+            folder = where.format(name=CLASSES[label], split=split, number=number // 2)
+            own_folders.picture(tmp_path / folder / f"{stem}.jpg", label, box)
+    found = look_at(tmp_path)
+    assert found.prefixes == {}
+    for split, pictures in PICTURES.items():
+        write_labels(found, split, tmp_path / f"{split}.txt")
+        lines = map(str.split, (tmp_path / f"{split}.txt").read_text().splitlines())
+        assert {(Path(image).stem, int(label)) for image, label in lines} == {(s, n) for s, (n, _) in pictures.items()}
 
 
 def test_folders_of_pairs_are_no_classes(tmp_path):
@@ -161,6 +221,16 @@ def test_folders_of_pairs_are_no_classes(tmp_path):
         ("yolo", "train/labels/a.txt", "0 0.5 0.5 0.1 0.1 0.9\n", "neither a box .4. nor an outline"),
         ("yolo", "train/labels/a.txt", "0 0.5 0.5 0.1 0.1\ncat 1 2 3 4\n", "line 2: 'cat 1 2 3 4' is not"),
         ("yolo", "data.yaml", "names: [a\n", "is no YAML"),
+        ("yolo", "data.yaml", "names: [disc, square]\nkpt_shape: [17, 3]\n", "0 numbers after the class are neither"),
+        ("yolo", "data.yaml", "names: {1: disc, 2: square}\n", "has names for 1, 2: number them from 0 on"),
+        ("yolo", "data.yaml", "names: {disc: 0, square: 1}\n", "has names for disc, square: number them from 0 on"),
+        ("yolo", "train/labels/a.txt", "0 0.5 .. 0.1 0.1\n", "line 1: '0 0.5 .. 0.1 0.1' is not"),
+        ("cvat", "annotations.xml", CVAT.format("").replace("width", "x"), "width of <image> is None, no number"),
+        ("cvat", "annotations.xml", CVAT.format("<box xtl='1' ytl='b'/>"), "ytl of <box> is 'b', no number"),
+        ("cvat", "annotations.xml", CVAT.format("<polygon points='1,x'/>"), "points of <polygon> is 'x', no number"),
+        ("cvat", "annotations.xml", CVAT.format("<polygon points='1,2;3'/>"), "points of <polygon> are 3 numbers"),
+        ("coco", "train/_annotations.coco.json", '{"images": [], "annotations": [3], "categories": []}', "COCO format"),
+        ("labelme", "a.json", '[{"shapes": []}]', "is not as labelme writes it"),
         ("coco", "train/_annotations.coco.json", '{"images": [', "is not JSON"),
         ("voc", "Annotations/a.xml", "<annotation><object>", "XML that cannot be read"),
         ("labelme", "a.json", '{"shapes": [{"points": 1}], "imagePath": "a.jpg"}', "is not as labelme writes it"),
@@ -172,6 +242,17 @@ def test_what_cannot_be_read_is_named(name, file, text, message, tmp_path):
     made(name, tmp_path)
     (tmp_path / file).write_text(text)
     with pytest.raises(UserError, match=message):
+        look_at(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["masks", "masks-cvat"])
+def test_masks_that_end_too_early_are_named(name, tmp_path):
+    made(name, tmp_path)
+    (path,) = tmp_path.rglob("a.png")
+    noise = np.random.default_rng(0).integers(0, 3, (48, 64)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"the mask .*a\.png cannot be read: .*truncated"):
         look_at(tmp_path)
 
 

@@ -1,9 +1,11 @@
-"""Memory at the peak, and turns."""
+"""Memory at the peak, turns, and cores."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eyetoy_mm.engine.measuring import can_see_memory, peak_memory, take_turns
+from eyetoy_mm.engine.measuring import can_see_memory, peak_memory, take_turns, usable_cores
 
 
 @pytest.mark.skipif(not can_see_memory(), reason="the kernel of Linux counts")
@@ -26,3 +28,10 @@ def test_every_model_has_a_turn_in_each_round():
     tasks = {name: lambda name=name, seconds=seconds: task(name, seconds) for name, seconds in times.items()}
     assert take_turns(tasks, rounds=2) == {"a": [1.0, 2.0], "b": [3.0, 4.0]}  # the first warms up
     assert order == ["a", "b"] * 3
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("", 8)])
+def test_a_share_of_a_machine_is_what_can_be_used(quota, cores, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda path: quota)
+    assert usable_cores() == cores

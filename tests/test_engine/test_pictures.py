@@ -12,6 +12,7 @@ import eyetoy_mm  # noqa: F401 - before mmdet: supplies what mmcv-lite lacks
 
 pytest.importorskip("mmengine")
 
+from mmcv.transforms import LoadAnnotations
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import MMLogger
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
@@ -21,7 +22,7 @@ from eyetoy_mm.engine.evaluation_tallies import BoxTally, ClassTally, PixelTally
 from eyetoy_mm.engine.hooks import DataPicturesHook, DescribeRunHook, EvaluationPicturesHook, LiveProgressHook
 from eyetoy_mm.engine.hooks.data_pictures import images_of
 from eyetoy_mm.engine.hooks.live_progress import line_of
-from eyetoy_mm.engine.label_counts import MOST_LISTED, count_labels, spread
+from eyetoy_mm.engine.label_counts import count_labels
 from eyetoy_mm.engine.picture_grids import grid, save
 from eyetoy_mm.engine.terminal_log import IterationsFilter, shorten, terminal_handlers
 from eyetoy_mm.errors import UserError
@@ -174,10 +175,18 @@ def test_labels_are_counted_from_the_list_alone():
     assert report.boxes["train"].tolist() == [[4, 3]] * 6
 
 
-def test_large_data_sets_are_looked_at_in_part():
-    assert spread(5, 10) == [0, 1, 2, 3, 4]
-    some = spread(10 * MOST_LISTED, MOST_LISTED)
-    assert len(some) == MOST_LISTED and (some[0], some[-1]) == (0, 10 * MOST_LISTED - 1)
+def test_boxes_beside_masks_are_counted_and_labels_without_a_name_are_numbers():
+    """Panoptic maps are colours, whose numbers are no labels; -1 is not the last class."""
+
+    class Both(BaseDataset):
+        METAINFO = dict(classes=("cat", "dog"))
+
+        def load_data_list(self) -> list[dict]:
+            boxes = [dict(bbox=[0, 0, 4, 3], bbox_label=label) for label in (0, -1)]
+            return [dict(img_path="none", seg_map_path="none", instances=boxes)]
+
+    report = count_labels("train", Both(pipeline=[LoadAnnotations(with_seg=True)]))
+    assert report.counts == {"train": {"cat": 1, "-1": 1}} and report.unit == "boxes"
 
 
 def test_images_of_a_batch_are_as_they_are_shown():
@@ -185,6 +194,26 @@ def test_images_of_a_batch_are_as_they_are_shown():
     pairs = list(images_of(dict(inputs=image, data_samples=[BaseDataElement()] * 2), 12))
     assert len(pairs) == 2 and np.array_equal(pairs[1][0], image[1].numpy().transpose(1, 2, 0))
     assert list(images_of(dict(inputs=dict(sup=image)), 12)) == list(images_of(None, 12)) == []
+
+
+@pytest.mark.parametrize(("name", "pixel"), [("CIFAR10", [200, 0, 0]), ("Files", [0, 0, 200])])
+def test_the_first_batch_is_drawn_in_its_colours(name, pixel, tmp_path):
+    """CIFAR's images are red, green, blue; those of files come as blue, green, red from OpenCV."""
+    pytest.importorskip("mmpretrain")
+    import cv2
+
+    dataset = type(name, (), dict(metainfo=dict(classes=("cat",))))()
+    wrapper = SimpleNamespace(dataset=dataset, metainfo=dataset.metainfo)
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=wrapper))
+    logger, scope = logging.getLogger("test"), SimpleNamespace(scope_name="mmpretrain")
+    runner = SimpleNamespace(logger=logger, work_dir=str(tmp_path), train_loop=loop, default_scope=scope)
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    images[:, 0] = 200
+    hook = DataPicturesHook()
+    hook._painted = False
+    hook.before_train_iter(runner, 0, dict(inputs=images, data_samples=[BaseDataElement()]))
+    painted = cv2.imread(str(tmp_path / "train_batch.png"))[..., ::-1]
+    assert painted[-20, -20].tolist() == pixel
 
 
 # --- The terminal -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eyetoy_mm.datasets.layouts import class_folders, coco, labelme, mask_files, xml_files, yolo
 from eyetoy_mm.datasets.layouts.common import OURS, Found, Item, Thing, Tree
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, first_few
 
 __all__ = ["FORMATS", "OURS", "Found", "Item", "Thing", "Tree", "look_at"]
 
@@ -38,14 +38,20 @@ def look_at(folder: Path, format: str | None = None, classes: list[str] | None =
         classes: Names of the classes in the order of their labels, where the folder does not say them.
 
     Raises:
-        UserError: It is of no format, or of several; the message has what was seen.
+        UserError: It is of no format, or of several, or has objects of other classes; the message has what was seen.
     """
     tree = Tree(folder)
     if format is None:
         format = _format_of(tree)
     elif not FORMATS[format][0](tree):
         raise UserError(f"{folder} has nothing of the format {format}; it has {tree.described()}")
-    return FORMATS[format][1](tree, classes or [])
+    found = FORMATS[format][1](tree, classes or [])
+    if unknown := sorted({thing.label for item in found.items for thing in item.things} - set(found.classes)):
+        raise UserError(
+            f"objects in {folder} are of {first_few(map(repr, unknown))}, which is none of the classes from "
+            f"{found.names_from}: {first_few(found.classes, 20)}"
+        )
+    return found
 
 
 def _format_of(tree: Tree) -> str:

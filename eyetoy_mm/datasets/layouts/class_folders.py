@@ -19,7 +19,7 @@ _NO_CLASSES = {
 
 def signs(tree: Tree) -> str:
     """What speaks for it: every image lies in a folder that can be a class, and no two folders hold the same names."""
-    found = _classes(tree)
+    found = tree.once(_classes)
     if found is None or len(found) < 2:
         return ""
     names = [{PurePosixPath(image).stem for image in images} for images in found.values()]
@@ -50,7 +50,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
     Raises:
         UserError: Classes are asked for that are not there.
     """
-    found = _classes(tree)
+    found = tree.once(_classes)
     if found is None:
         raise UserError(f"{tree.folder}: not every image is in a folder of its class; {tree.described()}")
     names = classes or sorted(found)
@@ -58,15 +58,14 @@ def read(tree: Tree, classes: list[str]) -> Found:
         raise UserError(f"--classes and the folders of {tree.folder} differ: {first_few(unknown)}")
     items = [Item(image, _part_of(image), label=name) for name in names for image in found[name]]
     result = Found(tree.folder, "class-folders", names, items, names_from="--classes" if classes else "the folders")
-    for split in dict.fromkeys(item.split for item in items):
-        depth = next(_depth(item.image, item.label) for item in items if item.split == split)
-        image = next(item.image for item in items if item.split == split)
-        result.prefixes[split] = ("/".join(PurePosixPath(image).parts[:depth]),)
+    above: dict[str, set[str]] = defaultdict(set)  # of each part, the folders that its folders of classes are in
+    for item in items:
+        parts = PurePosixPath(item.image).parts
+        above[item.split].add("/".join(parts[: parts.index(item.label)]))
+    folders = [folder for those in above.values() for folder in those]
+    if len(set(folders)) == len(folders) == len(above):  # else parts share a folder, or have several
+        result.prefixes = {split: tuple(those) for split, those in above.items()}
     return result
-
-
-def _depth(image: str, label: str) -> int:
-    return PurePosixPath(image).parts.index(label)
 
 
 def _part_of(image: str) -> str:

@@ -12,12 +12,10 @@ from eyetoy_mm.datasets.layouts.common import Found, Item, Thing, Tree, join_nam
 from eyetoy_mm.datasets.layouts.labelme import SHAPES
 from eyetoy_mm.errors import UserError, first_few
 
-_HEAD = 1 << 16  # bytes of a file that are looked at before it is read
-
 
 def signs(tree: Tree) -> str:
     """What speaks for it: the annotation files."""
-    return first_few(annotation_files(tree))
+    return first_few(tree.once(annotation_files))
 
 
 def annotation_files(tree: Tree) -> list[str]:
@@ -27,8 +25,7 @@ def annotation_files(tree: Tree) -> list[str]:
 
 def _is_coco(tree: Tree, name: str) -> bool:
     """Whether a JSON file is one: by its head, where it is not that of another format; then by its whole."""
-    with open(tree.path(name), "rb") as file:
-        head = file.read(_HEAD)
+    head = tree.head(name)
     if not any(key in head for key in (b'"images"', b'"annotations"', b'"categories"')) or SHAPES.search(head):
         return False
     try:
@@ -44,7 +41,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
     Raises:
         UserError: A file is not in COCO's format, two are of the same part, or their images are not there.
     """
-    chosen, decided = _one_of_each_part(annotation_files(tree))
+    chosen, decided = _one_of_each_part(tree.once(annotation_files))
     contents = {split: _content(tree, name) for split, name in chosen.items()}
     names = _class_names(contents, chosen, decided)
     if unknown := [name for name in classes if name not in names]:
@@ -66,7 +63,9 @@ def read(tree: Tree, classes: list[str]) -> Found:
 
 def _content(tree: Tree, name: str) -> dict[str, Any]:
     content = read_json(tree.path(name))
-    if any("segments_info" in annotation for annotation in content.get("annotations", ())[:1]):
+    annotations = content.get("annotations")
+    first = annotations[0] if isinstance(annotations, list) and annotations else None
+    if isinstance(first, dict) and "segments_info" in first:
         raise UserError(
             f"{tree.path(name)} is panoptic: take a config of the package for it, as "
             "eyetoy_mm::eyetoy/mask2former_eyetoy-t_8xb2-lsj-50e_coco-panoptic, and set its paths and classes"
@@ -104,17 +103,15 @@ def _class_names(contents: dict[str, dict], files: dict[str, str], decided: list
     first = next(iter(lists))
     for split, names in lists.items():
         if names != lists[first]:
-            unlike = first_few(
-                map(repr, sorted(set(names) ^ set(lists[first]))) if set(names) ^ set(lists[first]) else ()
-            )
+            unlike = first_few(map(repr, sorted(set(names) ^ set(lists[first]))))
             raise UserError(
                 f"{files[first]} and {files[split]} have other categories, or in another order"
                 f"{f' ({unlike})' if unlike else ''}: write the same into both"
             )
     used = {(split, a["category_id"]) for split, content in contents.items() for a in content["annotations"]}
+    parents = {category.get("supercategory") for category in contents[first]["categories"]}
     names = []
     for category in contents[first]["categories"]:
-        parents = {other.get("supercategory") for other in contents[first]["categories"]}
         is_root = category.get("supercategory") == "none" and category["name"] in parents
         if is_root and not any((split, category["id"]) in used for split in contents):
             decided.append(f"category {category['name']!r} is the root of the others and has no object: left out")

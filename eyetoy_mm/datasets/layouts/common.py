@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, read_header
 from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES
 from eyetoy_mm.errors import UserError, first_few
 
+T = TypeVar("T")
 OURS = "eyetoy_data"  # the folder beside a user's files that what is made of them goes into
 _SPLITS = {
     "train": "train", "training": "train",
@@ -75,6 +76,7 @@ class Found:
         files: Of COCO: the annotation file and the folder of images of each part, as they may be read directly.
         values: Of masks: the label of each number in them; None where they are colours.
         colours: Of masks in colour: the label of each.
+        in_channels: Of masks: whether numbers are there in several channels, all the same, as in an RGB picture.
         suffixes: Of masks: how names of images and of masks end, after what both have in common; None where that is
             not the same for all.
         prefixes: Of masks and class folders: the folders of each part, where each has one.
@@ -90,6 +92,7 @@ class Found:
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
     values: dict[int, int] | None = None
     colours: dict[tuple[int, int, int], int] | None = None
+    in_channels: bool = False
     suffixes: tuple[str, str] | None = None
     prefixes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -107,6 +110,10 @@ class Found:
     def of(self, split: str) -> list[Item]:
         """The images of a part."""
         return [item for item in self.items if item.split == split]
+
+    def images(self) -> Counter[str]:
+        """How many images there are of each part."""
+        return Counter(item.split for item in self.items)
 
     def counts(self) -> Counter[str]:
         """How many objects, or images, there are of each class."""
@@ -128,6 +135,7 @@ class Tree:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}")
         self.folder = folder
+        self._found: dict[Callable[[Tree], Any], Any] = {}
         self.files = sorted(_files_below(folder))
         self.images = [name for name in self.files if suffix_of(name) in IMAGE_SUFFIXES]
         if not self.images:
@@ -149,6 +157,12 @@ class Tree:
             found[parent_of(name)].append(PurePosixPath(name).name)
         return dict(found)
 
+    def once(self, find: Callable[[Tree], T]) -> T:
+        """What a function finds in it: what speaks for a format is what is read then, and not looked for again."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        return self._found[find]
+
     def ending(self, *suffixes: str) -> list[str]:
         """Files with one of these suffixes."""
         return [name for name in self.files if suffix_of(name) in suffixes]
@@ -156,6 +170,18 @@ class Tree:
     def path(self, name: str) -> Path:
         """The file of a name."""
         return self.folder / name
+
+    def head(self, name: str, length: int = 1 << 16) -> bytes:
+        """The first bytes of a file.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        try:
+            with open(self.path(name), "rb") as file:
+                return file.read(length)
+        except OSError as error:
+            raise UserError(f"cannot read {self.path(name)}: {error}") from error
 
     def text(self, name: str) -> str:
         """The text of a file.
@@ -169,11 +195,8 @@ class Tree:
             raise UserError(f"cannot read {self.path(name)}: {error}") from error
 
     def size(self, image: str) -> tuple[int, int] | None:
-        """Width and height of an image as it is shown, turned by its EXIF tag; None if it cannot be read."""
-        header = read_header(str(self.path(image)))
-        if header is None:
-            return None
-        return header.size[::-1] if header.orientation in SWAPS_SIDES else header.size
+        """Width and height of an image as it is shown; None if it cannot be read."""
+        return shown_size(self.path(image))
 
     def described(self) -> str:
         """What the folder has, in a line."""
@@ -189,6 +212,14 @@ def _files_below(folder: Path) -> Iterator[str]:
         for name in names:
             if not name.startswith("."):
                 yield Path(parent, name).relative_to(folder).as_posix()
+
+
+def shown_size(image: Path) -> tuple[int, int] | None:
+    """Width and height of an image as it is shown, turned by its EXIF tag; None if it cannot be read."""
+    header = read_header(str(image))
+    if header is None:
+        return None
+    return header.size[::-1] if header.orientation in SWAPS_SIDES else header.size
 
 
 def suffix_of(name: str) -> str:
@@ -229,7 +260,7 @@ def check_parts(found: Found) -> None:
     Raises:
         UserError: There is not, or some images are of no part.
     """
-    counts = Counter(item.split for item in found.items)
+    counts = found.images()
     listed = ", ".join(f"{count} {split or 'of no part'}" for split, count in counts.items())
     advice = "say --val-share 0.1 to draw every tenth image for validation"
     if set(counts) == {""}:

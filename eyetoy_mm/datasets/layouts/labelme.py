@@ -29,22 +29,16 @@ from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES
 from eyetoy_mm.errors import UserError, first_few
 
 SHAPES = re.compile(rb'"shapes"\s*:')
-_HEAD = 1 << 16
 _CORNERS = 36  # of a circle's outline
 
 
 def signs(tree: Tree) -> str:
     """What speaks for it."""
-    return first_few(_files(tree), 3)
+    return first_few(tree.once(_files), 3)
 
 
 def _files(tree: Tree) -> list[str]:
-    found = []
-    for name in tree.ending(".json"):
-        with open(tree.path(name), "rb") as file:
-            if SHAPES.search(file.read(_HEAD)):
-                found.append(name)
-    return found
+    return [name for name in tree.ending(".json") if SHAPES.search(tree.head(name))]
 
 
 def read(tree: Tree, classes: list[str]) -> Found:
@@ -53,15 +47,15 @@ def read(tree: Tree, classes: list[str]) -> Found:
     Raises:
         UserError: A file cannot be read, has no image.
     """
-    found = Found(tree.folder, "labelme", [], [], names_from="the labels of the shapes")
+    found = Found(tree.folder, "labelme", [], [], names_from="--classes" if classes else "the labels of the shapes")
     left_out: Counter[str] = Counter()
-    for name in _files(tree):
+    for name in tree.once(_files):
         try:
             content = json.loads(tree.text(name))
             item = Item(_image_of(tree, name, content), split_of_folder(name))
             item.size = int(content["imageWidth"]), int(content["imageHeight"])
             item.things = _things(content["shapes"], item.size, left_out)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise UserError(
                 f"{tree.path(name)} is not as labelme writes it: {type(error).__name__}: {error}"
             ) from error
@@ -141,9 +135,9 @@ def _painted(label: str, points: np.ndarray, shape: dict, size: tuple[int, int])
 
 
 def _join(thing: Thing, part: Thing) -> None:
-    """Make a part of an object one with it."""
+    """Make a part of an object one with it; both have polygons."""
     corners = [(x, y, x + w, y + h) for x, y, w, h in (thing.box, part.box)]
     left, top = min(c[0] for c in corners), min(c[1] for c in corners)
     thing.box = left, top, max(c[2] for c in corners) - left, max(c[3] for c in corners) - top
-    both = isinstance(thing.outline, list) and isinstance(part.outline, list)
-    thing.outline = [*thing.outline, *part.outline] if both else None  # type: ignore[misc]
+    assert isinstance(thing.outline, list) and isinstance(part.outline, list)
+    thing.outline = [*thing.outline, *part.outline]

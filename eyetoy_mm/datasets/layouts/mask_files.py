@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from eyetoy_mm.datasets.layouts.common import (
     split_of_folder,
     suffix_of,
 )
+from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.errors import UserError, first_few
 
 IGNORED = 255
@@ -33,7 +34,7 @@ Colour = tuple[int, int, int]
 
 def signs(tree: Tree) -> str:
     """What speaks for it: folders of images whose names folders of masks have, too."""
-    places = Counter((parent_of(image), parent_of(mask)) for image, mask in _pairs(tree)[0])
+    places = Counter((parent_of(image), parent_of(mask)) for image, mask in tree.once(_pairs)[0])
     return first_few(f"{a or '.'}/ with masks in {b or '.'}/" for a, b in places)
 
 
@@ -44,7 +45,7 @@ def read(tree: Tree, classes: list[str]) -> Found:
         UserError: Masks are in colours that nobody names, hold other numbers than there are classes, or a part of the
             data is not known.
     """
-    pairs, lonely = _pairs(tree)
+    pairs, lonely = tree.once(_pairs)
     splits = _listed(tree)
     items = [Item(image, _split(image, splits), mask=mask) for image, mask in pairs]
     found = Found(tree.folder, "masks", [], items, left_out=lonely)
@@ -172,7 +173,7 @@ def _end(image: str, suffix: str, mask: str) -> str:
 def _number(tree: Tree, found: Found, classes: list[str]) -> None:
     """Give each number, or colour, in the masks a label, and each label a name."""
     masks = [item.mask for item in found.items]
-    some = [masks[i] for i in np.unique(np.linspace(0, len(masks) - 1, min(MOST, len(masks))).astype(int))]
+    some = [masks[index] for index in spread(len(masks), MOST)]
     if len(some) < len(masks):
         found.decided.append(f"{len(some):,} of {len(masks):,} masks were opened to see their numbers")
     colours = _labelmap(tree)
@@ -189,37 +190,44 @@ def _number(tree: Tree, found: Found, classes: list[str]) -> None:
         return
     numbers: set[int] = set()
     for mask in some:
-        numbers |= _numbers(tree, mask)
+        image = read_mask(tree.path(mask))
+        numbers |= _numbers(tree, mask, image)
+        found.in_channels |= len(image.getbands()) > 1
     given, found.names_from = (classes, "--classes") if classes else _names(tree)
     found.classes, found.values = _labels(tree, sorted(numbers), given, found)
 
 
-def _numbers(tree: Tree, mask: str) -> set[int]:
-    with _opened(tree, mask) as image:
-        if len(image.getbands()) > 1:
-            pixels = np.asarray(image.convert("RGB"))
-            if not (pixels == pixels[..., :1]).all():
-                seen = first_few((f"NAME:{r},{g},{b}::" for r, g, b in sorted(_colours(tree, mask))), 6)
-                raise UserError(
-                    f"{tree.path(mask)} is in colours, and nothing says which class each is. Write a line for each "
-                    f"into {tree.folder / 'labelmap.txt'}: {seen}"
-                )
-            return set(np.unique(pixels).tolist())
-        return {int(number) for number in np.unique(np.asarray(image))}
+def _numbers(tree: Tree, mask: str, image: Image.Image) -> set[int]:
+    if len(image.getbands()) > 1:
+        pixels = np.asarray(image.convert("RGB"))
+        if not (pixels == pixels[..., :1]).all():
+            seen = first_few((f"NAME:{r},{g},{b}::" for r, g, b in sorted(_colours(tree, mask))), 6)
+            raise UserError(
+                f"{tree.path(mask)} is in colours, and nothing says which class each is. Write a line for each "
+                f"into {tree.folder / 'labelmap.txt'}: {seen}"
+            )
+        return set(np.unique(pixels).tolist())
+    return {int(number) for number in np.unique(np.asarray(image))}
 
 
 def _colours(tree: Tree, mask: str) -> set[Colour]:
-    with _opened(tree, mask) as image:
-        pixels = np.asarray(image.convert("RGB")).astype(np.int64)
+    pixels = np.asarray(read_mask(tree.path(mask)).convert("RGB")).astype(np.int64)
     codes = np.unique(pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2])
     return {(int(code >> 16), int(code >> 8 & 255), int(code & 255)) for code in codes}
 
 
-def _opened(tree: Tree, mask: str) -> Image.Image:
+def read_mask(path: Path) -> Image.Image:
+    """A mask as it is stored, decoded.
+
+    Raises:
+        UserError: It cannot be read to its end.
+    """
     try:
-        return Image.open(tree.path(mask))
+        with Image.open(path) as image:
+            image.load()
+            return image
     except OSError as error:
-        raise UserError(f"the mask {tree.path(mask)} cannot be read: {error}") from error
+        raise UserError(f"the mask {path} cannot be read: {error}") from error
 
 
 def _labelmap(tree: Tree) -> dict[str, Colour]:

@@ -11,7 +11,8 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from eyetoy_mm.datasets.layouts.common import Found, Item, Thing
-from eyetoy_mm.datasets.layouts.mask_files import IGNORED
+from eyetoy_mm.datasets.layouts.mask_files import IGNORED, read_mask
+from eyetoy_mm.datasets.splits import check_lines
 from eyetoy_mm.errors import UserError, first_few
 
 
@@ -74,12 +75,9 @@ def write_masks(found: Found, folder: Path) -> None:
 
 def _labels(found: Found, item: Item) -> np.ndarray:
     path = found.folder / item.mask
-    try:
-        with Image.open(path) as image:
-            several = found.colours is not None or len(image.getbands()) > 1
-            pixels = np.asarray(image.convert("RGB") if several else image).astype(np.int64)
-    except OSError as error:
-        raise UserError(f"the mask {path} cannot be read: {error}") from error
+    image = read_mask(path)
+    several = found.colours is not None or len(image.getbands()) > 1
+    pixels = np.asarray(image.convert("RGB") if several else image).astype(np.int64)
     if found.colours is not None:
         pixels = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
         table = {red << 16 | green << 8 | blue: label for (red, green, blue), label in found.colours.items()}
@@ -113,11 +111,7 @@ def write_labels(found: Found, split: str, target: Path) -> None:
 
 
 def _write_lines(target: Path, lines: list[str]) -> None:
-    if odd := [line for line in lines if line.strip() != line or len(line.splitlines()) != 1]:
-        raise UserError(
-            f"the names of these files cannot stand in a list, one a line: {first_few(map(repr, odd))}. Rename them: "
-            "no line breaks, no blanks at either end"
-        )
+    check_lines(lines)
     _write(target, "".join(f"{line}\n" for line in lines))
 
 
@@ -132,7 +126,8 @@ def _write(target: Path, text: str) -> None:
 def needs_masks(found: Found) -> bool:
     """Whether mmseg could not read the masks as they are."""
     identity = all(number == label for number, label in (found.values or {}).items())
-    return found.colours is not None or found.suffixes is None or not (identity or zero_is_ignored(found))
+    readable = found.colours is None and not found.in_channels and found.suffixes is not None
+    return not (readable and (identity or zero_is_ignored(found)))
 
 
 def zero_is_ignored(found: Found) -> bool:

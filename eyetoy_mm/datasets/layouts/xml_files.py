@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from xml.etree import ElementTree
@@ -25,21 +27,20 @@ _HEAD = 4096
 
 def voc_signs(tree: Tree) -> str:
     """What speaks for VOC."""
-    return first_few(_files(tree, b"<annotation>"), 3)
+    return first_few(tree.once(_voc_files), 3)
 
 
 def cvat_signs(tree: Tree) -> str:
     """What speaks for CVAT for images."""
-    return first_few(_files(tree, b"<annotations>"), 3)
+    return first_few(tree.once(_cvat_files), 3)
 
 
-def _files(tree: Tree, root: bytes) -> list[str]:
-    found = []
-    for name in tree.ending(".xml"):
-        with open(tree.path(name), "rb") as file:
-            if root in file.read(_HEAD):
-                found.append(name)
-    return found
+def _voc_files(tree: Tree) -> list[str]:
+    return [name for name in tree.ending(".xml") if b"<annotation>" in tree.head(name, _HEAD)]
+
+
+def _cvat_files(tree: Tree) -> list[str]:
+    return [name for name in tree.ending(".xml") if b"<annotations>" in tree.head(name, _HEAD)]
 
 
 def read_voc(tree: Tree, classes: list[str]) -> Found:
@@ -48,18 +49,18 @@ def read_voc(tree: Tree, classes: list[str]) -> Found:
     Raises:
         UserError: A file is none of VOC's, has no image.
     """
-    found = Found(tree.folder, "voc", [], [], names_from="the names in the XML files")
+    found = Found(tree.folder, "voc", [], [], names_from="--classes" if classes else "the names in the XML files")
     splits = _image_sets(tree)
     stems: dict[str, list[str]] = {}
     for image in tree.images:
         stems.setdefault(PurePosixPath(image).stem, []).append(image)
-    for file in _files(tree, b"<annotation>"):
+    for file in tree.once(_voc_files):
         root = _parse(tree, file)
         image = _image_of(file, root.findtext("filename") or "", stems)
         if not image:
             raise UserError(f"{tree.path(file)} is of {root.findtext('filename')}, and no such image is there")
         split = splits.get(PurePosixPath(file).stem, "") if splits else split_of_folder(file)
-        size = int(_number(tree, file, root, "size/width")), int(_number(tree, file, root, "size/height"))
+        size = int(_text_number(tree, file, root, "size/width")), int(_text_number(tree, file, root, "size/height"))
         things = [_voc_thing(tree, file, node) for node in root.findall("object")]
         found.items.append(Item(image, split, size=size, things=things))
     without = len(tree.images) - len(found.items)
@@ -75,22 +76,26 @@ def read_cvat(tree: Tree, classes: list[str]) -> Found:
     """Read CVAT's files; the part of an image is that of its ``subset``, else that of the file or its folder.
 
     Raises:
-        UserError: An image is not there.
+        UserError: An image is not there, or a number is none.
     """
     found = Found(tree.folder, "cvat", [], [])
     names: dict[str, None] = {}
-    left_out: dict[str, int] = {}
-    for file in _files(tree, b"<annotations>"):
+    left_out: Counter[str] = Counter()
+    named: dict[str, list[str]] = defaultdict(list)
+    for image in tree.images:
+        named[PurePosixPath(image).name].append(image)
+    for file in tree.once(_cvat_files):
         root = _parse(tree, file)
         names.update(dict.fromkeys(node.text or "" for node in root.iterfind("meta//labels/label/name")))
         for node in root.iterfind("image"):
-            image = _place(tree, file, node.get("name", ""))
+            image = _place(tree, file, node.get("name", ""), named)
             split = split_of(node.get("subset") or "") or split_of(file) or split_of_folder(image)
-            item = Item(image, split, size=(int(node.get("width", 0)), int(node.get("height", 0))))
+            size = int(_attribute(tree, file, node, "width")), int(_attribute(tree, file, node, "height"))
+            item = Item(image, split, size=size)
             for shape in node:
-                thing = _cvat_thing(shape)
+                thing = _cvat_thing(tree, file, shape)
                 if thing is None:
-                    left_out[shape.tag] = left_out.get(shape.tag, 0) + 1
+                    left_out[shape.tag] += 1
                 else:
                     item.things.append(thing)
             found.items.append(item)
@@ -109,31 +114,44 @@ def _parse(tree: Tree, file: str) -> ElementTree.Element:
         raise UserError(f"{tree.path(file)} is XML that cannot be read: {error}") from error
 
 
-def _number(tree: Tree, file: str, node: ElementTree.Element, name: str) -> float:
+def _text_number(tree: Tree, file: str, node: ElementTree.Element, name: str) -> float:
+    return _number(tree, file, node.findtext(name), f"<{name}>")
+
+
+def _attribute(tree: Tree, file: str, node: ElementTree.Element, name: str) -> float:
+    return _number(tree, file, node.get(name), f"{name} of <{node.tag}>")
+
+
+def _number(tree: Tree, file: str, text: str | None, name: str) -> float:
     try:
-        return float(node.findtext(name) or "")
+        return float(text or "")
     except ValueError:
-        raise UserError(f"{tree.path(file)}: <{name}> is {node.findtext(name)!r}, no number") from None
+        raise UserError(f"{tree.path(file)}: {name} is {text!r}, no number") from None
 
 
 def _voc_thing(tree: Tree, file: str, node: ElementTree.Element) -> Thing:
     name = node.findtext("name")
     if not name or node.find("bndbox") is None:
         raise UserError(f"{tree.path(file)}: an <object> has no <name> or no <bndbox>")
-    left, top, right, bottom = (_number(tree, file, node, f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax"))
+    left, top, right, bottom = (
+        _text_number(tree, file, node, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")
+    )
     return Thing(name, (left, top, right - left, bottom - top), crowd=False)
 
 
-def _cvat_thing(shape: ElementTree.Element) -> Thing | None:
+def _cvat_thing(tree: Tree, file: str, shape: ElementTree.Element) -> Thing | None:
     label = shape.get("label", "")
     if shape.tag == "box":
-        left, top, right, bottom = (float(shape.get(key, "nan")) for key in ("xtl", "ytl", "xbr", "ybr"))
+        left, top, right, bottom = (_attribute(tree, file, shape, key) for key in ("xtl", "ytl", "xbr", "ybr"))
         return Thing(label, (left, top, right - left, bottom - top))
     if shape.tag == "polygon":
-        points = [tuple(map(float, point.split(","))) for point in shape.get("points", "").split(";")]
-        xs, ys = [p[0] for p in points], [p[1] for p in points]
+        texts = re.split("[,;]", shape.get("points", ""))
+        numbers = [_number(tree, file, text, "a number of the points of <polygon>") for text in texts]
+        if len(numbers) % 2:
+            raise UserError(f"{tree.path(file)}: points of <polygon> are {len(numbers)} numbers, no pairs of x and y")
+        xs, ys = numbers[::2], numbers[1::2]
         box = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
-        return Thing(label, box, [[number for point in points for number in point]])
+        return Thing(label, box, [numbers])
     return None
 
 
@@ -156,12 +174,20 @@ def _common(first: str, second: str) -> int:
     return 2 * same + (split_of(first) == split_of(second))
 
 
-def _place(tree: Tree, file: str, name: str) -> str:
-    """An image of CVAT: beside the file, in ``images`` there, or wherever one of that name is."""
+def _place(tree: Tree, file: str, name: str, named: dict[str, list[str]]) -> str:
+    """An image of CVAT: beside the file, in ``images`` there, or wherever one of that name is.
+
+    Args:
+        tree: The folder.
+        file: Which says the name.
+        name: With folders, perhaps.
+        named: The images by the last parts of their paths.
+    """
     for parent in (parent_of(file), join_names(parent_of(file), "images")):
         if (place := join_names(parent, name)) in tree.known:
             return place
-    places = [image for image in tree.images if image.endswith(f"/{name}") or image == name]
+    alike = named.get(PurePosixPath(name).name, ())
+    places = [image for image in alike if image.endswith(f"/{name}") or image == name]
     if len(places) != 1:
         what = f"is there {len(places)} times: {first_few(places)}" if places else "is not there"
         raise UserError(f"{tree.path(file)} is of the image {name}, which {what}. Export with images, or put it beside")

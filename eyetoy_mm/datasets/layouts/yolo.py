@@ -23,19 +23,23 @@ from eyetoy_mm.datasets.layouts.common import (
 )
 from eyetoy_mm.errors import UserError, first_few
 
-_LINE = re.compile(r"^\s*\d+(\.0*)?(\s+-?[\d.]+(e-?\d+)?){4,}\s*$", re.IGNORECASE)
-_NO_LABELS = ("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "labels.txt", "readme.txt")
+_LINE = re.compile(r"^\s*\d+(\.0*)?(\s+-?(\d+\.?\d*|\.\d+)(e-?\d+)?){4,}\s*$", re.IGNORECASE)
+_PARTS = (("test", "test"), ("val", "val"), ("valid", "val"), ("train", "train"))  # an image of several is of the last
 
 
 def signs(tree: Tree) -> str:
     """What speaks for it: label files beside images, or in ``labels`` where the images are in ``images``."""
-    labels = [name for name in map(lambda image: _label_file(tree, image), tree.images) if name]
-    return first_few((name for name in labels if _has_labels(tree, name)), 3)
+    return first_few((name for name in tree.once(_label_files).values() if name and _has_labels(tree, name)), 3)
 
 
 def _has_labels(tree: Tree, name: str) -> bool:
     with open(tree.path(name), encoding="utf-8", errors="replace") as file:
         return bool(_LINE.match(file.readline()))
+
+
+def _label_files(tree: Tree) -> dict[str, str]:
+    """The labels of each image; empty where it has none."""
+    return {image: _label_file(tree, image) for image in tree.images}
 
 
 def _label_file(tree: Tree, image: str) -> str:
@@ -61,23 +65,21 @@ def read(tree: Tree, classes: list[str]) -> Found:
     if points:
         found.decided.append(f"kpt_shape={settings['kpt_shape']}: key points are not learnt, their boxes are")
     kinds: Counter[str] = Counter()
-    labelled = {parent_of(image) for image in tree.images if _label_file(tree, image)}
+    labels = tree.once(_label_files)
+    labelled = {parent_of(image) for image, file in labels.items() if file}
     found.left_out = [image for image in tree.images if parent_of(image) not in labelled]
     if found.left_out:
         found.decided.append(f"{len(found.left_out)} images are in folders without a label file: left out")
-    for image in tree.images:
+    for image, file in labels.items():
         if parent_of(image) not in labelled:
             continue
         size = tree.size(image)
-        file = _label_file(tree, image)
-        item = Item(image, splits[image], size=size)
-        kinds["unlabelled"] += not file
-        if file and size is not None:
-            item.things = _things(tree, file, names, size, points, kinds)
-        if size is not None:  # a file that is no image is told by the check of other formats; here nothing is known
-            found.items.append(item)
-        else:
+        if size is None:  # the check of other formats tells it; here nothing is known without a size
             found.decided.append(f"{image} is no image that can be read: left out")
+            continue
+        kinds["unlabelled"] += not file
+        things = _things(tree, file, names, size, points, kinds) if file else []
+        found.items.append(Item(image, splits[image], size=size, things=things))
     if kinds["unlabelled"]:
         found.decided.append(f"{kinds['unlabelled']} images have no label file: images without objects, as in YOLO")
     if kinds["box"] and kinds["outline"]:
@@ -100,7 +102,7 @@ def _settings(tree: Tree) -> dict[str, Any]:
             files.append((name, content))
     if len(files) > 1:
         raise UserError(f"{first_few(name for name, _ in files)} name classes; leave one of them in {tree.folder}")
-    return {"file": files[0][0], **files[0][1]} if files else {}
+    return {**files[0][1], "file": files[0][0]} if files else {}
 
 
 def _names(tree: Tree, settings: dict, classes: list[str]) -> tuple[list[str], str]:
@@ -108,6 +110,11 @@ def _names(tree: Tree, settings: dict, classes: list[str]) -> tuple[list[str], s
         return classes, "--classes"
     given = settings.get("names")
     if isinstance(given, dict):
+        if {str(key) for key in given} != {str(number) for number in range(len(given))}:
+            raise UserError(
+                f"{tree.path(settings['file'])} has names for {first_few(map(str, given), 12)}: number them from 0 on, "
+                "without gaps"
+            )
         given = [given[key] for key in sorted(given, key=int)]
     if given:
         return [str(name) for name in given], f"names of {settings['file']}"
@@ -124,7 +131,7 @@ def _splits(tree: Tree, settings: dict, found: Found) -> dict[str, str]:
     """The part of each image: by the YAML file, by CVAT's lists, else by its folder."""
     splits: dict[str, str] = {}
     start = parent_of(settings.get("file", ""))
-    for key, split in (("test", "test"), ("val", "val"), ("valid", "val"), ("train", "train")):
+    for key, split in _PARTS:
         given = settings.get(key) or []
         for entry in [given] if isinstance(given, str) else given:
             images = _images_of(tree, start, str(settings.get("path") or ""), entry)
@@ -132,7 +139,7 @@ def _splits(tree: Tree, settings: dict, found: Found) -> dict[str, str]:
                 found.decided.append(f"{settings['file']} says {key}: {entry}, which is not in {tree.folder}: not used")
             splits.update(dict.fromkeys(images, split))
     if not splits:
-        for key, split in (("test", "test"), ("val", "val"), ("valid", "val"), ("train", "train")):
+        for key, split in _PARTS:
             for name in (n for n in tree.files if PurePosixPath(n).name.lower() == f"{key}.txt"):
                 splits.update(dict.fromkeys(_listed(tree, name), split))
     if splits:
@@ -180,7 +187,8 @@ def _things(
                 f"{tree.path(file)}, line {number}: {line[:80]!r} is not a class and numbers of a box or outline"
             )
         label, *rest = (float(part) for part in line.split())
-        values = np.array(rest[: len(rest) - points] if points else rest) * np.resize(size, len(rest) - points)
+        numbers = rest[: max(0, len(rest) - points)]
+        values = np.array(numbers) * np.resize(size, len(numbers))
         if label >= len(names):
             raise UserError(
                 f"{tree.path(file)}, line {number}: class {label:g}, and there are {len(names)} names "

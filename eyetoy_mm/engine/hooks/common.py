@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -12,6 +13,9 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from eyetoy_mm.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def unwrapped(runner: Runner) -> Any:  # a module; types of its attributes are not known
@@ -28,11 +32,23 @@ def told_if_it_fails(runner: Runner, what: str) -> Iterator[None]:
         runner.logger.warning(f"{what}: {type(error).__name__}: {error}")
 
 
-def name_of(dataset: Any) -> str:
-    """The class of a dataset, out of wrappers: what a config names."""
+def save_figure(figure: Figure, target: Path) -> None:
+    """Write a figure as PNG; what is there goes when the new one is whole."""
+    temporary = target.with_name(f".{target.name}.part")
+    figure.savefig(temporary, format="png", dpi=100)
+    temporary.replace(target)
+
+
+def kind_of(dataset: Any) -> type:
+    """The class of a dataset, out of wrappers."""
     while hasattr(dataset, "dataset"):
         dataset = dataset.dataset
-    return type(dataset).__name__
+    return type(dataset)
+
+
+def name_of(dataset: Any) -> str:
+    """The name of a dataset's class, out of wrappers: what a config names."""
+    return kind_of(dataset).__name__
 
 
 def check_same(train: Sequence[str], val: Sequence[str], advice: str) -> None:

@@ -11,7 +11,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from eyetoy_mm.engine.hooks.common import samples_of, told_if_it_fails
+from eyetoy_mm.engine.hooks.common import kind_of, samples_of, save_figure, told_if_it_fails
 from eyetoy_mm.registry import HOOKS
 
 LABELS, BATCH = "labels.png", "train_batch.png"
@@ -42,9 +42,7 @@ class DataPicturesHook(Hook):
             report = count_labels("train", loop.dataloader.dataset)
             if not any(report.counts.values()):
                 return  # a dataset that does not say what its labels are
-            temporary = target.with_name(f".{LABELS}.part")
-            picture_dataset(report).savefig(temporary, format="png", dpi=100)
-            temporary.replace(target)
+            save_figure(picture_dataset(report), target)
             runner.logger.info(f"How often each class is in training: {target}")
 
     @master_only
@@ -57,21 +55,23 @@ class DataPicturesHook(Hook):
         with told_if_it_fails(runner, f"{target} was not drawn"):
             from eyetoy_mm.engine.painting import make_painter
             from eyetoy_mm.engine.picture_grids import grid, save
+            from eyetoy_mm.engine.preprocessing import as_picture, held_as
 
             loop: Any = runner.train_loop
-            painter = make_painter(runner.default_scope.scope_name, loop.dataloader.dataset.metainfo)
-            pictures = [painter.paint(image, sample, truth=True) for image, sample in images_of(data_batch, _MOST)]
+            dataset = loop.dataloader.dataset
+            painter = make_painter(runner.default_scope.scope_name, dataset.metainfo)
+            _, order = held_as(kind_of(dataset))
+            pairs = images_of(data_batch, _MOST)
+            pictures = [painter.paint(as_picture(image, order), sample, truth=True) for image, sample in pairs]
             if pictures:
                 save(grid(pictures), target)
                 runner.logger.info(f"The first batch, as it is trained on: {target}")
 
 
 def images_of(data_batch: Any, most: int) -> Iterator[tuple[np.ndarray, Any]]:
-    """Images of a batch, BGR ``(H, W, 3)`` of 8 bits, each with its data sample."""
+    """Images of a batch ``(H, W, C)``, as they are in it, each with its data sample."""
     inputs: Any = data_batch.get("inputs") if isinstance(data_batch, dict) else None
     if inputs is None or isinstance(inputs, dict):
         return
     for image, sample in zip(inputs[:most], samples_of(data_batch), strict=False):
-        pixels = image[:3].detach().cpu().numpy().transpose(1, 2, 0)
-        pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-        yield np.ascontiguousarray(pixels.clip(0, 255).astype(np.uint8)), sample
+        yield image.detach().cpu().numpy().transpose(1, 2, 0), sample

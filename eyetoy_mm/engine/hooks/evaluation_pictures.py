@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.evaluation_tallies import BoxTally, PixelTally, Tally, make_tally
-from eyetoy_mm.engine.hooks.common import told_if_it_fails
+from eyetoy_mm.engine.hooks.common import save_figure, told_if_it_fails
 from eyetoy_mm.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -68,9 +68,7 @@ class EvaluationPicturesHook(Hook):
         written = []
         with told_if_it_fails(runner, f"Not every picture of the last evaluation was drawn into {folder}"):
             for name, figure in _figures(tally):
-                temporary = folder / f".{name}.part"
-                figure.savefig(temporary, format="png", dpi=100)
-                temporary.replace(folder / name)
+                save_figure(figure, folder / name)
                 written.append(name)
             if tally.worst:
                 from eyetoy_mm.engine.picture_grids import save

@@ -16,7 +16,7 @@ from eyetoy_mm.engine.hooks.paint_predictions import name_below
 from eyetoy_mm.engine.prediction_files import PredictionFiles, Wanted
 from eyetoy_mm.engine.predictions import prediction_of
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import unused
+from eyetoy_mm.paths import take_name
 from eyetoy_mm.registry import HOOKS
 
 
@@ -98,7 +98,7 @@ class KeepPredictionsHook(Hook):
         assert self._files is not None
         path = sample.get("img_path")
         name = name_below(self._dataset, path) if path else f"{position:06}"
-        target = unused(Path(name).with_suffix(""), self._used)
+        target = take_name(Path(name).with_suffix(""), self._used)
         height, width = (sample.get("ori_shape") or sample.get("img_shape") or (0, 0))[:2]
         prediction = prediction_of(sample, (int(height), int(width)), self._classes)
         number = sample.get("img_id")  # COCO's; mmdet's other data sets have names

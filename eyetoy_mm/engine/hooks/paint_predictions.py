@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement
 from eyetoy_mm.engine.painting import make_painter
 from eyetoy_mm.engine.preprocessing import Preprocessing
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import is_address, unused
+from eyetoy_mm.paths import is_address, take_name
 from eyetoy_mm.registry import HOOKS
 
 
@@ -41,7 +41,7 @@ class PaintPredictionsHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Make what paints, with the names of the test set's classes."""
         self._count = 0
-        self._used_paths: set[Path] = set()
+        self._used: set[Path] = set()
         self._dataset = runner.test_loop.dataloader.dataset
         self._preprocessing = Preprocessing(runner.cfg)
         self._painter = make_painter(runner.default_scope.scope_name, self._dataset.metainfo, self.score_thr)
@@ -75,7 +75,7 @@ class PaintPredictionsHook(Hook):
         return info["img"], f"{index:06}"
 
     def _target(self, name: str) -> Path:
-        target = unused(self.out_dir / Path(name).with_suffix(""), self._used_paths)
+        target = take_name(self.out_dir / Path(name).with_suffix(""), self._used)
         return target.with_name(f"{target.name}.png")
 
 

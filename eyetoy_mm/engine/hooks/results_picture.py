@@ -8,6 +8,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from eyetoy_mm.engine.hooks.common import save_figure, told_if_it_fails
 from eyetoy_mm.registry import HOOKS
 
 PICTURE = "results.png"
@@ -30,13 +31,8 @@ class ResultsPictureHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Draw."""
         target = Path(runner.work_dir, PICTURE)
-        try:
+        with told_if_it_fails(runner, f"The curves were not drawn into {target}"):
             from eyetoy_mm.engine.curves import draw_curves, read_curves
 
-            temporary = target.with_name(f".{PICTURE}.part")
-            draw_curves([read_curves(runner.work_dir)]).savefig(temporary, format="png", dpi=100)
-            temporary.replace(target)
-        except Exception as error:
-            runner.logger.warning(f"The curves were not drawn into {target}: {type(error).__name__}: {error}")
-        else:
+            save_figure(draw_curves([read_curves(runner.work_dir)]), target)
             runner.logger.info(f"The curves of this run are in {target}")
