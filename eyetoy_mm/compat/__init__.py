@@ -21,6 +21,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `ssd_head`: SSD of mmdet 3.3.0 does not predict;
 * `numpy_names`: files of mmcv, mmdet and mmpretrain use names and conversions that NumPy 2 no longer has;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
+* `multimodal_models`: mmpretrain and mmdet do not import where transformers 5 is installed;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare;
 * `panoptic_api`: mmdet needs one for panoptic segmentation that the package index does not have.
 
@@ -41,6 +42,7 @@ from eyetoy_mm.compat import (
     mmseg_text_packages,
     mmseg_tools,
     model_zoo,
+    multimodal_models,
     norm_without_eps,
     numpy_names,
     panoptic_api,
@@ -74,6 +76,7 @@ _TRAPS = (
     pkg_resources_shim,
     mmseg_text_packages,
     mmseg_tools,
+    multimodal_models,
     panoptic_api,
     ssd_head,
 )

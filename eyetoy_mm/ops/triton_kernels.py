@@ -97,9 +97,12 @@ def _tile(
     row = tl.arange(0, TD * TH * TW)
     w = row_w + row % TW
     h = row_h + (row // TW) % TH
-    first_w, last_w = _interval(tl.minimum(w, length_w - 1), length_w, KW, TRANSPOSED)
-    first_h, last_h = _interval(tl.minimum(h, length_h - 1), length_h, KH, TRANSPOSED)
     inside = (w < length_w) & (h < length_h)
+    # rows beyond the map are its last one again: what they read is there, and nothing of them is written
+    w = tl.minimum(w, length_w - 1)
+    h = tl.minimum(h, length_h - 1)
+    first_w, last_w = _interval(w, length_w, KW, TRANSPOSED)
+    first_h, last_h = _interval(h, length_h, KH, TRANSPOSED)
     place = (group_h + SH * h) * LW + group_w + SW * w
     origin = (group_h + SH * from_h) * LW + group_w + SW * from_w
     first = _pack(0, first_h - from_h, first_w - from_w, AXES)
@@ -111,8 +114,9 @@ def _tile(
     if AXES == 3:
         group_d, length_d, row_d, from_d, extent_d = _along(at // (NH * SH), ND, LD, KD, SD, TD, TRANSPOSED)
         d = row_d + row // (TW * TH)
-        first_d, last_d = _interval(tl.minimum(d, length_d - 1), length_d, KD, TRANSPOSED)
         inside = inside & (d < length_d)
+        d = tl.minimum(d, length_d - 1)
+        first_d, last_d = _interval(d, length_d, KD, TRANSPOSED)
         place += (group_d + SD * d) * (LH * LW)
         origin += (group_d + SD * from_d) * (LH * LW)
         first += _pack(first_d - from_d, 0, 0, AXES)
