@@ -55,7 +55,7 @@ CASES = [
     ops.Case("head dim 64", 8, (56, 56), 4, 64, 13),
 ]
 TINY = ops.Case("tiny", 1, (4, 5), 1, 8, 3)
-COMPILED = ("window 17", "window 7, bias", "detection, window 7")  # by flex, some quarter of a minute each
+COMPILED = ("window 17",)  # by flex, some quarter of a minute each
 Row = dict[str, Any]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,15 +81,16 @@ def neighborhood_attention(
     """
     _refuse_no_tensors(query=query, key=key, value=value, bias=bias)
     query, key, value = _autocast(query), _autocast(key), _autocast(value)
-    kernel_sizes, dilations = _check(query, key, value, kernel_size, dilation, bias)
+    kinds = _kind(query), _kind(key), _kind(value), None if bias is None else _kind(bias)
+    neighborhood = _neighborhood(*kinds, kernel_size, dilation)
     scale = query.shape[-1] ** -0.5 if scale is None else checked_scale(scale)
     if key.shape[-2] != query.shape[-2]:
         key, value = _for_every_head(key, query.shape[-2]), _for_every_head(value, query.shape[-2])
     if plain_form.is_for_any_size(query.shape[1:-2]):
-        return backend_torch.OPERATOR.as_node(query, key, value, bias, kernel_sizes, dilations, scale)
+        sizes = neighborhood.kernel_size, neighborhood.dilation
+        return backend_torch.OPERATOR.as_node(query, key, value, bias, *sizes, scale)
     if query.numel() == 0 or value.numel() == 0:
         return _nothing(query, key, value, bias)
-    neighborhood = _neighborhood(query, kernel_sizes, dilations)
     chosen = selection.choose(BACKENDS, backend, query, neighborhood, bias)
     if flops.is_counting():  # the definition's operations, not what this back end computes on the way
         sizes = neighborhood.kernel_size, neighborhood.dilation
@@ -102,7 +105,8 @@ def available_backends(
     bias: Tensor | None = None,
 ) -> dict[str, str | None]:
     """Ask which back ends can run a case: for each name None (it can) or the reason why not, in order of preference."""
-    neighborhood = _neighborhood(query, *_check(query, query, query, kernel_size, dilation, bias))
+    kind = _kind(query)
+    neighborhood = _neighborhood(kind, kind, kind, None if bias is None else _kind(bias), kernel_size, dilation)
     return {name: backend.refusal(query, neighborhood, bias) for name, backend in BACKENDS.items()}
 
 
@@ -150,16 +154,51 @@ def checked_scale(scale: float) -> float:
     return float(scale)
 
 
-def _check(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    kernel_size: int | tuple[int, ...],
-    dilation: int | tuple[int, ...],
-    bias: Tensor | None,
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Kernel size and dilation of each axis; raises ValueError where the arguments make no sense."""
-    ndim = query.dim() - 3
+class _Kind(NamedTuple):
+    """What is asked of a tensor."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _kind(x: Tensor) -> _Kind:
+    return _Kind(x.shape, x.dtype, x.device)
+
+
+def _neighborhood(
+    query: _Kind,
+    key: _Kind,
+    value: _Kind,
+    bias: _Kind | None,
+    kernel_size: int | Sequence[int],
+    dilation: int | Sequence[int],
+) -> Neighborhood:
+    """The neighborhood of a map; raises ValueError where the arguments make no sense."""
+    arguments = query, key, value, bias, kernel_size, dilation
+    if torch.compiler.is_compiling() or plain_form.is_wanted():  # lengths may be symbols or tensors
+        return _checked(*arguments)
+    if not (_is_plain(kernel_size) and _is_plain(dilation)):  # what is equal to a size may be none, as 3.0
+        return _checked(*arguments)
+    try:
+        return _known(*arguments)
+    except TypeError:  # lengths without a hash
+        return _checked(*arguments)
+
+
+def _is_plain(sizes: int | Sequence[int]) -> bool:
+    return type(sizes) is int or (type(sizes) is tuple and all([type(size) is int for size in sizes]))
+
+
+def _checked(
+    query: _Kind,
+    key: _Kind,
+    value: _Kind,
+    bias: _Kind | None,
+    kernel_size: int | Sequence[int],
+    dilation: int | Sequence[int],
+) -> Neighborhood:
+    ndim = len(query.shape) - 3
     if not 1 <= ndim <= 3:
         raise ValueError(
             f"query must be (B, *spatial, heads, head_dim) with 1 to 3 spatial axes, got {tuple(query.shape)}"
@@ -193,17 +232,16 @@ def _check(
             raise ValueError(
                 f"bias must have a dtype of {_DTYPE_NAMES} and be on {query.device}, got {bias.dtype} on {bias.device}"
             )
-    return kernel_sizes, dilations
-
-
-def _neighborhood(query: Tensor, kernel_sizes: tuple[int, ...], dilations: tuple[int, ...]) -> Neighborhood:
     spatial = tuple(query.shape[1:-2])
-    if plain_form.is_wanted():  # sizes may be tensors or symbols then; the graph is for these
+    if plain_form.is_wanted() and not plain_form.is_for_any_size(spatial):  # the graph is for these sizes
         spatial = tuple(int(length) for length in spatial)
     return Neighborhood.of(spatial, kernel_sizes, dilations)
 
 
-def _per_axis(name: str, sizes: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
+_known = lru_cache(maxsize=4096)(_checked)
+
+
+def _per_axis(name: str, sizes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     each = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,) * ndim
     if any(type(size) is not int for size in each):  # numpy's integers, as configs have them, become ints
         each = tuple(int(size) if isinstance(size, Integral) and not isinstance(size, bool) else 0 for size in each)

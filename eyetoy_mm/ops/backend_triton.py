@@ -46,14 +46,23 @@ def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> s
         return f"its kernels are for GPUs of NVIDIA and AMD, the query is on {query.device}"
     if not INSTALLED:
         return "its kernels are compiled with triton, which is not installed"
-    if query.dtype not in DTYPES:
-        return f"its kernels are for float32, float16 and bfloat16, the query is {query.dtype}"
-    dim = query.shape[-1]
+    find = _refusal if torch.compiler.is_compiling() else _known_refusal  # lengths are symbols in a graph
+    return find(query.device, query.dtype, query.shape[-2], query.shape[-1], neighborhood, bias is not None)
+
+
+def _refusal(
+    device: torch.device, dtype: torch.dtype, heads: int, dim: int, neighborhood: Neighborhood, with_bias: bool
+) -> str | None:
+    if dtype not in DTYPES:
+        return f"its kernels are for float32, float16 and bfloat16, the query is {dtype}"
     if dim > LARGEST_HEAD_DIM:
         return f"its kernels are for a head_dim of at most {LARGEST_HEAD_DIM}, got {dim}"
-    if query.is_cuda and (old := _too_old(_capability(query.device.index or 0), query.dtype, dim)):
+    if device.type == "cuda" and (old := _too_old(_capability(device.index or 0), dtype, dim)):
         return old
-    return _too_large(neighborhood, query.shape[-2] * dim, bias is not None)
+    return _too_large(neighborhood, heads * dim, with_bias)
+
+
+_known_refusal = functools.lru_cache(maxsize=4096)(_refusal)
 
 
 def attend(
@@ -154,24 +163,74 @@ def launch_of(axes: int, dim: int, itemsize: int, with_bias: bool, tensor_cores:
     return Launch(tiles[rows][axes - 1], columns, warps, min(stages, 2) if with_bias else stages)
 
 
-class _Call(NamedTuple):
-    """One case as all kernels take it."""
+class _Plan(NamedTuple):
+    """What the kernels are told of a case, whatever its tensors."""
 
-    query: Tensor  # (B, N, heads, dim), and so are the others, of the same strides
-    key: Tensor
-    value: Tensor
-    bias: Tensor  # (heads, entries) in float32; anything where there is none
-    strides: tuple[int, ...]  # of samples, places and heads
     numbers: tuple[int, ...]  # heads, tiles, and the sizes of each axis
     tiles: int
     constants: dict[str, Any]
-    launch: Launch
+    compilation: dict[str, Any]  # of a kernel with matrix products
+    warps: int
 
-    @property
-    def compilation(self) -> dict[str, Any]:
-        """Of a kernel with matrix products."""
-        columns, warps, stages = self.launch[1:]
-        return dict(COLUMNS=columns, num_warps=warps, num_stages=stages)
+
+@functools.lru_cache(maxsize=4096)  # a call of small tensors is over before a plan is made
+def _plan(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    kernel_size: tuple[int, ...],
+    dilation: tuple[int, ...],
+    with_bias: bool,
+) -> _Plan:
+    """Of a case; who calls the node itself has not been checked before.
+
+    Raises:
+        ValueError: Sizes that the kernels would not get right.
+    """
+    axes = len(shape) - 3
+    if not 1 <= axes <= 3 or not math.prod(shape):
+        raise ValueError(f"the kernels take (B, *spatial, heads, head_dim) with elements, got {tuple(shape)}")
+    for name, numbers in (("kernel_size", kernel_size), ("dilation", dilation)):
+        if len(numbers) != axes or any(number < 1 for number in numbers):
+            raise ValueError(f"{name} must be at least 1 on each of {axes} spatial axes, got {list(numbers)}")
+    _, *spatial, heads, dim = shape
+    neighborhood = Neighborhood.of(tuple(spatial), kernel_size, dilation)
+    if reason := _refusal(device, dtype, heads, dim, neighborhood, with_bias):
+        raise ValueError(f"back end 'triton' cannot run this neighborhood attention: {reason}")
+    launch = launch_of(axes, dim, dtype.itemsize, with_bias, _has_tensor_cores(device))
+    ones = [1] * (3 - axes)
+    # a dilation beyond the axis separates all its positions, as one of its length does
+    steps = [min(step, length) for step, length in zip(dilation, spatial, strict=True)]
+    counts = [
+        math.ceil(math.ceil(length / step) / rows)
+        for length, step, rows in zip([*ones, *spatial], [*ones, *steps], launch.rows, strict=True)
+    ]
+    tiles = math.prod(counts) * math.prod(steps)
+    constants = dict(
+        HEAD_DIM=dim,
+        DIM=max(16, 1 << (dim - 1).bit_length()),  # the least that a matrix product takes
+        **dict(zip(("TD", "TH", "TW"), launch.rows)),
+        AXES=3 if axes == 3 else 2,
+    )
+    products = dict(COLUMNS=launch.columns, num_warps=launch.warps, num_stages=launch.stages)
+    return _Plan(
+        numbers=(heads, tiles, *ones, *spatial, *ones, *kernel_size, *ones, *steps, *counts),
+        tiles=tiles,
+        constants=constants,
+        compilation=dict(**constants, **products, BIAS=with_bias),
+        warps=launch.warps,
+    )
+
+
+class _Call(NamedTuple):
+    """One case as all kernels take it."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    bias: Tensor  # (heads, entries) in float32; anything where there is none
+    strides: tuple[int, int, int]  # of samples, places and heads of all three
+    plan: _Plan
 
 
 def _call(
@@ -182,88 +241,72 @@ def _call(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
 ) -> _Call:
-    _check(query, key, value, bias, kernel_size, dilation)
-    _, *spatial, heads, dim = query.shape
-    axes = len(spatial)
-    launch = launch_of(axes, dim, query.element_size(), bias is not None, _has_tensor_cores(query.device))
-    ones = [1] * (3 - axes)
-    # a dilation beyond the axis separates all its positions, as one of its length does
-    steps = [min(step, length) for step, length in zip(dilation, spatial, strict=True)]
-    counts = [
-        math.ceil(math.ceil(length / step) / rows)
-        for length, step, rows in zip([*ones, *spatial], [*ones, *steps], launch.rows, strict=True)
-    ]
-    tiles = math.prod(counts) * math.prod(steps)
-    q, k, v = _flat(query, key, value)
-    return _Call(
-        query=q,
-        key=k,
-        value=v,
-        bias=q if bias is None else bias.float().resolve_neg().contiguous(),
-        strides=q.stride()[:3],
-        numbers=(heads, tiles, *ones, *spatial, *ones, *kernel_size, *ones, *steps, *counts),
-        tiles=tiles,
-        constants=dict(
-            HEAD_DIM=dim,
-            DIM=max(16, 1 << (dim - 1).bit_length()),  # the least that a matrix product takes
-            **dict(zip(("TD", "TH", "TW"), launch.rows)),
-            AXES=3 if axes == 3 else 2,
-        ),
-        launch=launch,
-    )
-
-
-def _check(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-) -> None:
-    """Check what the kernels take for granted; who calls the node itself has not been checked before.
+    """Check the tensors, and lay them out alike.
 
     Raises:
         TypeError: Tensors that are not alike, or without memory behind them.
         ValueError: Sizes that the kernels would not get right.
     """
-    axes = query.dim() - 3
-    if not 1 <= axes <= 3 or not query.numel():
-        raise ValueError(f"the kernels take (B, *spatial, heads, head_dim) with elements, got {tuple(query.shape)}")
-    for name, numbers in (("kernel_size", kernel_size), ("dilation", dilation)):
-        if len(numbers) != axes or any(number < 1 for number in numbers):
-            raise ValueError(f"{name} must be at least 1 on each of {axes} spatial axes, got {list(numbers)}")
+    shape, dtype, device = query.shape, query.dtype, query.device
+    plan = _plan(shape, dtype, device, tuple(kernel_size), tuple(dilation), bias is not None)
     for x in (key, value):
-        if x.shape != query.shape or x.dtype != query.dtype or x.device != query.device:
+        if x.shape != shape or x.dtype != dtype or x.device != device:
             raise TypeError(
-                f"the kernels take query, key and value alike, got {tuple(query.shape)} {query.dtype} on {query.device}"
+                f"the kernels take query, key and value alike, got {tuple(shape)} {dtype} on {device}"
                 f" and {tuple(x.shape)} {x.dtype} on {x.device}"
             )
-    table = (query.shape[-2], *(2 * size - 1 for size in kernel_size))
-    if bias is not None and (bias.shape != table or bias.device != query.device):
-        raise TypeError(f"the kernels take a bias {table} on {query.device}, got {tuple(bias.shape)} on {bias.device}")
-    for x in (query, key, value) if bias is None else (query, key, value, bias):
-        last = x.storage_offset() + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-        storage = x.untyped_storage()  # freed by who shards or offloads
-        if storage.nbytes() < (last + 1) * x.element_size() or not storage.data_ptr():
-            raise TypeError(
-                f"the kernels take tensors with memory behind them, {tuple(x.shape)} has {storage.nbytes()}"
-            )
-    neighborhood = Neighborhood.of(tuple(query.shape[1:-2]), tuple(kernel_size), tuple(dilation))
-    if reason := refusal(query, neighborhood, bias):
-        raise ValueError(f"back end 'triton' cannot run this neighborhood attention: {reason}")
+    for x in (query, key, value):
+        _refuse_freed(x)
+    table = query
+    if bias is not None:
+        expected = (shape[-2], *(2 * size - 1 for size in kernel_size))
+        if bias.shape != expected or bias.device != device:
+            raise TypeError(f"the kernels take a bias {expected} on {device}, got {tuple(bias.shape)} on {bias.device}")
+        _refuse_freed(bias)
+        table = _dense(bias, torch.float32)
+    strides = _strides(shape, query.stride())
+    alike = strides is not None and all(strides == _strides(shape, x.stride()) for x in (key, value))
+    if strides is None or not alike or any(x.is_neg() for x in (query, key, value)):
+        query, key, value = (_dense(x, dtype) for x in (query, key, value))
+        places, row = math.prod(shape[1:-2]), math.prod(shape[-2:])
+        strides = (places * row, row, shape[-1])
+    return _Call(query, key, value, table, strides, plan)
 
 
-def _flat(*tensors: Tensor) -> list[Tensor]:
-    """``(B, *spatial, heads, dim)`` -> ``(B, N, heads, dim)`` of the same strides, the last one 1; or copies."""
-    flat = [x.resolve_neg().flatten(1, -3) for x in tensors]
-    strides = {x.stride() for x in flat}
-    extent = max(sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:])) for x in flat)
-    if len(strides) > 1 or flat[0].stride(-1) != 1 or extent >= 2**31:
-        flat = [x.contiguous() for x in flat]
-    if len({x.stride() for x in flat}) > 1:  # where an axis is one position long, a contiguous tensor has any stride
-        flat = [x.clone(memory_format=torch.contiguous_format) for x in flat]
-    return flat
+def _refuse_freed(x: Tensor) -> None:
+    """Refuse what has no memory: of a wrapper, or freed by who shards or offloads."""
+    storage = x.untyped_storage()
+    if storage.nbytes() < (x.storage_offset() + _reach(x.shape, x.stride())) * x.element_size() or not x.data_ptr():
+        raise TypeError(f"the kernels take tensors with memory behind them, {tuple(x.shape)} has {storage.nbytes()}")
+
+
+@functools.lru_cache(maxsize=4096)
+def _reach(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Elements from the first one to the last."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+@functools.lru_cache(maxsize=4096)
+def _strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int, int] | None:
+    """Strides of samples, places of the flattened map, and heads; None where these are not enough, or too large."""
+    place = inner = None
+    for size, stride in zip(shape[-3:0:-1], strides[-3:0:-1], strict=True):
+        if size == 1:
+            continue
+        if inner is None:
+            place = stride
+        elif stride != inner:
+            return None
+        inner = stride * size
+    if (shape[-1] > 1 and strides[-1] != 1) or _reach(shape[1:], strides[1:]) > 2**31:
+        return None
+    # what an axis of one has for a stride is chance, and no reason to compile again
+    return strides[0] if shape[0] > 1 else 0, place or 0, strides[-2] if shape[-2] > 1 else 0
+
+
+def _dense(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """In memory row by row, in a dtype."""
+    return x if x.dtype == dtype and x.is_contiguous() and not x.is_neg() else x.to(dtype).resolve_neg().contiguous()
 
 
 def _precision(x: Tensor) -> str:
@@ -279,9 +322,47 @@ def kernels() -> ModuleType:
     return importlib.import_module("eyetoy_mm.ops.triton_kernels")
 
 
-def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current GPU."""
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+def _launch(
+    name: str, programs: int, tensors: Sequence[Tensor], strides: Sequence[int], numbers: Sequence[Any], options: Any
+) -> None:
+    """Run a kernel on the GPU of its tensors.
+
+    What Triton finds out about forty arguments at each launch takes several times as long as a launch, so a kernel that
+    was compiled is called as such where Triton would choose it again. That depends on what is here in the key.
+
+    Args:
+        name: Of the kernel.
+        programs: Number of programs.
+        tensors: Its first arguments.
+        strides: What it is specialised for.
+        numbers: The arguments before (floats) and after the strides (ints), which it is not specialised for.
+        options: Its constants and those of the compiler.
+    """
+    function = getattr(kernels(), name)
+    scales = [x for x in numbers if isinstance(x, float)]
+    arguments = (*tensors, *scales, *strides, *numbers[len(scales) :])
+    device = tensors[0].device
+    grid = (programs, 1, 1)
+    if device.type != "cuda" or torch.version.hip is not None:  # AMD's are specialised for the sizes of tensors, too
+        function[grid](*arguments, **options)
+        return
+    key = (
+        name,
+        device.index,
+        tuple([(x.dtype, x.data_ptr() % 16 == 0) for x in tensors]),
+        tuple([(stride == 1, stride % 16 == 0, stride > 2**31 - 1) for stride in strides]),
+        tuple(options.values()),
+    )
+    with torch.cuda.device(device) if device.index != torch.cuda.current_device() else contextlib.nullcontext():
+        compiled = _COMPILED.get(key)
+        if compiled is None:
+            compiled = function[grid](*arguments, **options)
+            _COMPILED[key] = compiled.result() if hasattr(compiled, "result") else compiled
+        else:
+            compiled[grid](*arguments, *[options[constant] for constant in function.arg_names[len(arguments) :]])
+
+
+_COMPILED: dict[Any, Any] = {}
 
 
 # --- The operators ----------------------------------------------------------------------------------------------------
@@ -297,14 +378,17 @@ def _forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     call = _call(query, key, value, bias, kernel_size, dilation)
-    batch, *_, heads, _ = query.shape
+    plan = call.plan
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    logsumexp = torch.empty(*query.shape[:-1], 1, dtype=torch.float32, device=query.device)
-    with _on(query.device):
-        kernels().attention_forward[(call.tiles * heads * batch,)](
-            *call[:4], output, logsumexp, scale * LOG2E, *call.strides, *call.numbers,
-            **call.constants, **call.compilation, BIAS=bias is not None, PRECISION=_precision(query),
-        )  # fmt: skip
+    logsumexp = torch.empty((*query.shape[:-1], 1), dtype=torch.float32, device=query.device)
+    _launch(
+        "attention_forward",
+        plan.tiles * query.shape[-2] * len(query),
+        (*call[:4], output, logsumexp),
+        call.strides,
+        (scale * LOG2E, *plan.numbers),
+        plan.compilation | {"PRECISION": _precision(query)},
+    )
     return output, logsumexp
 
 
@@ -326,26 +410,22 @@ def _backward(
         raise TypeError(
             f"gradient and output have the shape of query {tuple(query.shape)}, its sums one each: {shapes}"
         )
-    gradient, output = (x.to(query.dtype).resolve_neg().contiguous() for x in (gradient, output))
-    logsumexp = logsumexp.float().contiguous()
+    gradient, output = _dense(gradient, query.dtype), _dense(output, query.dtype)
+    logsumexp = _dense(logsumexp, torch.float32)
+    plan = call.plan
     batch, *spatial, heads, _ = query.shape
     query_gradient, key_gradient, value_gradient = (
         torch.empty(query.shape, dtype=query.dtype, device=query.device) for _ in range(3)
     )
-    row_numbers = torch.empty(batch, heads, math.prod(spatial), 2, dtype=torch.float32, device=query.device)
-    compilation = dict(**call.constants, **call.compilation, BIAS=bias is not None, PRECISION=_precision(query))
-    scales = scale * LOG2E, scale
-    grid = (call.tiles * heads * batch,)
-    with _on(query.device):
-        kernels().attention_query_gradient[grid](
-            *call[:4], output, logsumexp, gradient, query_gradient, row_numbers, *scales, *call.strides, *call.numbers,
-            **compilation,
-        )  # fmt: skip
-        kernels().attention_key_value_gradient[grid](
-            *call[:4], gradient, row_numbers, key_gradient, value_gradient, *scales, *call.strides, *call.numbers,
-            **compilation,
-        )  # fmt: skip
-        bias_gradient = query.new_empty(0) if bias is None else _bias_gradient(call, bias, gradient, row_numbers, scale)
+    row_numbers = torch.empty((batch, heads, math.prod(spatial), 2), dtype=torch.float32, device=query.device)
+    options = plan.compilation | {"PRECISION": _precision(query)}
+    numbers = (scale * LOG2E, scale, *plan.numbers)
+    programs = plan.tiles * heads * batch
+    of_queries = (*call[:4], output, logsumexp, gradient, query_gradient, row_numbers)
+    _launch("attention_query_gradient", programs, of_queries, call.strides, numbers, options)
+    of_keys = (*call[:4], gradient, row_numbers, key_gradient, value_gradient)
+    _launch("attention_key_value_gradient", programs, of_keys, call.strides, numbers, options)
+    bias_gradient = query.new_empty(0) if bias is None else _bias_gradient(call, bias, gradient, row_numbers, scale)
     return query_gradient, key_gradient, value_gradient, bias_gradient
 
 
@@ -356,12 +436,17 @@ PROGRAMS = 2048  # about, which is enough for any GPU; each of them sums over so
 def _bias_gradient(call: _Call, bias: Tensor, gradient: Tensor, row_numbers: Tensor, scale: float) -> Tensor:
     batch, heads = len(gradient), len(bias)
     programs = heads * math.ceil(bias[0].numel() / ENTRIES_AT_ONCE)
-    parts = min(call.tiles * batch, max(1, PROGRAMS // programs))
+    plan = call.plan
+    parts = min(plan.tiles * batch, max(1, PROGRAMS // programs))
     sums = torch.empty(parts, *bias.shape, dtype=torch.float32, device=bias.device)
-    kernels().attention_bias_gradient[(programs * parts,)](
-        *call[:4], gradient, row_numbers, sums, scale * LOG2E, *call.strides, batch, parts, *call.numbers,
-        **call.constants, OFFSETS=ENTRIES_AT_ONCE, num_warps=call.launch.warps, num_stages=1,
-    )  # fmt: skip
+    _launch(
+        "attention_bias_gradient",
+        programs * parts,
+        (*call[:4], gradient, row_numbers, sums),
+        call.strides,
+        (scale * LOG2E, batch, parts, *plan.numbers),
+        plan.constants | dict(OFFSETS=ENTRIES_AT_ONCE, num_warps=plan.warps, num_stages=1),
+    )
     return sums.sum(0).to(bias.dtype)
 
 

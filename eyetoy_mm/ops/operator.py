@@ -216,19 +216,18 @@ class _EagerGradients(_Gradients):
         return _Gradients.forward(*inputs)
 
 
-def _save(ctx: Any, inputs: Sequence[Any], output: object) -> None:
+def _save(ctx: Any, inputs: Sequence[Any], output: object, kept: Sequence[Tensor] = ()) -> None:
     """Keep the tensors for either direction, and the numbers."""
     ctx.numbers = Numbers(*inputs[-3:])
-    ctx.save_for_backward(*inputs[:-3])
+    ctx.save_for_backward(*inputs[:-3], *kept)
     if hasattr(ctx, "save_for_forward"):  # the nodes of torch.library have no forward mode
         ctx.save_for_forward(*inputs[:-3])
 
 
 def _save_outputs(ctx: Any, inputs: Sequence[Any], output: Tensor | tuple[Tensor, ...]) -> None:
     """Keep the tensors and the numbers, and what the forward pass gave for the backward pass."""
-    _save(ctx, inputs, output)
+    _save(ctx, inputs, output, output if isinstance(output, tuple) else ())
     if isinstance(output, tuple):
-        ctx.save_for_backward(*inputs[:-3], *output)
         ctx.mark_non_differentiable(output[1])
 
 

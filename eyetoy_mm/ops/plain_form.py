@@ -33,7 +33,7 @@ def is_for_any_size(spatial: Sequence[int]) -> bool:
     Index tables cannot be made then. The operator stays one node, and whoever translates the graph says what it means:
     :mod:`eyetoy_mm.export` does so for ONNX.
     """
-    return is_wanted() and any(isinstance(length, torch.SymInt) for length in spatial)
+    return any(isinstance(length, torch.SymInt) for length in spatial) and is_wanted()
 
 
 def attend(
