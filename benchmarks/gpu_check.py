@@ -183,24 +183,28 @@ def speed(run: Run) -> Iterator[Row]:
                 "dtype": str(dtype).removeprefix("torch."),
                 "product, GFLOP/s": round(rate),
                 **{name: ops.show([t and t * 1e3 for t in pair]) for name, pair in times.items()},
-                **{f"{name}, GPU alone": _alone(f, leaves, run) for name, f in functions.items() if name in REPLAYED},
+                **{f"{name}, GPU alone": _alone(f, leaves, run) for name, f in functions.items() if name in PROFILED},
                 **{f"{name} failed": reason for name, reason in failed.items()},
                 "predicted": next((p for (gpu, of), p in PREDICTED.items() if gpu in device and of == case.name), "-"),
             }
 
 
-REPLAYED = ("natten", "triton", "dense")
+PROFILED = ("natten", "triton", "dense")
 
 
 def _alone(function: Callable[[], torch.Tensor], leaves: list[torch.Tensor], run: Run) -> str:
-    """Times without the host's: of a graph that is replayed, us."""
+    """Times of the kernels alone, without the host's, as the profiler has them; us."""
     gradient = torch.randn_like(function())
     tasks = torch.no_grad()(function), lambda: torch.autograd.grad(function(), leaves, gradient)
-    if run.dry:
-        return ops.show([None for task in tasks if task() is not None])
-    from triton.testing import do_bench_cudagraph
-
-    return ops.show([1e3 * do_bench_cudagraph(task, rep=10, return_mode="median") for task in tasks])
+    calls, times = 1 if run.dry else 10, []
+    watched = torch.profiler.ProfilerActivity.CPU if run.dry else torch.profiler.ProfilerActivity.CUDA
+    for task in tasks:
+        with torch.profiler.profile(activities=[watched]) as profile:
+            for _ in range(calls):
+                task()
+            run.synchronize()
+        times.append(sum(event.self_device_time_total for event in profile.key_averages()) / calls)
+    return ops.show(times)
 
 
 def registers(run: Run) -> Iterator[Row]:

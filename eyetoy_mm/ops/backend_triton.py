@@ -31,7 +31,7 @@ from eyetoy_mm.ops.operator import Operator
 
 LARGEST_HEAD_DIM = 256
 LARGEST_HALO = {1: 2**15 - 1, 2: 2**15 - 1, 3: 2**9 - 1}  # positions along an axis, which are packed into one int
-MOST_ROWS = 32  # of a tile
+MOST_ROWS = 64  # of a tile
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LOG2E = math.log2(math.e)
 
@@ -144,7 +144,11 @@ def launch_of(axes: int, dim: int, itemsize: int, with_bias: bool, tensor_cores:
 
     Small tiles waste least at borders and in halos, and many of them fit a GPU's processors at once.
     """
-    tiles = {32: ((1, 1, 32), (1, 4, 8), (2, 4, 4)), 16: ((1, 1, 16), (1, 2, 8), (2, 2, 4))}
+    tiles = {
+        64: ((1, 1, 64), (1, 8, 8), (4, 4, 4)),
+        32: ((1, 1, 32), (1, 4, 8), (2, 4, 4)),
+        16: ((1, 1, 16), (1, 2, 8), (2, 2, 4)),
+    }
     if not tensor_cores:
         return Launch(tiles[32][axes - 1], 32 if itemsize == 2 else 16, 4, 1)
     if itemsize == 4:  # each product is three of TF32: the registers are full sooner
@@ -156,7 +160,7 @@ def launch_of(axes: int, dim: int, itemsize: int, with_bias: bool, tensor_cores:
     else:
         rows, columns, warps, stages = next(
             choice
-            for largest, *choice in ((32, 32, 32, 2, 3), (128, 32, 32, 4, 2), (256, 32, 16, 8, 2))
+            for largest, *choice in ((32, 32, 32, 2, 3), (64, 64, 32, 4, 3), (128, 32, 32, 4, 2), (256, 32, 16, 8, 2))
             if dim <= largest
         )
     # what gathers a bias ahead takes twice the instructions
