@@ -66,6 +66,8 @@ class SharedScaleNA(nn.Module):
         self.tokenizer = CONVS[self.ndim](**conv_params.__dict__)
         if self.merging == 1 and not keeps_size(conv_params):
             raise ValueError(f"a tokenizer of stride 1 must keep the size of the map, got {conv_params}")
+        unpadded = conv_params.padding in ("valid", 0) or conv_params.kernel_size == 1
+        self.cells_are_disjoint = conv_params.kernel_size == self.merging and conv_params.dilation == 1 and unpadded
         self.dropout = nn.Dropout(dropout)
         projection = ConvParams(
             1, in_channels=conv_params.out_channels, out_channels=3 * num_heads * intermediate_channels
@@ -74,29 +76,46 @@ class SharedScaleNA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C)`` -> ``(B, *ceil(spatial / merging), num_heads * head_dim)``."""
-        conv = self.tokenizer
-        linear = conv.is_per_position and not (self.training and self.dropout.p)
-        if linear and self._repays_a_matrix(x.shape[1:-1]):
-            qkv = self._tokenize_and_project(x)
+        if self._repays_a_matrix(x):
+            qkv = self._tokenize_and_project(self._pad(x))
         else:
             qkv = self.qkv_proj(self.dropout(self.tokenizer(self._pad(x))))
         query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         window, dilation = self.attn_params.attention_window, self.attn_params.dilation
         return neighborhood_attention(query, key, value, window, dilation).flatten(-2)
 
-    def _repays_a_matrix(self, spatial: Sequence[int]) -> bool:
-        """Whether a map is large enough for tokenizer and projection to become one matrix first."""
-        return plain_form.is_for_any_size(spatial) or math.prod(spatial) >= 2 * self.tokenizer.in_channels
+    def _repays_a_matrix(self, x: Tensor) -> bool:
+        """Whether tokenizer and projection had better become one matrix first: both are linear.
+
+        Grouped convolutions are slow. On a GPU all of them are, in forward and backward pass, for layouts of their own
+        and many launches. On a CPU those of 1 x 1 are; of the others, what they save in multiplications is worth more.
+        """
+        if not self.cells_are_disjoint or (self.training and self.dropout.p):
+            return False
+        spatial = x.shape[1:-1]
+        if self.merging == 1:
+            return plain_form.is_for_any_size(spatial) or math.prod(spatial) >= 2 * self.tokenizer.in_channels
+        return x.is_cuda and not plain_form.is_wanted()
 
     def _tokenize_and_project(self, x: Tensor) -> Tensor:
-        """Tokenizer and projection as one matrix: both are linear, and grouped 1x1 convolutions are slow."""
+        """``(B, *spatial, C)`` of whole cells -> ``(B, *spatial / merging, 3 * heads * dim)`` by one matrix."""
         conv, proj = self.tokenizer, self.qkv_proj
-        outer = proj.weight.view(proj.out_channels, conv.groups, -1).transpose(0, 1)
-        inner = conv.weight.view(conv.groups, -1, conv.in_channels // conv.groups)
-        weight = outer @ inner  # (groups, 3 * heads * dim, in_channels / groups)
-        weight = weight.transpose(0, 1).reshape(proj.out_channels, conv.in_channels)
+        outer = proj.weight.reshape(proj.out_channels, conv.groups, -1).transpose(0, 1)
+        inner = conv.weight.reshape(conv.groups, conv.out_channels // conv.groups, -1)
+        weight = (outer @ inner).unflatten(-1, (conv.in_channels // conv.groups, -1))
+        # (groups, 3 * heads * dim, in_channels / groups, cell) -> (3 * heads * dim, cell * in_channels)
+        weight = weight.permute(1, 3, 0, 2).flatten(1)
         bias = proj.bias if conv.bias is None else F.linear(conv.bias, proj.weight.flatten(1), proj.bias)
-        return F.linear(x, weight, bias)
+        return F.linear(self._cells(x), weight, bias)
+
+    def _cells(self, x: Tensor) -> Tensor:
+        """``(B, *spatial, C)`` -> ``(B, *spatial / merging, merging ** ndim * C)``: what becomes a token, as a row."""
+        if self.merging == 1:
+            return x
+        for axis in range(self.ndim):
+            x = x.unflatten(1 + 2 * axis, (-1, self.merging))
+        tokens, within = range(1, 1 + 2 * self.ndim, 2), range(2, 2 + 2 * self.ndim, 2)
+        return x.permute(0, *tokens, *within, -1).flatten(1 + self.ndim)
 
     def _pad(self, x: Tensor) -> Tensor:
         """Zeros at the far end of each axis, so that the tokens of a ragged border cover every position."""

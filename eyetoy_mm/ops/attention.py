@@ -25,12 +25,12 @@ from eyetoy_mm.ops import (
 from eyetoy_mm.ops.neighborhood import Neighborhood
 from eyetoy_mm.ops.selection import Backend
 
-# In order of preference. `torch` runs everything, so what follows it is used by name alone: `flex`, whose compiled
-# kernels have not been measured on CUDA yet, and `reference`, which is for tests.
+# In order of preference, which docs/performance.md has figures for. `torch` runs everything, so what follows it is used
+# by name alone: `flex`, which compiles anew for every neighborhood, and `reference`, which is for tests.
 BACKENDS: dict[str, Backend] = {
-    "natten": backend_natten,
     "cpp": backend_cpp,
     "triton": backend_triton,
+    "natten": backend_natten,
     "torch": backend_torch,
     "flex": backend_flex,
     "reference": backend_reference,

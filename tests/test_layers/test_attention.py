@@ -9,6 +9,7 @@ from eyetoy_mm.layers import (
     MultiScaleMultiHeadNA3D,
     SharedScaleNA1D,
     SharedScaleNA2D,
+    SharedScaleNA3D,
 )
 from eyetoy_mm.layers.resize import repeat_to, rescale
 from eyetoy_mm.ops.neighborhood import Axis
@@ -129,19 +130,43 @@ def test_merged_tokens_see_their_cell_and_half_of_each_neighbors_where_they_over
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
-def test_tokenizer_and_projection_may_be_one_matrix(groups):
-    conv = ConvParams(1, groups=groups, in_channels=8, out_channels=16)
-    layer = SharedScaleNA2D(NeighborhoodAttentionParams(3), 2, 8, 8, conv, dropout=0.5).double()
-    x = torch.randn(2, 9, 7, 8, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("merging", [1, 2, 3])
+@pytest.mark.parametrize("layer_type", [SharedScaleNA1D, SharedScaleNA2D, SharedScaleNA3D])
+def test_tokenizer_and_projection_may_be_one_matrix(monkeypatch, groups, merging, layer_type):
+    """As on a GPU where cells are merged; ragged cells, and weights in any layout."""
+    conv = ConvParams(merging, merging, "valid", groups=groups, in_channels=8, out_channels=16)
+    layer = layer_type(NeighborhoodAttentionParams(3), 2, 8, 8, conv, dropout=0.5).double().eval()
+    if layer.ndim == 2:
+        layer = layer.to(memory_format=torch.channels_last)
+    x = torch.randn(2, *(9, 7, 4)[: layer.ndim], 8, dtype=torch.float64, requires_grad=True)
     parameters = [x, *layer.parameters()]
     found = []
     for one_matrix in (True, False):
-        layer.eval()
-        layer.tokenizer.is_per_position = one_matrix
+        monkeypatch.setattr(layer, "_repays_a_matrix", lambda x, answer=one_matrix: answer)
         output = layer(x)
         found.append([output, *torch.autograd.grad(output.square().sum(), parameters)])
     for actual, expected in zip(*found, strict=True):
         torch.testing.assert_close(actual, expected)
+
+
+def test_what_becomes_one_matrix():
+    """Merged cells on a GPU alone; never where cells overlap, or tokens are dropped."""
+
+    class OnGpu(torch.Tensor):
+        is_cuda = True
+
+    x = torch.zeros(1, 16, 16, 8)
+    gpu = x.as_subclass(OnGpu)
+
+    def found(merging, overlap=False, dropout=0.0):
+        params = msnat_params(8, 16, (3,), (merging,), 2, dropout=dropout, overlap=overlap).attention_params
+        layer = SharedScaleNA2D(**params.head_params[0].__dict__)
+        return layer._repays_a_matrix(x), layer._repays_a_matrix(gpu)
+
+    assert found(1) == (True, True)
+    assert found(2) == (False, True)
+    assert found(2, overlap=True) == (False, False)
+    assert found(2, dropout=0.5) == (False, False)
 
 
 def test_dropout_of_tokens_keeps_the_tokenizer_apart():

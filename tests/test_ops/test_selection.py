@@ -77,7 +77,7 @@ def test_nothing_falls_back_in_silence():
         attend()
     with use_backend("flex", "natten"), pytest.raises(RuntimeError, match="none of .*flex: .*CUDA.*; natten: .*CUDA"):
         attend()
-    with use_backend("cuda"), pytest.raises(ValueError, match="unknown back end 'cuda'; choose one of natten, cpp"):
+    with use_backend("cuda"), pytest.raises(ValueError, match="unknown back end 'cuda'; choose one of cpp, triton, natten"):
         attend()
     with use_backend("torch", "cuda"), pytest.raises(ValueError, match="unknown back end 'cuda'"):
         attend()
@@ -135,7 +135,8 @@ def test_the_log_says_it_once(monkeypatch, caplog):
         attend(backend="reference")  # asked for by name
     lines = [record.getMessage() for record in caplog.records if record.name == "eyetoy_mm"]
     first = "torch" if isinstance(backend_cpp.KERNELS, str) else "cpp"
-    assert lines[0].startswith(f"neighborhood attention on cpu runs in back end '{first}'; not natten: ")
+    reasons = "; not cpp: " if first == "torch" else ""
+    assert lines[0].startswith(f"neighborhood attention on cpu runs in back end '{first}'{reasons}")
     assert lines[1:] == ([] if first == "torch" else ["neighborhood attention on cpu runs in back end 'torch'"])
 
 
