@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import func
@@ -229,6 +230,66 @@ def test_asking_for_the_gpu_leaves_a_graph_whole(monkeypatch):
     for dim in (32, 33, 64):
         x = torch.zeros(2, dim)
         assert torch.equal(compiled(x), function(x))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case((9, 13), (3, 5), (1, 2), bias=F32),
+        case((37,), (5,), (4,), bias=BF16, dtype=BF16),
+        case((3, 5, 5), (2, 3, 3), (1, 1, 1), bias=F32),
+    ],
+    ids=["map", "sequence", "volume"],
+)
+def test_reads_and_writes_nothing_that_is_not_there(kernels, monkeypatch, case):
+    """Rows of a tile beyond the map too; a CPU has something before and behind a tensor, a GPU may not."""
+    regions, checked = [], []
+    launch = interpreter.GridExecutor._init_args_hst
+
+    def remembered(self, arguments, named):
+        tensors = [x for x in arguments if isinstance(x, torch.Tensor)]
+        regions[:] = sorted(
+            (x.untyped_storage().data_ptr(), x.untyped_storage().data_ptr() + x.untyped_storage().nbytes())
+            for x in tensors
+        )
+        return launch(self, arguments, named)
+
+    def checked_access(name):
+        access = getattr(interpreter.InterpreterBuilder, name)
+
+        def run(self, pointers, *others):
+            mask = others[1 if name.endswith("store") else 0].data.astype(bool)
+            addresses = pointers.data.astype(np.int64)[np.broadcast_to(mask, pointers.data.shape)]
+            inside = np.zeros(addresses.shape, bool)
+            for begin, end in regions:
+                inside |= (addresses >= begin) & (addresses < end)
+            checked.append(inside.all())
+            return access(self, pointers, *others)
+
+        monkeypatch.setattr(interpreter.InterpreterBuilder, name, run)
+
+    monkeypatch.setattr(interpreter.GridExecutor, "_init_args_hst", remembered)
+    checked_access("create_masked_load")
+    checked_access("create_masked_store")
+    differences(case, ["triton"])
+    assert checked and all(checked)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_kernel_is_launched_again_for_what_it_was_compiled_for():
+    """Storage that begins anywhere, strides of any kind, and the same again: with Triton's choice, and without."""
+    for dtype in (BF16, F32, BF16, F32):
+        for offset, dim in ((0, 32), (1, 32), (0, 24), (3, 8)):
+            memory = torch.randn(3, 2 * 9 * 10 * 2 * dim + offset, device="cuda").to(dtype)
+            inputs = [x[offset:].view(2, 9, 10, 2, dim).requires_grad_() for x in memory]
+            found = []
+            for name in ("triton", "torch"):
+                output = neighborhood_attention(*inputs, 5, backend=name)
+                found.append([output, *torch.autograd.grad(output.float().square().sum(), inputs)])
+            for actual, expected in zip(*found, strict=True):
+                tolerance = 1e-4 if dtype == F32 else 3e-2
+                torch.testing.assert_close(actual, expected, atol=tolerance * float(expected.abs().max()), rtol=0)
 
 
 @pytest.mark.gpu

@@ -77,7 +77,10 @@ def test_nothing_falls_back_in_silence():
         attend()
     with use_backend("flex", "natten"), pytest.raises(RuntimeError, match="none of .*flex: .*CUDA.*; natten: .*CUDA"):
         attend()
-    with use_backend("cuda"), pytest.raises(ValueError, match="unknown back end 'cuda'; choose one of cpp, triton, natten"):
+    with (
+        use_backend("cuda"),
+        pytest.raises(ValueError, match="unknown back end 'cuda'; choose one of cpp, triton, natten"),
+    ):
         attend()
     with use_backend("torch", "cuda"), pytest.raises(ValueError, match="unknown back end 'cuda'"):
         attend()
