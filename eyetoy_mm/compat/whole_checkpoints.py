@@ -3,11 +3,14 @@
 What breaks: mmengine writes checkpoints in place, so that a kill or a full disk leaves half a file under the final
 name, and removes the one before first: with `max_keep_ckpts=1`, or `save_best`, nothing usable is left.
 `last_checkpoint` is written after it in the same way and holds the path as it was given, so that a moved folder cannot
-go on; and nothing looks for an older checkpoint that is whole.
+go on; and nothing looks for an older checkpoint that is whole. A run that goes on takes the path of the best checkpoint
+from the last one, and removes that of another folder's run; and it does not save again what it went on from when that
+turns out to be the best.
 
 What we do: files of the local disk are written beside their place, flushed, and moved there; checkpoints are removed
 once the new one is on the disk; `last_checkpoint` names its file relative to its folder; and going on from the latest
-one means the newest that is whole, with a line that says which were not.
+one means the newest that is whole, with a line that says which were not. A run that goes on looks for its best
+checkpoint in its own folder, and knows that it has saved before.
 
 Delete this file when mmengine does so.
 """
@@ -151,6 +154,27 @@ def _save_before_removing(checkpoint_hook: ModuleType) -> None:
     replace_method(hook, "_save_checkpoint_with_step", _naming_its_file)
     for name in ("_save_checkpoint_with_step", "_save_best_checkpoint"):
         replace_method(hook, name, _removing_last)
+    replace_method(hook, "before_train", _knowing_its_files)
+
+
+def _knowing_its_files(prepare: Function) -> Function:
+    def run(self: Any, runner: Any) -> None:
+        prepare(self, runner)
+        if not runner.iter:
+            return
+        last = _in_its_folder(self, runner.message_hub.get_info("last_ckpt"))
+        self.last_ckpt = last if last and self.file_backend.exists(last) else None
+        if hasattr(self, "best_ckpt_path"):
+            self.best_ckpt_path = _in_its_folder(self, self.best_ckpt_path)
+        if hasattr(self, "best_ckpt_path_dict"):
+            self.best_ckpt_path_dict = {key: _in_its_folder(self, x) for key, x in self.best_ckpt_path_dict.items()}
+
+    return run
+
+
+def _in_its_folder(hook: Any, path: str | None) -> str | None:
+    """Where a checkpoint hook has a file that a run had before: its folder may have been moved."""
+    return None if path is None else hook.file_backend.join_path(hook.out_dir, Path(path).name)
 
 
 def _naming_its_file(save: Function) -> Function:

@@ -115,6 +115,22 @@ def test_a_moved_folder_goes_on(tmp_path):
     assert find_latest_checkpoint(str(tmp_path / "moved")) == str(tmp_path / "moved" / name)
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_the_best_of_another_folder_is_left_alone(moved, tmp_path):
+    """A run that goes on in a moved folder replaces its best there; one elsewhere does not touch the first one's."""
+    run = str(tmp_path / "run")
+    compat_tiny_runner.build(run, run, train_cfg=dict(by_epoch=True, max_epochs=2)).train()
+    (best,) = (tmp_path / "run").glob("best*.pth")
+    last = tmp_path / "run" / (tmp_path / "run/last_checkpoint").read_text()
+    here = tmp_path / "here"
+    if moved:
+        shutil.copytree(tmp_path / "run", here)
+        last = here / last.name
+    compat_tiny_runner.build(str(here), str(here), resume=True, load_from=str(last)).train()
+    assert best.is_file()
+    assert [path.name for path in here.glob("best*.pth")] == ["best_score_epoch_4.pth"]
+
+
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_a_full_disk(goes_on, tmp_path, monkeypatch):
     runner = build(tmp_path / "run")
