@@ -22,11 +22,9 @@ import json
 import logging
 import os
 import re
-import shutil
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -34,12 +32,12 @@ from typing import Any
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 from eyetoy_mm.compat.checkpoint_loading import peek
+from eyetoy_mm.whole_files import write_whole
 
 REST, SIZES = "rest.pth", "sizes.json"
 """Of a checkpoint that is a directory, to which several processes write: what is in no shard; the sizes of files."""
 
 _SAVED = re.compile(r"(iter|epoch)_\d+(\.pth)?")
-_TEMPORARY = re.compile(r"\..+\.\d+\.part")
 
 
 def needed() -> bool:
@@ -59,72 +57,9 @@ def apply() -> None:
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Write a file whole or not at all.
-
-    Args:
-        path: Where it will be; its folder is made.
-
-    Yields:
-        Where to write it: a temporary file beside it, which takes its place, flushed to the disk, when all went well.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _flush_names(path.parent)
-
-
-def _flush_names(folder: Path) -> None:
-    if os.name == "posix":
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def renamed_over(temporary: Path, path: Path) -> None:
-    """Give a directory, whose files are on the disk, its name, in place of what has it.
-
-    A directory cannot replace another in one step: between the two that it takes, neither has the name.
-    """
-    _flush_names(temporary)
-    aside = path.with_name(f".{path.name}.before.{os.getpid()}.part")
-    if path.exists():
-        os.replace(path, aside)
-    os.replace(temporary, path)
-    _flush_names(path.parent)
-    _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def remove_temporaries(folder: str | Path) -> list[str]:
-    """Remove what killed runs left in a folder, and return the names."""
-    found = [path for path in Path(folder).glob(".*.part") if _TEMPORARY.fullmatch(path.name)]
-    for path in found:
-        _remove(path)
-    return sorted(path.name for path in found)
-
-
 def _write_beside(local_backend: ModuleType) -> None:
     def put(self: Any, obj: bytes, filepath: str | Path) -> None:
-        with replacing(filepath) as file:
-            file.write_bytes(obj)
+        write_whole(filepath, obj)
 
     local_backend.LocalBackend.put = put
 
@@ -185,15 +120,10 @@ def _naming_its_file(save: Function) -> Function:
         if runner.rank != 0 or "://" in self.last_ckpt:
             return
         if getattr(runner, "saves_in_background", False):  # mmengine has named it, which is too early
-            note.unlink() if before is None else _write(note, before)
-        _when_saved(runner, functools.partial(_write, note, os.path.relpath(self.last_ckpt, runner.work_dir)))
+            note.unlink() if before is None else write_whole(note, before)
+        _when_saved(runner, functools.partial(write_whole, note, os.path.relpath(self.last_ckpt, runner.work_dir)))
 
     return run
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write_text(text)
 
 
 def _when_saved(runner: Any, action: Callable[[], None]) -> None:

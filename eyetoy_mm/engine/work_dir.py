@@ -14,8 +14,9 @@ from pathlib import Path
 from mmengine import dist
 from mmengine.logging import print_log
 
-from eyetoy_mm.compat.whole_checkpoints import newest_whole, remove_temporaries
+from eyetoy_mm.compat.whole_checkpoints import newest_whole
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.whole_files import remove_temporaries
 
 LOCK = ".lock"
 

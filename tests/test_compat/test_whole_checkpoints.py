@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import eyetoy_mm  # noqa: F401
-from eyetoy_mm.compat.whole_checkpoints import newest_whole, remove_temporaries, replacing
+from eyetoy_mm.compat.whole_checkpoints import newest_whole
 
 pytest.importorskip("mmengine")
 
@@ -23,24 +23,6 @@ from tests.test_compat import compat_tiny_runner
 def save(path: Path, iteration: int) -> Path:
     torch.save(dict(meta=dict(iter=iteration, epoch=0), state_dict=dict(x=torch.randn(999))), path)
     return path
-
-
-def test_a_file_is_replaced_whole_or_stays(tmp_path):
-    path = tmp_path / "folder/file"
-    LocalBackend().put(b"first", path)
-    with pytest.raises(OSError, match="full"), replacing(path) as file:
-        file.write_bytes(b"sec")
-        raise OSError(errno.ENOSPC, "full")
-    assert path.read_bytes() == b"first" and os.listdir(path.parent) == ["file"]
-    LocalBackend().put(b"second", str(path))
-    assert path.read_bytes() == b"second"
-
-
-def test_temporaries_are_removed_and_nothing_else(tmp_path):
-    for name in (".iter_4.pth.123.part", ".mine.part", "iter_4.pth", ".lock"):
-        (tmp_path / name).touch()
-    assert remove_temporaries(tmp_path) == [".iter_4.pth.123.part"]
-    assert sorted(os.listdir(tmp_path)) == [".lock", ".mine.part", "iter_4.pth"]
 
 
 def damage(path: Path, how: str) -> None:

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
-from eyetoy_mm.compat.whole_checkpoints import newest_whole, remove_temporaries
+from eyetoy_mm.compat.whole_checkpoints import newest_whole
 from eyetoy_mm.engine import sharded_checkpoints
 from eyetoy_mm.engine.blocks import block_names
 from eyetoy_mm.engine.distributed import joined
@@ -26,6 +26,7 @@ from eyetoy_mm.engine.sharded_checkpoints import Saving, load_from_disk, read_di
 from eyetoy_mm.engine.sharding import all_processes, check_optimizer, shard_model, shard_of
 from eyetoy_mm.engine.skeletons import build_on_meta
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.whole_files import remove_temporaries
 from tests import program
 from tests.test_engine import engine_runs
 from tests.test_engine.test_distributed import free_port
