@@ -25,11 +25,10 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
+from eyetoy_mm.engine.hooks.common import EVALUATED
 from eyetoy_mm.engine.hooks.seed_iterations import seed_all
 from eyetoy_mm.engine.samplers import compact
 from eyetoy_mm.registry import LOOPS, type_name
-
-EVALUATED = "evaluated"  # of the message hub, which checkpoints hold: after which epoch or iteration that was last
 
 
 class Position(int):

@@ -384,28 +384,75 @@ def test_iterations_and_processes_draw_different_numbers(monkeypatch):
     assert len(drawn) == 6 and len({numbers[0] for numbers in drawn}) == 6
 
 
-class Told(Hook):
-    """Sends a signal to its process in the middle of a step."""
+# --- Signals ----------------------------------------------------------------------------------------------------------
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+
+class Told(Hook):
+    """Sends a signal to its process in the middle of a step, or of the evaluation after one."""
+
+    def __init__(self, step: int | None = None, evaluation: int | None = None) -> None:
+        self.step, self.evaluation = step, evaluation
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter + 1 == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx == 1 and runner.iter == self.evaluation:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-def test_a_signal_waits_for_gradients_that_are_accumulated(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)  # left as it was
+
+@pytest.fixture
+def signals(monkeypatch):
+    """What the hook changes is left as it was."""
+    monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(
+            train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=2),
+            checkpoint=dict(save_best="acc", by_epoch=True, interval=9),
+        ),
+        dict(
+            train_cfg=dict(by_epoch=False, max_iters=8, val_interval=8),
+            checkpoint=dict(save_best="acc", interval=3),
+            **BY_ITERATIONS,
+        ),
+    ],
+    ids=["epochs", "iterations"],
+)
+def test_an_evaluation_is_left_and_made_when_the_run_goes_on(settings, tmp_path, signals):
+    """With nothing saved at this step before, and averaged weights in the place of those that are trained."""
+    settings = EVALUATED | settings
+    losses = train(tmp_path / "whole", more_hooks=[whole := Evaluations()], **settings)
+    run, (first, *_) = tmp_path / "run", whole.values
+    with pytest.raises(SystemExit, match="85"):
+        train(run, more_hooks=[Told(evaluation=first), SaveOnSignalHook(), before := Evaluations()], **settings)
+    assert (run / "last_checkpoint").read_text() == f"iter_{first}.pth" and not before.values
+    went_on = train(run, resume=True, more_hooks=[after := Evaluations()], **settings)
+    assert after.values == whole.values and went_on == {step: losses[step] for step in range(first, len(losses))}
+    one, other = (saved(folder) for folder in (run, tmp_path / "whole"))
+    assert {**one, "names": 0} == {**other, "names": 0}
+
+
+def test_a_run_that_is_told_before_it_has_trained_saves_nothing(tmp_path, signals):
+    settings = EVALUATED | dict(custom_hooks=[dict(type="eyetoy_mm.EvaluateUntrainedHook")])
+    with pytest.raises(SystemExit, match="85"):
+        train(tmp_path, more_hooks=[Told(evaluation=0), SaveOnSignalHook()], **settings)
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_signal_waits_for_gradients_that_are_accumulated(tmp_path, signals):
     settings = ITERATIONS | dict(optim_wrapper=dict(optimizer=dict(type="Adam", lr=0.01), accumulative_counts=4))
     whole = train(tmp_path / "whole", **settings)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     run = tmp_path / "run"
-    try:
-        with pytest.raises(SystemExit, match="85"):
-            train(run, more_hooks=[Told(6), SaveOnSignalHook()], **settings)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with pytest.raises(SystemExit, match="85"):
+        train(run, more_hooks=[Told(6), SaveOnSignalHook()], **settings)
     assert (run / "last_checkpoint").read_text() == "iter_8.pth"
     assert train(run, resume=True, **settings) == {step: whole[step] for step in range(8, 14)}

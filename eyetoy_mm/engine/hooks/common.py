@@ -18,6 +18,8 @@ from eyetoy_mm.whole_files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+EVALUATED = "evaluated"  # of the message hub, which checkpoints hold: after which epoch or iteration that was last
+
 
 def unwrapped(runner: Runner) -> Any:  # a module; types of its attributes are not known
     """The model itself, where it is wrapped for several processes."""
