@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
@@ -15,15 +16,17 @@ import numpy as np
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import get_rank
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 
 STEPS = 96
 PER_EPOCH = 12
 INTERVAL = 8
+EVALUATIONS = ".evaluations"
 
 _COMMON = f"""
 custom_imports = dict(imports=["fault_training"])
@@ -50,6 +53,14 @@ CONFIGS = {
     + _LOADER.format(sampler="DefaultSampler", by_epoch=True, interval=1)
     + f"train_cfg = dict(by_epoch=True, max_epochs={STEPS // PER_EPOCH})\n",
 }
+EVALUATED = f"""
+train_cfg = dict(by_epoch=False, max_iters={STEPS}, val_interval={STEPS // 4})
+val_cfg = dict()
+val_evaluator = dict(type="FaultMetric")
+val_dataloader = dict(
+    dataset=dict(type="FaultData"), batch_size=4, num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False), collate_fn=dict(type="default_collate"))
+"""  # added to the first
 
 
 @DATASETS.register_module()
@@ -76,14 +87,33 @@ class FaultModel(BaseModel):
             nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5), nn.Linear(width, 1)
         )
 
-    def forward(self, inputs: torch.Tensor, mode: str = "tensor") -> dict[str, torch.Tensor]:
-        """The loss of a batch."""
+    def forward(self, inputs: torch.Tensor, mode: str = "tensor") -> dict[str, torch.Tensor] | list[torch.Tensor]:
+        """The loss of a batch; what is predicted of each sample where it is evaluated."""
+        if mode == "predict":
+            return list(self.layers(inputs)[:, 0])
         return dict(loss=nn.functional.mse_loss(self.layers(inputs), inputs.sum(1, keepdim=True)))
+
+
+@METRICS.register_module()
+class FaultMetric(BaseMetric):
+    """The mean of what is predicted, in an evaluation that lasts long enough to be met by a fault."""
+
+    def process(self, data_batch: dict, data_samples: Sequence[torch.Tensor]) -> None:
+        """Keep a batch."""
+        self.results += [float(sample) for sample in data_samples]
+        time.sleep(0.02)
+
+    def compute_metrics(self, results: list[float]) -> dict[str, float]:
+        """The mean."""
+        return dict(level=float(np.mean(results)))
 
 
 @HOOKS.register_module()
 class RecordHook(Hook):
-    """Append process, number of the step and loss, to the last bit, to the file that FAULTS_RECORD names."""
+    """Append process, number of the step and loss, to the last bit, to the file that FAULTS_RECORD names.
+
+    Evaluations go into another beside it: the number of the step as each begins, with the metric as it ends.
+    """
 
     priority = "VERY_HIGH"
 
@@ -91,9 +121,21 @@ class RecordHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         """Append a line, in one write."""
-        line = f"{get_rank()} {os.getpid()} {runner.iter + 1} {float(outputs['loss']).hex()}\n"  # type: ignore[index]
-        with open(os.environ["FAULTS_RECORD"], "ab", buffering=0) as file:
-            file.write(line.encode())
+        self._append(f"{get_rank()} {os.getpid()} {runner.iter + 1} {float(outputs['loss']).hex()}")  # type: ignore[index]
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Append a line once an evaluation has begun."""
+        if batch_idx == 1:
+            self._append(f"{runner.iter}", EVALUATIONS)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Append a line."""
+        self._append(f"{runner.iter} {(metrics or {})['level'].hex()}", EVALUATIONS)
+
+    @staticmethod
+    def _append(line: str, beside: str = "") -> None:
+        with open(os.environ["FAULTS_RECORD"] + beside, "ab", buffering=0) as file:
+            file.write(f"{line}\n".encode())
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -200,6 +200,14 @@ class Training:
             return [(int(a), int(b), int(c), d) for a, b, c, d in map(str.split, lines)]
         return []
 
+    def evaluations(self) -> list[str]:
+        """What was recorded of them: the step as each begins, step and metric as it ends."""
+        from fault_training import EVALUATIONS
+
+        with suppress(FileNotFoundError):
+            return Path(f"{self.record}{EVALUATIONS}").read_text().splitlines()
+        return []
+
     def wait_for(self, step: int, attempt: Attempt, rank: int = 0, after: int = 0) -> bool:
         """Wait until a process has done a step, in what was recorded after so many lines; False if the run ended."""
         until = time.monotonic() + LIMIT
@@ -428,6 +436,30 @@ def moved(side: str, folder: Path, dice: random.Random, references: Reference) -
     there.parent.mkdir()
     training.work_dir = training.work_dir.rename(there)
     return go_on(training, references)
+
+
+def in_evaluation(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
+    """SIGKILL in the last evaluation, which the run has to make when it goes on."""
+    from fault_training import EVALUATED, STEPS
+
+    training = Training(side, folder, lines=EVALUATED)
+    attempt = training.start()
+    while str(STEPS) not in (begun := training.evaluations()) and attempt.status is None:
+        time.sleep(0.002)
+    time.sleep(dice.uniform(0, 0.1))
+    attempt.tell(signal.SIGKILL)
+    if attempt.end() == 0 or str(STEPS) not in begun:
+        raise Missed
+    outcome = go_on(training, references)
+    found, wanted = (set(filter(_has_metric, each.evaluations())) for each in (training, references.of(training)))
+    if not outcome.lost and not any(line.startswith(f"{STEPS} ") for line in found):
+        outcome.lost, outcome.why = True, "it ended without its last evaluation"
+    outcome.exact = outcome.exact and found == wanted
+    return outcome
+
+
+def _has_metric(line: str) -> bool:
+    return " " in line
 
 
 def two_runs(side: str, folder: Path, dice: random.Random, references: Reference) -> Outcome:
@@ -716,6 +748,7 @@ FAULTS: dict[str, tuple[str, int, Play]] = {
     "kill": ("SIGKILL at a random moment", 50, kill),
     "write": ("killed inside a checkpoint write, one checkpoint kept", 10, in_write),
     "write-all": ("killed inside a checkpoint write, all kept", 10, in_write_all_kept),
+    "evaluation": ("SIGKILL in the last evaluation", 3, in_evaluation),
     "moved": ("SIGKILL, then the work dir is moved", 3, moved),
     "sigterm": ("SIGTERM", 3, told(signal.SIGTERM)),
     "sigusr1": ("SIGUSR1", 3, told(signal.SIGUSR1)),

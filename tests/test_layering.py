@@ -13,10 +13,11 @@ PACKAGE = Path(eyetoy_mm.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a part may import itself and what stands before it. compat stands apart: only errors are taken
-# from it; zoo, files by name, is what it tells the toolboxes of.
+# from it; zoo, files by name, is what it tells the toolboxes of, and whole_files what it writes checkpoints with.
 ORDER = [
-    *("version", "zoo", "compat", "errors", "paths", "tables", "ops", "params", "layers", "archs", "state_dicts"),
-    *("encoder", "attention_maps", "registry", "backbones", "timm", "datasets", "engine", "export", "cli"),
+    *("version", "zoo", "whole_files", "compat", "errors", "paths", "tables", "ops", "params", "layers", "archs"),
+    *("state_dicts", "encoder", "attention_maps", "registry", "backbones", "timm"),
+    *("datasets", "engine", "export", "cli"),
 ]
 MM_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain"}
 MM_ROOMS = {"backbones", "engine", "datasets", "compat", "registry", "export", "cli"}
@@ -97,7 +98,8 @@ def test_these_import_torch_alone():
 def test_these_import_not_even_torch():
     run_without(
         [*OPTIONAL, "torch"],
-        "import eyetoy_mm.errors, eyetoy_mm.paths, eyetoy_mm.tables, eyetoy_mm.datasets.splits, eyetoy_mm.cli",
+        "import eyetoy_mm.errors, eyetoy_mm.paths, eyetoy_mm.tables, eyetoy_mm.datasets.splits, eyetoy_mm.cli\n"
+        "import eyetoy_mm.whole_files",
     )
 
 

@@ -3,11 +3,14 @@
 What breaks: mmengine writes checkpoints in place, so that a kill or a full disk leaves half a file under the final
 name, and removes the one before first: with `max_keep_ckpts=1`, or `save_best`, nothing usable is left.
 `last_checkpoint` is written after it in the same way and holds the path as it was given, so that a moved folder cannot
-go on; and nothing looks for an older checkpoint that is whole.
+go on; and nothing looks for an older checkpoint that is whole. A run that goes on takes the path of the best checkpoint
+from the last one, and removes that of another folder's run; and it does not save again what it went on from when that
+turns out to be the best.
 
 What we do: files of the local disk are written beside their place, flushed, and moved there; checkpoints are removed
 once the new one is on the disk; `last_checkpoint` names its file relative to its folder; and going on from the latest
-one means the newest that is whole, with a line that says which were not.
+one means the newest that is whole, with a line that says which were not. A run that goes on looks for its best
+checkpoint in its own folder, and knows that it has saved before.
 
 Delete this file when mmengine does so.
 """
@@ -19,11 +22,9 @@ import json
 import logging
 import os
 import re
-import shutil
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -31,12 +32,12 @@ from typing import Any
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 from eyetoy_mm.compat.checkpoint_loading import peek
+from eyetoy_mm.whole_files import write_whole
 
 REST, SIZES = "rest.pth", "sizes.json"
 """Of a checkpoint that is a directory, to which several processes write: what is in no shard; the sizes of files."""
 
 _SAVED = re.compile(r"(iter|epoch)_\d+(\.pth)?")
-_TEMPORARY = re.compile(r"\..+\.\d+\.part")
 
 
 def needed() -> bool:
@@ -56,72 +57,9 @@ def apply() -> None:
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Write a file whole or not at all.
-
-    Args:
-        path: Where it will be; its folder is made.
-
-    Yields:
-        Where to write it: a temporary file beside it, which takes its place, flushed to the disk, when all went well.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _flush_names(path.parent)
-
-
-def _flush_names(folder: Path) -> None:
-    if os.name == "posix":
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def renamed_over(temporary: Path, path: Path) -> None:
-    """Give a directory, whose files are on the disk, its name, in place of what has it.
-
-    A directory cannot replace another in one step: between the two that it takes, neither has the name.
-    """
-    _flush_names(temporary)
-    aside = path.with_name(f".{path.name}.before.{os.getpid()}.part")
-    if path.exists():
-        os.replace(path, aside)
-    os.replace(temporary, path)
-    _flush_names(path.parent)
-    _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def remove_temporaries(folder: str | Path) -> list[str]:
-    """Remove what killed runs left in a folder, and return the names."""
-    found = [path for path in Path(folder).glob(".*.part") if _TEMPORARY.fullmatch(path.name)]
-    for path in found:
-        _remove(path)
-    return sorted(path.name for path in found)
-
-
 def _write_beside(local_backend: ModuleType) -> None:
     def put(self: Any, obj: bytes, filepath: str | Path) -> None:
-        with replacing(filepath) as file:
-            file.write_bytes(obj)
+        write_whole(filepath, obj)
 
     local_backend.LocalBackend.put = put
 
@@ -151,6 +89,27 @@ def _save_before_removing(checkpoint_hook: ModuleType) -> None:
     replace_method(hook, "_save_checkpoint_with_step", _naming_its_file)
     for name in ("_save_checkpoint_with_step", "_save_best_checkpoint"):
         replace_method(hook, name, _removing_last)
+    replace_method(hook, "before_train", _knowing_its_files)
+
+
+def _knowing_its_files(prepare: Function) -> Function:
+    def run(self: Any, runner: Any) -> None:
+        prepare(self, runner)
+        if not runner.iter:
+            return
+        last = _in_its_folder(self, runner.message_hub.get_info("last_ckpt"))
+        self.last_ckpt = last if last and self.file_backend.exists(last) else None
+        if hasattr(self, "best_ckpt_path"):
+            self.best_ckpt_path = _in_its_folder(self, self.best_ckpt_path)
+        if hasattr(self, "best_ckpt_path_dict"):
+            self.best_ckpt_path_dict = {key: _in_its_folder(self, x) for key, x in self.best_ckpt_path_dict.items()}
+
+    return run
+
+
+def _in_its_folder(hook: Any, path: str | None) -> str | None:
+    """Where a checkpoint hook has a file that a run had before: its folder may have been moved."""
+    return None if path is None else hook.file_backend.join_path(hook.out_dir, Path(path).name)
 
 
 def _naming_its_file(save: Function) -> Function:
@@ -161,15 +120,10 @@ def _naming_its_file(save: Function) -> Function:
         if runner.rank != 0 or "://" in self.last_ckpt:
             return
         if getattr(runner, "saves_in_background", False):  # mmengine has named it, which is too early
-            note.unlink() if before is None else _write(note, before)
-        _when_saved(runner, functools.partial(_write, note, os.path.relpath(self.last_ckpt, runner.work_dir)))
+            note.unlink() if before is None else write_whole(note, before)
+        _when_saved(runner, functools.partial(write_whole, note, os.path.relpath(self.last_ckpt, runner.work_dir)))
 
     return run
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write_text(text)
 
 
 def _when_saved(runner: Any, action: Callable[[], None]) -> None:

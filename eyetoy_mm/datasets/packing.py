@@ -19,6 +19,7 @@ import numpy as np
 
 from eyetoy_mm.datasets.packs import DESCRIPTION, ENDS, NAMES, PLACE, PLACES, VERSION, Pack, forget_packs
 from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.whole_files import write_whole
 
 _BLOCK = 512  # of tar
 _PIECE = 1 << 20  # bytes that are read at once
@@ -59,7 +60,7 @@ class _Index:
             bytes=int(places["size"].sum()),
             shards=[dict(name=name, bytes=size) for name, size in shards],
         )
-        _write_whole(folder / DESCRIPTION, json.dumps(described, indent=1) + "\n")
+        write_whole(folder / DESCRIPTION, json.dumps(described, indent=1) + "\n")
         forget_packs()
 
     def _sorted(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -310,13 +311,3 @@ def _walk(root: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterato
             yield from _walk(root, path, (*above, here))
         else:
             yield path
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """All of a file or nothing, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

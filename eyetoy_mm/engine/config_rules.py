@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook, LoggerHook
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -408,14 +408,38 @@ def _hook_findings(config: Config) -> Iterator[Finding]:
         yield from found
         if not found and getattr(kind, "__module__", "").startswith("mmengine.hooks"):
             yield from _built_hook(key, hook)
-    loop = _loop_of(config, "train")[0] if config.get("train_cfg") else None
-    checkpoint = (config.get("default_hooks") or {}).get("checkpoint") or {}
-    if loop is IterBasedTrainLoop and checkpoint.get("by_epoch", True) and checkpoint.get("interval", -1) != -1:
-        yield Finding(
-            "default_hooks.checkpoint.by_epoch=True",
-            "training counts iterations: only its end is saved. Set by_epoch=False and interval in iterations",
-            fatal=False,
-        )
+    if config.get("train_cfg") and _loop_of(config, "train")[0] is IterBasedTrainLoop:
+        yield from _epochs_counted(config)
+
+
+def _epochs_counted(config: Config) -> Iterator[Finding]:
+    """Hooks and logs that count epochs, where training counts iterations and is one long epoch for them."""
+    default = dict(checkpoint=dict(type="CheckpointHook", interval=1), logger=dict(type="LoggerHook"))  # the Runner's
+    hooks = [(f"default_hooks.{name}", hook) for name, hook in (default | (config.get("default_hooks") or {})).items()]
+    hooks += [(f"custom_hooks.{index}", hook) for index, hook in enumerate(config.get("custom_hooks") or ())]
+    for key, hook in hooks:
+        kind = class_of(hook, HOOKS)
+        if kind is None or (kind is LoggerHook and config.get("val_cfg") is None):
+            continue
+        if kind is CheckpointHook and hook.get("interval", -1) == -1:
+            continue
+        parameters = parameters_of(kind)[0]
+        for name, value in ({name: one.default for name, one in parameters.items()} | dict(hook)).items():
+            counts = "epoch" in name and (value is True or (is_whole(value) and value > 0))
+            if name in parameters and (counts or "action_epoch" in str(value)):
+                told = "training counts iterations, and is one epoch: it acts at the end, or never as it should"
+                yield Finding(at(f"{key}.{name}", value), _COUNTED.get(kind, told), fatal=False)
+    processor = config.get("log_processor") or {}
+    if processor.get("by_epoch", True):
+        told = "training counts iterations: lines of the log count an epoch that does not end. Set by_epoch=False"
+        yield Finding("log_processor.by_epoch=True", told, fatal=False)
+
+
+_COUNTED = {
+    CheckpointHook: "training counts iterations: only its end is saved. Set by_epoch=False and interval in iterations",
+    LoggerHook: "training counts iterations: all evaluations are logged as of step 0. Set log_metric_by_epoch=False",
+    EMAHook: "training counts iterations: the average never begins. Set begin_iter",
+}
 
 
 def _priority_findings(key: str, priority: Any) -> Iterator[Finding]:

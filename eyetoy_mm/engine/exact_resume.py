@@ -8,12 +8,15 @@ Here a sample's augmentation is seeded by the run's seed and the sample's positi
 depend on which worker reads it, nor on how many there are, and what was seen is left out by its index. In another
 number of processes with the same batch size over all of them, the data come in the same order. What the model draws
 is seeded by iteration: :class:`~eyetoy_mm.engine.hooks.SeedIterationsHook`.
+
+Checkpoints are saved before the evaluation that is due after the same step, and again after it where it was the best. A
+run that is killed between the two evaluates first when it goes on, as mmengine does not.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,6 +25,7 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
+from eyetoy_mm.engine.hooks.common import EVALUATED
 from eyetoy_mm.engine.hooks.seed_iterations import seed_all
 from eyetoy_mm.engine.samplers import compact
 from eyetoy_mm.registry import LOOPS, type_name
@@ -60,6 +64,12 @@ class SeededDataset(Dataset):
         if name == "dataset" or name.startswith("__"):  # while it is unpickled
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "dataset":
+            super().__setattr__(name, value)
+        else:  # as hooks do that switch the pipeline
+            setattr(self.dataset, name, value)
 
 
 class PositionedBatches:
@@ -116,11 +126,14 @@ def positioned(loader: DataLoader, seed: int) -> DataLoader:
 
 
 class _Exact:
-    """What both loops have in common: a loader of positions, made anew where a run goes on."""
+    """What both loops have in common: a loader of positions, made anew where a run goes on, and evaluations."""
 
     runner: Runner
     dataloader: DataLoader
+    val_begin: int
+    val_interval: int
     _iter: int
+    _decide_current_val_interval: Callable[[], None]
 
     def __init__(self, runner: Runner, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         self._settings = dataloader
@@ -141,6 +154,20 @@ class _Exact:
             self._settings["dataset"] = seeded.dataset
             self.dataloader = self._loader(self.runner, self._settings)
 
+    def _evaluate_if_due(self, done: int, end: int) -> None:
+        """Evaluate after so many epochs or iterations, if the config says so."""
+        self._decide_current_val_interval()
+        if self.runner.val_loop is None or done < self.val_begin:
+            return
+        if done % self.val_interval == 0 or done == end:
+            self.runner.message_hub.update_info(EVALUATED, done)  # in all that is saved from here on
+            self.runner.val_loop.run()
+
+    def _evaluate_if_missed(self, done: int, end: int) -> None:
+        """Evaluate what is due where a run goes on, unless its checkpoint was saved after that."""
+        if self.runner.message_hub.get_info(EVALUATED) != done:
+            self._evaluate_if_due(done, end)
+
 
 @LOOPS.register_module()
 class ExactEpochBasedTrainLoop(_Exact, EpochBasedTrainLoop):
@@ -150,7 +177,14 @@ class ExactEpochBasedTrainLoop(_Exact, EpochBasedTrainLoop):
         """Train."""
         if self._iter:
             self._start_again()
-        return super().run()
+        self.runner.call_hook("before_train")
+        if self._iter and self._iter == self._epoch * len(self.dataloader):
+            self._evaluate_if_missed(self._epoch, self._max_epochs)
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._evaluate_if_due(self._epoch, self._max_epochs)
+        self.runner.call_hook("after_train")
+        return self.runner.model
 
     def run_epoch(self) -> None:
         """Iterate over one epoch, or over what is left of it."""
@@ -179,16 +213,11 @@ class ExactIterBasedTrainLoop(_Exact, IterBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         if self._iter:
             self.dataloader_iterator = self._iterator_after(self._iter)
+            self._evaluate_if_missed(self._iter, self._max_iters)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
-            self._decide_current_val_interval()
-            if (
-                self.runner.val_loop is not None
-                and self._iter >= self.val_begin
-                and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
-            ):
-                self.runner.val_loop.run()
+            self._evaluate_if_due(self._iter, self._max_iters)
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
@@ -208,6 +237,9 @@ class ExactIterBasedTrainLoop(_Exact, IterBasedTrainLoop):
 
 def go_on_exactly(config: Config) -> None:
     """Have a config's training go on exactly where it is interrupted; loops of other kinds stay as they are."""
+    for hook in config.get("custom_hooks") or ():
+        if isinstance(hook, dict) and type_name(hook) == "EarlyStoppingHook":
+            hook["type"] = "eyetoy_mm.ExactEarlyStoppingHook"
     loop = config.train_cfg
     by_epoch = "EpochBasedTrainLoop" if loop.get("by_epoch", True) else "IterBasedTrainLoop"
     name = type_name(loop) or by_epoch

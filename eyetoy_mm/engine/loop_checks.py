@@ -45,6 +45,7 @@ def check_loops(runner: Runner) -> None:
     refuse_fatal(findings)
     _tell_long_schedules(runner)
     _tell_cut_accumulations(runner)
+    _tell_what_is_saved_late(runner)
 
 
 @contextlib.contextmanager
@@ -144,21 +145,38 @@ def _tell_long_schedules(runner: Runner) -> None:
 def _tell_cut_accumulations(runner: Runner) -> None:
     """Say where checkpoints will be saved while gradients wait for those of more steps; they do not hold these."""
     counts = (runner.cfg.get("optim_wrapper") or {}).get("accumulative_counts", 1)
-    loop = runner.train_loop
-    for hook in runner.hooks:
-        by_epoch = getattr(hook, "by_epoch", None)
-        if (
-            not isinstance(hook, CheckpointHook)
-            or hook.interval < 1
-            or by_epoch != isinstance(loop, EpochBasedTrainLoop)
-        ):
+    for hook, steps in _saving_steps(runner):
+        if steps % counts == 0:
             continue
-        steps = hook.interval * (len(loop.dataloader) if by_epoch else 1)
-        if steps % counts:
-            fits = counts // math.gcd(counts, len(loop.dataloader)) if by_epoch else counts
+        fits = counts // math.gcd(counts, len(runner.train_loop.dataloader)) if hook.by_epoch else counts
+        text = (
+            f"interval={hook.interval} saves every {steps} steps, and gradients of {counts} are accumulated "
+            "(optim_wrapper.accumulative_counts): checkpoints between do not hold those that wait, and what goes "
+            f"on from one is not exact. Take an interval of {fits}, or a multiple of it"
+        )
+        print_log(f"default_hooks.checkpoint: {text}", "current", logging.WARNING)
+
+
+def _tell_what_is_saved_late(runner: Runner) -> None:
+    """Say where no checkpoint is saved before training ends, though the config asks for some."""
+    total = runner.max_iters
+    for hook, steps in _saving_steps(runner):
+        if steps >= total:
+            unit = "epochs" if hook.by_epoch else "iterations"
             text = (
-                f"interval={hook.interval} saves every {steps} steps, and gradients of {counts} are accumulated "
-                "(optim_wrapper.accumulative_counts): checkpoints between do not hold those that wait, and what goes "
-                f"on from one is not exact. Take an interval of {fits}, or a multiple of it"
+                f"interval={hook.interval} ({unit}) saves every {steps} steps, and training has {total}: only its end "
+                "is saved, and a run that dies before begins anew"
             )
             print_log(f"default_hooks.checkpoint: {text}", "current", logging.WARNING)
+
+
+def _saving_steps(runner: Runner) -> Iterator[tuple[CheckpointHook, int]]:
+    """Each hook that saves while a loop trains, with the number of steps after which it does."""
+    loop = runner.train_loop
+    for hook in runner.hooks:
+        if not isinstance(hook, CheckpointHook) or hook.interval < 1:
+            continue
+        if not hook.by_epoch:
+            yield hook, hook.interval
+        elif isinstance(loop, EpochBasedTrainLoop):
+            yield hook, hook.interval * len(loop.dataloader)

@@ -9,6 +9,8 @@ import cv2
 import mmcv
 import numpy as np
 
+from eyetoy_mm.whole_files import write_whole
+
 _TEXT = 18  # pixels of a line of text
 
 
@@ -45,9 +47,8 @@ def grid(
 
 def save(picture: np.ndarray, target: Path) -> None:
     """Write an RGB picture; what is there goes when the new one is whole."""
-    temporary = target.with_name(f".part-{target.name}")
-    mmcv.imwrite(mmcv.rgb2bgr(picture), str(temporary))
-    temporary.replace(target)
+    encoded = cv2.imencode(target.suffix, mmcv.rgb2bgr(picture))[1]
+    write_whole(target, encoded.tobytes())
 
 
 def _text(text: str, width: int) -> np.ndarray:

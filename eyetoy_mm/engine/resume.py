@@ -267,11 +267,13 @@ def _settle_batches(runner: Runner, meta: dict[str, Any], saved: Mapping[str, An
     epoch, iteration, before = meta["epoch"], meta["iter"], meta.get("epoch_length")
     length = len(runner.train_dataloader)
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-    if by_epoch and before not in (None, length) and iteration == epoch * before:
-        meta["iter"] = epoch * length
+    if by_epoch and before not in (None, length):
+        done = (iteration - epoch * before) * length // before  # of an epoch that was interrupted
+        meta["iter"] = epoch * length + done
+        where = f"in epoch {epoch + 1}, after {done} of them," if done else f"after epoch {epoch},"
         yield (
-            f"iterations of an epoch: {before} -> {length}. It goes on after epoch {epoch}, and iterations are counted "
-            f"as if all epochs had {length}: {iteration} -> {epoch * length}"
+            f"iterations of an epoch: {before} -> {length}. It goes on {where} and iterations are counted as if all "
+            f"epochs had {length}: {iteration} -> {meta['iter']}"
         )
 
 

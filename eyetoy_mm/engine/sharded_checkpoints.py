@@ -8,7 +8,6 @@ in a process of its own it is an ordinary checkpoint; in a run of any number of 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import threading
@@ -32,8 +31,9 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor import empty as empty_shards
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError, peek
-from eyetoy_mm.compat.whole_checkpoints import REST, SIZES, renamed_over, replacing
+from eyetoy_mm.compat.whole_checkpoints import REST, SIZES
 from eyetoy_mm.state_dicts import gathered
+from eyetoy_mm.whole_files import beside, renamed_over, replacing, write_whole
 
 _PLACES = "sharded"  # key of the rest: names in .metadata, and the keys that lead to each tensor in the checkpoint
 
@@ -115,7 +115,7 @@ class Saving:
         self._actions: list[Callable[[], None]] = []
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._error: BaseException | None = None
-        named: list[Any] = [self.path.with_name(f".{self.path.name}.{os.getpid()}.part")]
+        named: list[Any] = [beside(self.path)]
         dist.broadcast_object_list(named)
         self._temporary: Path = named[0]
         by_main_process(lambda: self._begin(checkpoint))
@@ -194,8 +194,7 @@ def _write_rest(folder: Path, checkpoint: dict[str, Any]) -> None:
 def _measured(folder: Path) -> Path:
     """Note the sizes of the files, by which a copy that was cut short is known."""
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != REST}
-    with replacing(folder / SIZES) as file:
-        file.write_text(json.dumps(sizes))
+    write_whole(folder / SIZES, json.dumps(sizes))
     return folder
 
 

@@ -263,7 +263,20 @@ def _variant(path: Path, given: Mapping[str, Any], name: str, data_root: str | N
     except UserError as error:
         raise UserError(f"{path}, {name}: {error}") from error
     config.pop("work_dir")
+    _log_what_is_counted(config)
     return config
+
+
+def _log_what_is_counted(config: Config) -> None:
+    """Have evaluations logged by the number of the iteration where training counts these, else of the epoch.
+
+    mmengine's default is the epoch, which is 0 for all of a training by iterations; and runs are read from their logs.
+    """
+    by_epoch = _length(config).by_epoch
+    hooks = config.get("default_hooks") or {}
+    logger = hooks.get("logger") or dict(type="LoggerHook")
+    if logger.get("log_metric_by_epoch", True) != by_epoch:
+        config.default_hooks = {**hooks, "logger": {**logger, "log_metric_by_epoch": by_epoch}}
 
 
 def _length(config: Config) -> Length:

@@ -14,8 +14,9 @@ from pathlib import Path
 from mmengine import dist
 from mmengine.logging import print_log
 
-from eyetoy_mm.compat.whole_checkpoints import newest_whole, remove_temporaries
+from eyetoy_mm.compat.whole_checkpoints import newest_whole
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.whole_files import remove_temporaries
 
 LOCK = ".lock"
 
@@ -49,7 +50,12 @@ def occupied(work_dir: str | Path, force: bool = False) -> Iterator[None]:
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):  # file systems of clusters are mounted without locks
+                text = f"{folder} cannot be locked ({error.strerror}): a second run in it would not be noticed"
+                print_log(text, "current", logging.WARNING)
+                yield
+                return
             file.seek(0)
             other = file.read().strip() or "unknown"
             if not force:

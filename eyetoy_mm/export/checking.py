@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,17 +73,6 @@ def check(run: Run, model: ExportModel, images: Tensor, what: str) -> str:
             f"the exported graph is not the model, and no file was written: for {what} it gives {found.text}"
         )
     return found.text
-
-
-def write_whole(out: Path, content: bytes) -> None:
-    """Write a file so that it is there as a whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_images(

@@ -12,13 +12,14 @@ import torch
 from mmengine.config import Config
 
 from eyetoy_mm.engine.inference import Predictor
-from eyetoy_mm.export.checking import check_all, metadata, snippet, write_whole
+from eyetoy_mm.export.checking import check_all, metadata, snippet
 from eyetoy_mm.export.kernels import build_kernels
 from eyetoy_mm.export.models import ExportModel, make_export_model
 from eyetoy_mm.export.onnx_graph import add_metadata, build_graph, fix_size
 from eyetoy_mm.export.operator import OPSET
 from eyetoy_mm.export.runtimes import INPUT, KERNELS, LIBRARY, open_session
 from eyetoy_mm.version import __version__
+from eyetoy_mm.whole_files import write_whole
 
 
 def export_onnx(

@@ -10,9 +10,10 @@ import torch
 from mmengine.config import Config
 
 from eyetoy_mm.engine.inference import Predictor
-from eyetoy_mm.export.checking import check_all, metadata, snippet, write_whole
+from eyetoy_mm.export.checking import check_all, metadata, snippet
 from eyetoy_mm.export.onnx_file import build_file
 from eyetoy_mm.export.runtimes import INPUT, need, open_openvino
+from eyetoy_mm.whole_files import write_whole
 
 
 def export_openvino(

@@ -13,10 +13,11 @@ from torch.fx import GraphModule, Node
 
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.export.checking import check_all, metadata, snippet, write_whole
+from eyetoy_mm.export.checking import check_all, metadata, snippet
 from eyetoy_mm.export.models import ExportModel, make_export_model
 from eyetoy_mm.export.runtimes import open_pt2
 from eyetoy_mm.export.tracing import trace
+from eyetoy_mm.whole_files import write_whole
 
 _WITHOUT_US = ("aten", "prims", "higher_order", "torchvision")  # namespaces of operators that a server has
 

@@ -121,6 +121,13 @@ def test_unequal_costs_are_refused(study_file):
     assert "All of them: 0.0 hours" in plan(study, costs, 0)
 
 
+def test_evaluations_are_logged_by_what_is_counted(study_file):
+    study_file.write_text(study_file.read_text() + 'recipe = {"default_hooks.logger.log_metric_by_epoch": True}\n')
+    for config in read_study(study_file).variants.values():
+        assert config.default_hooks.logger == dict(type="LoggerHook", interval=1, log_metric_by_epoch=False)
+        assert config.default_hooks.checkpoint.interval == 2
+
+
 # --- Trained ----------------------------------------------------------------------------------------------------------
 
 

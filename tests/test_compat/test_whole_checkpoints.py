@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import eyetoy_mm  # noqa: F401
-from eyetoy_mm.compat.whole_checkpoints import newest_whole, remove_temporaries, replacing
+from eyetoy_mm.compat.whole_checkpoints import newest_whole
 
 pytest.importorskip("mmengine")
 
@@ -23,24 +23,6 @@ from tests.test_compat import compat_tiny_runner
 def save(path: Path, iteration: int) -> Path:
     torch.save(dict(meta=dict(iter=iteration, epoch=0), state_dict=dict(x=torch.randn(999))), path)
     return path
-
-
-def test_a_file_is_replaced_whole_or_stays(tmp_path):
-    path = tmp_path / "folder/file"
-    LocalBackend().put(b"first", path)
-    with pytest.raises(OSError, match="full"), replacing(path) as file:
-        file.write_bytes(b"sec")
-        raise OSError(errno.ENOSPC, "full")
-    assert path.read_bytes() == b"first" and os.listdir(path.parent) == ["file"]
-    LocalBackend().put(b"second", str(path))
-    assert path.read_bytes() == b"second"
-
-
-def test_temporaries_are_removed_and_nothing_else(tmp_path):
-    for name in (".iter_4.pth.123.part", ".mine.part", "iter_4.pth", ".lock"):
-        (tmp_path / name).touch()
-    assert remove_temporaries(tmp_path) == [".iter_4.pth.123.part"]
-    assert sorted(os.listdir(tmp_path)) == [".lock", ".mine.part", "iter_4.pth"]
 
 
 def damage(path: Path, how: str) -> None:
@@ -113,6 +95,22 @@ def test_a_moved_folder_goes_on(tmp_path):
     assert "/" not in name and (tmp_path / "run" / name).is_file()
     shutil.move(tmp_path / "run", tmp_path / "moved")
     assert find_latest_checkpoint(str(tmp_path / "moved")) == str(tmp_path / "moved" / name)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_the_best_of_another_folder_is_left_alone(moved, tmp_path):
+    """A run that goes on in a moved folder replaces its best there; one elsewhere does not touch the first one's."""
+    run = str(tmp_path / "run")
+    compat_tiny_runner.build(run, run, train_cfg=dict(by_epoch=True, max_epochs=2)).train()
+    (best,) = (tmp_path / "run").glob("best*.pth")
+    last = tmp_path / "run" / (tmp_path / "run/last_checkpoint").read_text()
+    here = tmp_path / "here"
+    if moved:
+        shutil.copytree(tmp_path / "run", here)
+        last = here / last.name
+    compat_tiny_runner.build(str(here), str(here), resume=True, load_from=str(last)).train()
+    assert best.is_file()
+    assert [path.name for path in here.glob("best*.pth")] == ["best_score_epoch_4.pth"]
 
 
 @pytest.mark.parametrize("goes_on", [False, True])

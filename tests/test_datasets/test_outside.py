@@ -110,7 +110,7 @@ def test_a_file_name_cannot_write_a_line_of_a_list(name: str, tmp_path: Path) ->
 def test_pictures_of_show_dir_stay_in_it(path: str, name: str, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from eyetoy_mm.engine.hooks.paint_predictions import name_below
+    from eyetoy_mm.engine.hooks.result_names import name_below
 
     dataset = SimpleNamespace(data_prefix=dict(img=str(tmp_path / "in")))
     assert name_below(dataset, str(tmp_path / "in" / path)) == name

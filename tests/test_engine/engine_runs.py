@@ -81,8 +81,17 @@ class Losses(Hook):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(folder: Path, name: str, engine=None, resume: str | None = None, told_at: int | None = None, **settings):
-    """Train for 6 iterations of 4 samples over all processes.
+def train(
+    folder: Path,
+    name: str,
+    engine=None,
+    resume: str | None = None,
+    told_at: int | None = None,
+    samples: int = 4,
+    double: bool = False,
+    **settings,
+):
+    """Train for 6 iterations of some samples over all processes.
 
     Args:
         folder: Of all runs.
@@ -90,6 +99,8 @@ def train(folder: Path, name: str, engine=None, resume: str | None = None, told_
         engine: Of the config.
         resume: A checkpoint, from ``folder``.
         told_at: After which iteration the second process gets SIGTERM.
+        samples: Of an iteration, over all processes.
+        double: Compute in float64.
         settings: Of the config.
 
     Returns:
@@ -119,16 +130,20 @@ def train(folder: Path, name: str, engine=None, resume: str | None = None, told_
     go_on_exactly(config)
     adapt_to_machine(config)
     config.train_dataloader = dict(
-        dataset=dict(type="Points"), batch_size=4 // (dist.get_world_size() if dist.is_initialized() else 1),
+        dataset=dict(type="Points"), batch_size=samples // (dist.get_world_size() if dist.is_initialized() else 1),
         num_workers=0, sampler=dict(type="InfiniteSampler"), collate_fn=dict(type="default_collate"),
     )  # fmt: skip
-    runner = (ShardedRunner if shards_model(config) else CheckedRunner).from_cfg(config)
-    losses = Losses(told_at)
-    for hook in (SeedIterationsHook(), CompareResumedHook(resume), losses):
-        runner.register_hook(hook)
-    if told_at is not None:
-        runner.register_hook(SaveOnSignalHook())
-    runner.train()
+    torch.set_default_dtype(torch.float64 if double else torch.float32)
+    try:
+        runner = (ShardedRunner if shards_model(config) else CheckedRunner).from_cfg(config)
+        losses = Losses(told_at)
+        for hook in (SeedIterationsHook(), CompareResumedHook(resume), losses):
+            runner.register_hook(hook)
+        if told_at is not None:
+            runner.register_hook(SaveOnSignalHook())
+        runner.train()
+    finally:
+        torch.set_default_dtype(torch.float32)
     return losses.values
 
 

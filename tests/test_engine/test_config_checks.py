@@ -168,6 +168,41 @@ def test_everything_is_told_at_once_and_what_is_odd_is_not_refused():
     check_config(config, "train")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"default_hooks.checkpoint.by_epoch": True},
+            "default_hooks.checkpoint.by_epoch=True: training counts iterations: only its end is saved",
+        ),
+        ({"default_hooks": dict(_delete_=True, logger=None)}, "default_hooks.checkpoint.by_epoch=True"),  # the Runner's
+        (
+            {"default_hooks.logger.log_metric_by_epoch": True},
+            "default_hooks.logger.log_metric_by_epoch=True: training counts iterations: all evaluations are logged",
+        ),
+        ({"log_processor": dict(by_epoch=True)}, "log_processor.by_epoch=True: training counts iterations"),
+        (
+            {"custom_hooks": [dict(type="EMAHook", begin_epoch=1)]},
+            "custom_hooks.0.begin_epoch=1: training counts iterations: the average never begins",
+        ),
+        (
+            {"custom_hooks": [dict(type="mmdet.YOLOXModeSwitchHook", num_last_epochs=5)]},
+            "custom_hooks.0.num_last_epochs=5: training counts iterations, and is one epoch",
+        ),
+        (
+            {"custom_hooks": [dict(type="mmpretrain.SwitchRecipeHook", schedule=[dict(action_epoch=3)])]},
+            "custom_hooks.0.schedule=[{'action_epoch': 3}]: training counts iterations, and is one epoch",
+        ),
+    ],
+    ids=["checkpoint", "none given", "logger", "lines", "average", "mode", "recipe"],
+)
+def test_what_counts_epochs_in_a_training_by_iterations(options, message):
+    config = ready(SEG)
+    merge_options(config, options | {"custom_hooks": options.get("custom_hooks", [])})
+    (odd,) = (finding for finding in config_findings(config, "train") if "counts iterations" in finding.message)
+    assert str(odd).startswith(message) and not odd.fatal
+
+
 def test_a_name_of_another_toolbox_is_found_there():
     pytest.importorskip("mmdet.models", reason="mmdet is not installed")
     assert "Did you mean mmdet.RPNHead?" in told(*EDITS["a head of another toolbox"])

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 from pathlib import Path
@@ -17,12 +18,14 @@ import eyetoy_mm  # noqa: F401
 pytest.importorskip("mmengine")
 
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 
-from eyetoy_mm.engine.exact_resume import PositionedBatches, go_on_exactly
+from eyetoy_mm.engine.curves import read_curves
+from eyetoy_mm.engine.exact_resume import PositionedBatches, SeededDataset, go_on_exactly
 from eyetoy_mm.engine.hooks import SaveOnSignalHook, SeedIterationsHook
 
 
@@ -48,7 +51,19 @@ class Dropping(BaseModel):
 
     def forward(self, inputs, mode="tensor"):
         out = self.layers(torch.stack(inputs) if isinstance(inputs, list) else inputs)
+        if mode == "predict":
+            return list(out[:, 0])
         return dict(loss=F.mse_loss(out, inputs.sum(1, keepdim=True)))
+
+
+class Level(BaseMetric):
+    """The mean of what is predicted, and of noise."""
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results += [float(each) for each in data_samples]
+
+    def compute_metrics(self, results: list) -> dict:
+        return dict(acc=float(np.mean(results)) + random.random() / 100)
 
 
 class Losses(Hook):
@@ -79,7 +94,12 @@ def train(
     )  # fmt: skip
     loader |= settings.pop("loader", {})
     more_hooks = settings.pop("more_hooks", ())
-    hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1, by_epoch=False))
+    hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1, by_epoch=False) | settings.pop("checkpoint", {}))
+    by_epoch = settings.get("train_cfg", {}).get("by_epoch", True)
+    hooks["logger"] = dict(type="LoggerHook", log_metric_by_epoch=by_epoch)
+    if settings.pop("evaluated", False):
+        settings |= dict(val_dataloader=loader | dict(sampler=dict(type="DefaultSampler", shuffle=False)))
+        settings |= dict(val_cfg=dict(), val_evaluator=dict(type="Level"))
     config = dict(
         train_cfg=dict(by_epoch=True, max_epochs=4),
         optim_wrapper=dict(optimizer=dict(type="Adam", lr=0.01)),
@@ -107,10 +127,12 @@ def train(
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered():
-    MODELS.register_module(module=Dropping)
-    DATASETS.register_module(module=Noisy)
+    kinds = ((MODELS, Dropping), (DATASETS, Noisy), (METRICS, Level))
+    for registry, kind in kinds:
+        registry.register_module(module=kind)
     yield
-    del MODELS.module_dict["Dropping"], DATASETS.module_dict["Noisy"]
+    for registry, kind in kinds:
+        del registry.module_dict[kind.__name__]
 
 
 ITERATIONS = dict(
@@ -187,24 +209,150 @@ def packed(tmp_path) -> dict:
 
 
 def killed_at(end: int, work_dir: Path, **settings) -> None:
-    """Train in a process that is killed in the middle of an iteration."""
     torch.set_num_threads(1)  # forked: OpenMP would wait for the threads of the other process
     Losses.stop = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
     train(work_dir, end, **settings)
 
 
-def test_data_in_a_pack_after_a_kill_with_other_numbers_of_workers(packed, tmp_path):
-    settings = dict(train_cfg=dict(by_epoch=False, max_iters=9), loader=packed)
-    whole = train(tmp_path / "whole", **settings)
-    process = multiprocessing.get_context("fork").Process(
-        target=killed_at, args=(5, tmp_path / "run"), kwargs=dict(workers=2, **settings)
-    )
+def kill(end: int, work_dir: Path, **settings) -> None:
+    """Train in a process that is killed where others are interrupted: in the middle of an iteration or evaluation."""
+    process = multiprocessing.get_context("fork").Process(target=killed_at, args=(end, work_dir), kwargs=settings)
     process.start()
     process.join(120)
     process.kill()
-    assert process.exitcode == -signal.SIGKILL and (tmp_path / "run/iter_5.pth").exists()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_data_in_a_pack_after_a_kill_with_other_numbers_of_workers(packed, tmp_path):
+    settings = dict(train_cfg=dict(by_epoch=False, max_iters=9), loader=packed)
+    whole = train(tmp_path / "whole", **settings)
+    kill(5, tmp_path / "run", workers=2, **settings)
+    assert (tmp_path / "run/iter_5.pth").exists()
     after = train(tmp_path / "run", workers=3, resume=True, **settings)
     assert after == {step: whole[step] for step in range(5, 9)} and len(set(whole.values())) == 9
+
+
+def test_pipelines_are_switched_in_the_data_set_itself():
+    """As mmdet's PipelineSwitchHook and mmpretrain's SwitchRecipeHook do it, which see what the loader has."""
+
+    class Piped(Noisy):
+        pipeline = "first"
+
+    seeded = pickle.loads(pickle.dumps(SeededDataset(Noisy())))
+    assert not hasattr(seeded, "pipeline") and len(seeded) == 11
+    seeded = SeededDataset(dataset := Piped())
+    seeded.pipeline = "second"
+    assert dataset.pipeline == seeded.pipeline == "second"
+
+
+# --- Evaluations ------------------------------------------------------------------------------------------------------
+
+
+class Evaluations(Hook):
+    """Keeps the metrics by step; ends the run in the middle of one of its evaluations."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, end: int | None = None) -> None:
+        self.end, self.values = end, {}
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx == 1 and runner.iter == self.end:
+            Losses.stop()
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        assert runner.iter not in self.values, "evaluated twice"
+        self.values[runner.iter] = metrics["acc"]
+
+
+EVALUATED = dict(
+    evaluated=True,
+    checkpoint=dict(save_best="acc", max_keep_ckpts=2, interval=4),
+    param_scheduler=dict(type="ReduceOnPlateauLR", monitor="acc", rule="greater", patience=1, by_epoch=True),
+)
+BY_ITERATIONS = dict(loader=ITERATIONS["loader"], param_scheduler=dict(type="ConstantLR", by_epoch=False))
+
+
+def saved(work_dir: Path) -> dict:
+    """What is left of a run: its files, and what is known of evaluations in the last one."""
+    names = sorted(path.name for path in work_dir.glob("*.pth"))
+    last = torch.load(work_dir / (work_dir / "last_checkpoint").read_text(), weights_only=False)
+    (schedule,), known = last["param_schedulers"], last["message_hub"]["runtime_info"]
+    return dict(
+        names=names, best=known["best_score"], where=Path(known["best_ckpt"]).name, done=known["evaluated"],
+        waits=known.get("early_stopping/acc"), bad=(schedule.get("best"), schedule.get("num_bad_epochs")),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=1)),
+        dict(
+            train_cfg=dict(by_epoch=True, max_epochs=4, val_interval=3, dynamic_intervals=[(4, 1)]),
+            checkpoint=dict(save_best="acc", by_epoch=True),
+        ),
+        dict(
+            train_cfg=dict(by_epoch=False, max_iters=9, val_interval=4, val_begin=2, dynamic_intervals=[(6, 2)]),
+            checkpoint=dict(save_best="acc", interval=2),
+            **BY_ITERATIONS,
+        ),
+        dict(
+            train_cfg=dict(by_epoch=False, max_iters=9, val_interval=2),
+            checkpoint=dict(save_best="acc", interval=2),
+            custom_hooks=[dict(type="EarlyStoppingHook", monitor="acc", patience=2)],
+            **BY_ITERATIONS,
+        ),
+    ],
+    ids=["epochs", "dynamic epochs", "dynamic iterations", "stopped early"],
+)
+def test_an_evaluation_in_which_a_run_is_killed_is_made_when_it_goes_on(settings, tmp_path):
+    settings = EVALUATED | settings
+    losses = train(tmp_path / "whole", more_hooks=[whole := Evaluations()], **settings)
+    assert len(whole.values) > 1
+    for end in (min(whole.values), max(whole.values)):
+        run = tmp_path / f"{end}"
+        before, after = Evaluations(end), Evaluations()
+        seen = train(run, end=-1, more_hooks=[before], **settings)
+        went_on = train(run, resume=True, more_hooks=[after], **settings)
+        assert end not in before.values and next(iter(after.values)) == end
+        assert before.values | after.values == whole.values and seen | went_on == losses
+        assert saved(run) == saved(tmp_path / "whole")
+
+
+def test_a_kill_in_the_last_evaluation(tmp_path):
+    settings = EVALUATED | BY_ITERATIONS | dict(train_cfg=dict(by_epoch=False, max_iters=4, val_interval=2))
+    train(tmp_path / "whole", **settings)
+    kill(-1, tmp_path / "run", more_hooks=[Evaluations(4)], **settings)
+    assert read_curves(tmp_path / "run").of("acc").keys() == {2}
+    assert train(tmp_path / "run", resume=True, **settings) == {}
+    assert read_curves(tmp_path / "run").of("acc") == read_curves(tmp_path / "whole").of("acc")
+    assert saved(tmp_path / "run") == saved(tmp_path / "whole")
+
+
+def test_what_was_evaluated_and_saved_is_not_evaluated_again(tmp_path):
+    settings = EVALUATED | dict(train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=1))
+    train(tmp_path, more_hooks=[whole := Evaluations()], **settings)
+    last = torch.load(tmp_path / "iter_8.pth", weights_only=False)
+    assert whole.values.keys() == {4, 8}
+    was_best = last["message_hub"]["runtime_info"]["evaluated"] == 2
+    train(tmp_path, resume=True, more_hooks=[again := Evaluations()], **settings)
+    assert again.values == ({} if was_best else {8: whole.values[8]})
+
+
+def test_a_run_stays_stopped(tmp_path):
+    settings = EVALUATED | BY_ITERATIONS
+    settings |= dict(
+        train_cfg=dict(by_epoch=False, max_iters=9, val_interval=1),
+        checkpoint=dict(save_best="acc", interval=1),
+        custom_hooks=[dict(type="EarlyStoppingHook", monitor="acc", rule="less", patience=2)],
+    )
+    losses = train(tmp_path, **settings)
+    assert 2 <= len(losses) < 9
+    assert train(tmp_path, resume=True, **settings) == {}
+
+
+# --- More processes ---------------------------------------------------------------------------------------------------
 
 
 def test_more_processes_read_the_same_data_in_the_same_order(monkeypatch):
@@ -236,28 +384,75 @@ def test_iterations_and_processes_draw_different_numbers(monkeypatch):
     assert len(drawn) == 6 and len({numbers[0] for numbers in drawn}) == 6
 
 
-class Told(Hook):
-    """Sends a signal to its process in the middle of a step."""
+# --- Signals ----------------------------------------------------------------------------------------------------------
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+
+class Told(Hook):
+    """Sends a signal to its process in the middle of a step, or of the evaluation after one."""
+
+    def __init__(self, step: int | None = None, evaluation: int | None = None) -> None:
+        self.step, self.evaluation = step, evaluation
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter + 1 == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx == 1 and runner.iter == self.evaluation:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-def test_a_signal_waits_for_gradients_that_are_accumulated(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)  # left as it was
+
+@pytest.fixture
+def signals(monkeypatch):
+    """What the hook changes is left as it was."""
+    monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(
+            train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=2),
+            checkpoint=dict(save_best="acc", by_epoch=True, interval=9),
+        ),
+        dict(
+            train_cfg=dict(by_epoch=False, max_iters=8, val_interval=8),
+            checkpoint=dict(save_best="acc", interval=3),
+            **BY_ITERATIONS,
+        ),
+    ],
+    ids=["epochs", "iterations"],
+)
+def test_an_evaluation_is_left_and_made_when_the_run_goes_on(settings, tmp_path, signals):
+    """With nothing saved at this step before, and averaged weights in the place of those that are trained."""
+    settings = EVALUATED | settings
+    losses = train(tmp_path / "whole", more_hooks=[whole := Evaluations()], **settings)
+    run, (first, *_) = tmp_path / "run", whole.values
+    with pytest.raises(SystemExit, match="85"):
+        train(run, more_hooks=[Told(evaluation=first), SaveOnSignalHook(), before := Evaluations()], **settings)
+    assert (run / "last_checkpoint").read_text() == f"iter_{first}.pth" and not before.values
+    went_on = train(run, resume=True, more_hooks=[after := Evaluations()], **settings)
+    assert after.values == whole.values and went_on == {step: losses[step] for step in range(first, len(losses))}
+    one, other = (saved(folder) for folder in (run, tmp_path / "whole"))
+    assert {**one, "names": 0} == {**other, "names": 0}
+
+
+def test_a_run_that_is_told_before_it_has_trained_saves_nothing(tmp_path, signals):
+    settings = EVALUATED | dict(custom_hooks=[dict(type="eyetoy_mm.EvaluateUntrainedHook")])
+    with pytest.raises(SystemExit, match="85"):
+        train(tmp_path, more_hooks=[Told(evaluation=0), SaveOnSignalHook()], **settings)
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_signal_waits_for_gradients_that_are_accumulated(tmp_path, signals):
     settings = ITERATIONS | dict(optim_wrapper=dict(optimizer=dict(type="Adam", lr=0.01), accumulative_counts=4))
     whole = train(tmp_path / "whole", **settings)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     run = tmp_path / "run"
-    try:
-        with pytest.raises(SystemExit, match="85"):
-            train(run, more_hooks=[Told(6), SaveOnSignalHook()], **settings)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with pytest.raises(SystemExit, match="85"):
+        train(run, more_hooks=[Told(6), SaveOnSignalHook()], **settings)
     assert (run / "last_checkpoint").read_text() == "iter_8.pth"
     assert train(run, resume=True, **settings) == {step: whole[step] for step in range(8, 14)}

@@ -20,7 +20,7 @@ from eyetoy_mm.engine.config_options import merge_options
 from eyetoy_mm.engine.exact_resume import positioned
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import CheckOutputsHook
-from eyetoy_mm.engine.loop_checks import _alone, _tell_cut_accumulations, check_loops
+from eyetoy_mm.engine.loop_checks import _alone, _tell_cut_accumulations, _tell_what_is_saved_late, check_loops
 from eyetoy_mm.errors import UserError
 
 pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
@@ -130,26 +130,41 @@ def test_data_without_a_batch_or_an_image():
 
 
 @pytest.mark.parametrize(
-    ("kind", "interval", "counts", "fits"),
+    ("kind", "by_epoch", "interval", "counts", "fits"),
     [
-        (IterBasedTrainLoop, 6, 4, 4),
-        (IterBasedTrainLoop, 8, 4, None),
-        (EpochBasedTrainLoop, 1, 4, 2),  # of 6 steps
-        (EpochBasedTrainLoop, 2, 4, None),
-        (EpochBasedTrainLoop, 3, 1, None),
+        (IterBasedTrainLoop, False, 6, 4, 4),
+        (IterBasedTrainLoop, False, 8, 4, None),
+        (IterBasedTrainLoop, True, 1, 4, None),  # at its end alone, which the config is told
+        (EpochBasedTrainLoop, True, 1, 4, 2),  # of 6 steps
+        (EpochBasedTrainLoop, True, 2, 4, None),
+        (EpochBasedTrainLoop, True, 3, 1, None),
+        (EpochBasedTrainLoop, False, 6, 4, 4),
+        (EpochBasedTrainLoop, False, 4, 4, None),
     ],
 )
-def test_checkpoints_in_the_middle_of_an_accumulation_are_told(kind, interval, counts, fits, monkeypatch):
+def test_checkpoints_in_the_middle_of_an_accumulation_are_told(kind, by_epoch, interval, counts, fits, monkeypatch):
     told = []
     monkeypatch.setattr("eyetoy_mm.engine.loop_checks.print_log", lambda text, *args: told.append(text))
     loop = kind.__new__(kind)
     loop.dataloader = loader_of((12, 8, 8), 2)
-    by_epoch = kind is EpochBasedTrainLoop
-    hooks = [CheckpointHook(interval, by_epoch=by_epoch), CheckpointHook(5, by_epoch=not by_epoch), CheckpointHook(-1)]
+    hooks = [CheckpointHook(interval, by_epoch=by_epoch), CheckpointHook(-1)]
     cfg = Config(dict(optim_wrapper=dict(accumulative_counts=counts)))
     _tell_cut_accumulations(SimpleNamespace(cfg=cfg, train_loop=loop, hooks=hooks))
     assert len(told) == (fits is not None)
     assert fits is None or told[0].endswith(f"Take an interval of {fits}, or a multiple of it")
+
+
+@pytest.mark.parametrize(
+    ("by_epoch", "interval", "late"), [(True, 2, False), (True, 3, True), (False, 17, False), (False, 18, True)]
+)
+def test_a_run_of_which_only_the_end_is_saved_is_told(by_epoch, interval, late, monkeypatch):
+    told = []
+    monkeypatch.setattr("eyetoy_mm.engine.loop_checks.print_log", lambda text, *args: told.append(text))
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    loop.dataloader = loader_of((12, 8, 8), 2)  # 6 steps an epoch
+    hooks = [CheckpointHook(interval, by_epoch=by_epoch), CheckpointHook(-1)]
+    _tell_what_is_saved_late(SimpleNamespace(train_loop=loop, hooks=hooks, max_iters=18))
+    assert len(told) == late and all("training has 18: only its end is saved" in text for text in told)
 
 
 def test_files_and_later_steps_are_left_to_others(tmp_path):

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ import eyetoy_mm  # noqa: F401 - first: mmengine loads its own checkpoints with 
 pytest.importorskip("mmengine")
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.visualization import Visualizer
 
 from eyetoy_mm.engine import launch, resume
@@ -223,6 +224,23 @@ def test_another_batch_size_is_said_and_epochs_stay_epochs(saved: Path, tmp_path
     launch.train(tiny(tmp_path / "whole", train_dataloader=loader, param_scheduler=SCHEDULES["converted"](8), **LONGER))
     expected = rates(tmp_path / "whole")
     assert rates(tmp_path) == {step: expected[step] for step in range(13, 49)}
+
+
+@pytest.mark.parametrize(
+    ("before", "epoch", "iteration", "after", "at", "where"),
+    [
+        (8, 2, 21, 4, 10, "in epoch 3, after 2 of them"),  # 5 of 8: the images of the fifth come again
+        (4, 2, 10, 8, 20, "in epoch 3, after 4 of them"),
+        (8, 2, 17, 4, 8, "after epoch 2"),
+        (8, 1, 16, 4, 8, "in epoch 2, after 4 of them"),  # saved at its last iteration
+    ],
+)
+def test_an_interrupted_epoch_of_another_length(before, epoch, iteration, after, at, where):
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    runner = SimpleNamespace(cfg=Config(), auto_scale_lr=None, train_loop=loop, train_dataloader=range(after))
+    meta = dict(epoch=epoch, iter=iteration, epoch_length=before)
+    (told,) = resume._settle_batches(runner, meta, {})
+    assert meta["iter"] == at and where in told and f"{iteration} -> {at}" in told
 
 
 def test_seed_averages_precision_and_settings_are_said(saved: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
-from eyetoy_mm.compat.whole_checkpoints import newest_whole, remove_temporaries
+from eyetoy_mm.compat.whole_checkpoints import newest_whole
 from eyetoy_mm.engine import sharded_checkpoints
 from eyetoy_mm.engine.blocks import block_names
 from eyetoy_mm.engine.distributed import joined
@@ -26,11 +26,18 @@ from eyetoy_mm.engine.sharded_checkpoints import Saving, load_from_disk, read_di
 from eyetoy_mm.engine.sharding import all_processes, check_optimizer, shard_model, shard_of
 from eyetoy_mm.engine.skeletons import build_on_meta
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.whole_files import remove_temporaries
 from tests import program
 from tests.test_engine import engine_runs
 from tests.test_engine.test_distributed import free_port
 
 SHARDS = dict(type="FSDP2", checkpoints="sharded", async_save=True)
+EXACT = dict(  # no rounding that training enlarges; a schedule counts iterations, not steps of the optimizer
+    double=True, train_cfg=dict(by_epoch=False, max_iters=20), param_scheduler=None,
+    default_hooks=dict(checkpoint=dict(type="CheckpointHook", by_epoch=False, save_last=False)),
+)  # fmt: skip
+ACCUMULATED = EXACT | dict(optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.01), accumulative_counts=2))
+WHOLE = EXACT | dict(optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.01)))
 RUNS = [
     dict(name="ddp"),
     dict(name="full", engine="FSDP2"),
@@ -49,6 +56,10 @@ RUNS = [
         name="accumulated-ddp",
         optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01), clip_grad=dict(max_norm=0.5), accumulative_counts=2),
     ),
+    dict(name="exact-ddp", **WHOLE),
+    dict(name="exact-shards", engine="FSDP2", **WHOLE),
+    dict(name="halves-ddp", **ACCUMULATED),
+    dict(name="halves-shards", engine="FSDP2", **ACCUMULATED),
     dict(name="told", engine=SHARDS, told_at=1),
 ]  # fmt: skip
 
@@ -58,13 +69,16 @@ def folder(tmp_path_factory):
     """All runs: in one process the first, in two processes the others, and in one again what goes on from those."""
     folder = tmp_path_factory.mktemp("engines")
     losses = {"alone": engine_runs.train(folder, "alone")}
+    losses["exact-alone"] = engine_runs.train(folder, "exact-alone", **WHOLE)
+    losses["halves-alone"] = engine_runs.train(folder, "halves-alone", **ACCUMULATED)
+    losses["twice-alone"] = engine_runs.train(folder, "twice-alone", samples=8, **WHOLE)
     port, started = free_port(), []
     for rank in "01":
         place = dict(RANK=rank, WORLD_SIZE="2", LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
         arguments = ("tests/test_engine/engine_runs.py", folder, json.dumps(RUNS))
         started.append(program.start(*arguments, env=place))
     for process, _, stderr in started:
-        process.join(120)
+        process.join(300)
         assert process.exitcode == 85, stderr.read_text()
     for run, found in zip(RUNS[:-1], json.loads((folder / "losses.0.json").read_text()), strict=True):
         losses[run["name"]] = {int(step): loss for step, loss in found.items()}
@@ -76,13 +90,30 @@ def folder(tmp_path_factory):
     del MODELS.module_dict["Small"], DATASETS.module_dict["Points"]
 
 
-@pytest.mark.parametrize("name", [run["name"] for run in RUNS[:-1] if "accumulated" not in run["name"]])
+@pytest.mark.parametrize("name", [run["name"] for run in RUNS[:8]])
 def test_two_processes_are_one(folder, name):
     losses = json.loads((folder / "losses.json").read_text())
     expected = {step: loss for step, loss in losses["alone"].items() if step in losses[name]}
     assert losses[name] == pytest.approx(expected, rel=1e-5)
     assert list(losses[name]) == list("345" if "-" in name else "012345")
     assert len(set(expected.values())) == len(expected)
+
+
+@pytest.mark.parametrize("kind", ["exact", "halves"])
+def test_twenty_steps_are_those_of_one_process(folder, kind):
+    losses = json.loads((folder / "losses.json").read_text())
+    alone = losses[f"{kind}-alone"]
+    assert len(set(alone.values())) == 20
+    for name in ("ddp", "shards"):
+        assert losses[f"{kind}-{name}"] == pytest.approx(alone, rel=1e-10), name
+
+
+def test_batches_that_are_accumulated_are_one(folder):
+    """Twice as many samples at once have the mean of the losses of their halves, at every step."""
+    losses = json.loads((folder / "losses.json").read_text())
+    halves, whole = ([*losses[name].values()] for name in ("halves-alone", "twice-alone"))
+    means = [(first + second) / 2 for first, second in zip(halves[::2], halves[1::2], strict=True)]
+    assert means == pytest.approx(whole[:10], rel=1e-10)
 
 
 @pytest.mark.parametrize("name", ["shards-alone", "shards-one"])

@@ -53,6 +53,17 @@ def test_a_killed_run_leaves_no_lock(tmp_path):
         assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    told = []
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    monkeypatch.setattr("eyetoy_mm.engine.work_dir.print_log", lambda text, *args: told.append(text))
+    with occupied(tmp_path):
+        assert told == [f"{tmp_path} cannot be locked (No locks available): a second run in it would not be noticed"]
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").touch()
     message = "cannot write to the work dir .*exists.*--work-dir"

@@ -4,6 +4,7 @@ from eyetoy_mm.engine.hooks.cls_labels import CheckClsLabelsHook
 from eyetoy_mm.engine.hooks.data_pictures import DataPicturesHook
 from eyetoy_mm.engine.hooks.describe_run import DescribeRunHook
 from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
+from eyetoy_mm.engine.hooks.early_stopping import ExactEarlyStoppingHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
 from eyetoy_mm.engine.hooks.evaluation_pictures import EvaluationPicturesHook
 from eyetoy_mm.engine.hooks.finite import StopOnNonFiniteHook
@@ -36,6 +37,7 @@ __all__ = [
     "DescribeRunHook",
     "EvaluateUntrainedHook",
     "EvaluationPicturesHook",
+    "ExactEarlyStoppingHook",
     "KeepPredictionsHook",
     "LiveProgressHook",
     "PaintPredictionsHook",

@@ -13,9 +13,12 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.whole_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+EVALUATED = "evaluated"  # of the message hub, which checkpoints hold: after which epoch or iteration that was last
 
 
 def unwrapped(runner: Runner) -> Any:  # a module; types of its attributes are not known
@@ -34,9 +37,8 @@ def told_if_it_fails(runner: Runner, what: str) -> Iterator[None]:
 
 def save_figure(figure: Figure, target: Path) -> None:
     """Write a figure as PNG; what is there goes when the new one is whole."""
-    temporary = target.with_name(f".{target.name}.part")
-    figure.savefig(temporary, format="png", dpi=100)
-    temporary.replace(target)
+    with replacing(target) as file:
+        figure.savefig(file, format="png", dpi=100)
 
 
 def kind_of(dataset: Any) -> type:

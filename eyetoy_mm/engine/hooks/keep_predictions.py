@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from eyetoy_mm.engine.evaluation_report import Report, make_report
-from eyetoy_mm.engine.hooks.paint_predictions import name_below
+from eyetoy_mm.engine.hooks.result_names import ResultNames
 from eyetoy_mm.engine.prediction_files import PredictionFiles, Wanted
 from eyetoy_mm.engine.predictions import prediction_of
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.paths import take_name
 from eyetoy_mm.registry import HOOKS
 
 
@@ -41,15 +41,14 @@ class KeepPredictionsHook(Hook):
         self.report: Report | None = None
         self._files: PredictionFiles | None = None
         self._counts, self._calibrated = report, calibrated
-        self._seen = 0
 
     def before_test(self, runner: Runner) -> None:
         """Look at the data set, and begin to count."""
         loop: Any = runner.test_loop
-        self._dataset = dataset = loop.dataloader.dataset
-        self._used: set[Path] = set()
+        dataset = loop.dataloader.dataset
+        self._names = ResultNames(dataset)
         classes = list(dataset.metainfo.get("classes") or ())
-        self._classes, self._length, self._seen = len(classes), len(dataset), 0
+        self._classes = len(classes)
         scope = runner.default_scope.scope_name
         if self._counts:
             self.report = make_report(scope, classes)
@@ -70,7 +69,7 @@ class KeepPredictionsHook(Hook):
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
         """Count and write a batch."""
-        for position, sample in self._once(outputs or ()):
+        for position, sample in self._names.once(outputs or ()):
             if self.report is not None:
                 self.report.add(sample)
             if self._files is not None:
@@ -82,23 +81,15 @@ class KeepPredictionsHook(Hook):
             self.report.sum_over_processes()
         if self._files is not None:
             parts = dist.all_gather_object(self._files.entries)
-            self._files.entries = [entry for part in parts for entry in part]
+            dealt = (entry for turn in zip_longest(*parts) for entry in turn)  # as in the data set
+            self._files.entries = [entry for entry in dealt if entry is not None]
             if dist.is_main_process():
                 self._files.close()
-
-    def _once(self, samples: Sequence[BaseDataElement]) -> Iterator[tuple[int, BaseDataElement]]:
-        """Place in the data set of each that no other process has: samplers repeat some, for all to have as many."""
-        for sample in samples:
-            position = self._seen * dist.get_world_size() + dist.get_rank()
-            self._seen += 1
-            if position < self._length:
-                yield position, sample
 
     def _write(self, position: int, sample: Any) -> None:
         assert self._files is not None
         path = sample.get("img_path")
-        name = name_below(self._dataset, path) if path else f"{position:06}"
-        target = take_name(Path(name).with_suffix(""), self._used)
+        name, target = self._names.name(position, path), self._names.target(position, path)
         height, width = (sample.get("ori_shape") or sample.get("img_shape") or (0, 0))[:2]
         prediction = prediction_of(sample, (int(height), int(width)), self._classes)
         number = sample.get("img_id")  # COCO's; mmdet's other data sets have names

@@ -6,16 +6,19 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner import runner as runner_file
 
+from eyetoy_mm.engine.hooks.common import EVALUATED
+from eyetoy_mm.engine.hooks.shards import ShardsHook
 from eyetoy_mm.registry import HOOKS
 
 STOPPED = 85
@@ -27,8 +30,9 @@ class SaveOnSignalHook(Hook):
     """Save and end when the process is told to stop: SIGTERM (preemption, torchrun) or SIGUSR1 (``sbatch --signal``).
 
     All processes end after the iteration in which one of them was told, with one checkpoint; where gradients are
-    accumulated, after the one that uses them, for a checkpoint does not hold them. What loads data is not
-    disturbed: launchers signal whole process groups, and without its workers a run could not finish the iteration.
+    accumulated, after the one that uses them, for a checkpoint does not hold them. An evaluation, which can take longer
+    than launchers wait, is left, and made when the run goes on. What loads data is not disturbed: launchers signal
+    whole process groups, and without its workers a run could not finish the iteration.
 
     Args:
         exit_code: The exit status that says "stopped, and saved": what starts the run may start it again.
@@ -41,6 +45,7 @@ class SaveOnSignalHook(Hook):
         self.told = 0
         self._process = os.getpid()
         self._group: Any = None
+        self._batches = 0
         # Now, because loops start their workers when they are built, and those have the handlers of that moment.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._tell) for number in _SIGNALS}
@@ -61,16 +66,42 @@ class SaveOnSignalHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         """Save and end if a process was told to."""
-        told = self.told
-        if dist.is_initialized():
-            number = torch.tensor([told])
-            dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group)
-            told = int(number)
-        if not told or not _is_whole_step(runner):
+        told = self._most(self.told)
+        if told and _is_whole_step(runner):
+            self._end(runner, told, runner.iter + 1)
+
+    def before_val(self, runner: Runner) -> None:
+        """Count the batches of this evaluation that all processes have; other evaluations are not left."""
+        known = runner.message_hub.get_info(EVALUATED) is not None or not runner.iter  # a loop of ours, or untrained
+        self._batches = -self._most(-len(runner.val_dataloader)) if known and _is_whole_step(runner) else 0
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence | None = None
+    ) -> None:
+        """Leave the evaluation, save and end if a process was told to."""
+        self._batches -= 1
+        told = self._most(self.told) if self._batches >= 0 else 0
+        if not told:
             return
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook | ShardsHook):  # they have changed the weights for it
+                hook.after_val_epoch(runner)
+        runner.message_hub.update_info(EVALUATED, None)
+        self._end(runner, told, runner.iter)
+
+    def _most(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        if not dist.is_initialized():
+            return number
+        shared = torch.tensor([number])
+        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self._group)
+        return int(shared)
+
+    def _end(self, runner: Runner, told: int, done: int) -> None:
         name = signal.Signals(told).name
-        runner.logger.warning(f"{name}: saving at iteration {runner.iter + 1}, then exit status {self.exit_code}.")
-        self._save(runner)
+        runner.logger.warning(f"{name}: saving at iteration {done}, then exit status {self.exit_code}.")
+        if done:
+            self._save(runner, done)
         if hasattr(runner, "finish_saving"):  # in the background
             runner.finish_saving()
         runner.logger.warning("Saved. Start it again with --resume, and it goes on from here.")
@@ -83,17 +114,18 @@ class SaveOnSignalHook(Hook):
         sys.exit(self.exit_code)
 
     @staticmethod
-    def _save(runner: Runner) -> None:
+    def _save(runner: Runner, done: int) -> None:
+        meta = dict(epoch=runner.epoch, iter=done)
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
                 by_epoch, template = hook.by_epoch, hook.filename_tmpl
                 hook.by_epoch, hook.filename_tmpl = False, "iter_{}.pth"  # in the middle of an epoch
                 try:
-                    hook._save_checkpoint(runner)
+                    hook._save_checkpoint_with_step(runner, done, meta=meta)
                 finally:
                     hook.by_epoch, hook.filename_tmpl = by_epoch, template
                 return
-        runner.save_checkpoint(runner.work_dir, f"iter_{runner.iter + 1}.pth", by_epoch=False)
+        runner.save_checkpoint(runner.work_dir, f"iter_{done}.pth", meta=meta, by_epoch=False)
 
     def after_train(self, runner: Runner) -> None:
         """Leave signals as they were."""

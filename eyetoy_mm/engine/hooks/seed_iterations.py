@@ -23,7 +23,7 @@ def seed_all(*numbers: int) -> None:
 
 @HOOKS.register_module()
 class SeedIterationsHook(Hook):
-    """Seed each iteration by the run's seed, the process's number and the iteration's.
+    """Seed each iteration, and each evaluation, by the run's seed, the process's number and the iteration's.
 
     Dropout, drop path and mixing then draw the same numbers whether or not the run was interrupted, and whatever else
     drew numbers in between; and each process has a stream of its own. mmengine seeds all processes alike, which drops
@@ -33,5 +33,9 @@ class SeedIterationsHook(Hook):
     priority = "VERY_HIGH"
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Seed all generators."""
+        seed_all(runner.seed, dist.get_rank(), runner.iter)
+
+    def before_val(self, runner: Runner) -> None:
         """Seed all generators."""
         seed_all(runner.seed, dist.get_rank(), runner.iter)

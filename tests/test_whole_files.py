@@ -1,0 +1,54 @@
+"""Files are replaced whole, or stay; a process that is killed leaves the old one and what the next start removes."""
+
+import errno
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from eyetoy_mm.whole_files import beside, remove_temporaries, renamed_over, replacing, write_whole
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path):
+    path = tmp_path / "folder/file"
+    write_whole(path, b"first")
+    with pytest.raises(OSError, match="full"), replacing(path) as file:
+        file.write_bytes(b"sec")
+        raise OSError(errno.ENOSPC, "full")
+    assert path.read_bytes() == b"first" and os.listdir(path.parent) == ["file"]
+    write_whole(str(path), "zweite, \u00e4")
+    assert path.read_text(encoding="utf-8") == "zweite, \u00e4" and os.listdir(path.parent) == ["file"]
+
+
+def killed_while_it_writes(path):
+    with replacing(path) as file:
+        file.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_kill_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"first")
+    process = multiprocessing.get_context("fork").Process(target=killed_while_it_writes, args=(path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert path.read_bytes() == b"first" and remove_temporaries(tmp_path) == [f".file.{process.pid}.part"]
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path):
+    for content in "ab":
+        temporary = beside(tmp_path / "folder")
+        write_whole(temporary / content, content)
+        renamed_over(temporary, tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["folder"] and os.listdir(tmp_path / "folder") == ["b"]
+
+
+def test_temporaries_are_removed_and_nothing_else(tmp_path):
+    for name in (".iter_4.pth.123.part", ".mine.part", "iter_4.pth", ".lock"):
+        (tmp_path / name).touch()
+    (tmp_path / ".iter_8.pth.before.7.part").mkdir()
+    assert remove_temporaries(tmp_path) == [".iter_4.pth.123.part", ".iter_8.pth.before.7.part"]
+    assert sorted(os.listdir(tmp_path)) == [".lock", ".mine.part", "iter_4.pth"]
