@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,22 @@ class Told(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter + 1 == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_processes_of_a_run_end_when_it_ends_them(monkeypatch):
+    """A pool of a metric that fails waited for ever for its processes, which ignored SIGTERM."""
+    monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)  # left as it was
+    hook = SaveOnSignalHook()
+    try:
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        child.start()
+        child.terminate()
+        child.join(20)
+        ended = child.exitcode
+        child.kill()
+        assert ended is not None
+    finally:
+        hook.after_train(None)
 
 
 def test_a_signal_waits_for_gradients_that_are_accumulated(tmp_path, monkeypatch):
