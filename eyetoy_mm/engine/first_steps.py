@@ -99,10 +99,9 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
     if loss := _loss_of(error):
         return Finding("model", f"{loss}: what loss() returns must be float tensors and lists of them, by name")
     if evaluates and isinstance(error, KeyError | AttributeError) and (truth := _TRUTH.search(text)):
-        told = (
-            f"the images have no {truth['name']} with which predictions are compared ({text}). Load it in the pipeline"
-        )
-        return Finding("val_evaluator or test_evaluator", f"{told} of the data set (LoadAnnotations), and pack it")
+        told = f"the images have no {truth['name']}, which it reads ({text}). Load it, with LoadAnnotations in the"
+        advice = "pipeline or with_label of mmpretrain's data sets, or name it in meta_keys of the step that packs"
+        return Finding("val_evaluator or test_evaluator", f"{told} {advice}")
     module = failing_module(unwrapped(runner), error) if runner is not None else ""
     part, _, inside = module.partition(".")
     settings = config.model.get(part)
