@@ -44,6 +44,7 @@ from eyetoy_mm.engine.config_structure import structure_findings
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.dry_run import shrink, use_sample
 from eyetoy_mm.engine.first_steps import explained_errors
+from eyetoy_mm.engine.hooks import RehearseEvaluationHook
 from eyetoy_mm.engine.loop_checks import check_loops
 from eyetoy_mm.engine.skeletons import EmptyOnMeta
 from eyetoy_mm.errors import UserError
@@ -265,6 +266,7 @@ def run_config(config: Config, name: str) -> str:
     config.experiment_name = name
     with explained_errors(config) as run:
         runner = run.runner = Runner.from_cfg(config)
+        runner.register_hook(RehearseEvaluationHook())
         check_loops(runner)
         runner.train()
     losses = runner.message_hub.log_scalars.get("train/loss")

@@ -70,6 +70,38 @@ EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "no score is high enough": (DET, {"model.test_cfg.rcnn.score_thr": 1.0}),
     "no detection is scored": (DET, {"val_evaluator.proposal_nums": [0, 0, 0]}),
     "no box is sampled": (DET, {"model.train_cfg.rcnn.sampler.num": 0}),
+    "a mode of prediction that the model has not": (SEG, {"model.test_cfg.mode": "slide_flip"}),
+    "suppression by a name that does not exist": (DET, {"model.test_cfg.rcnn.nms.type": "nmss"}),
+    "suppression by another name of its threshold": (DET, {"model.test_cfg.rcnn.nms": dict(type="nms", iou_thr=0.5)}),
+    "a metric that writes, and no folder": (SEG, {"val_evaluator.format_only": True}),
+    "the best of what is only written": (
+        SEG,
+        {
+            "val_evaluator.format_only": True,
+            "val_evaluator.output_dir": "maps",
+            "default_hooks.checkpoint.save_best": "mIoU",
+        },
+    ),
+    "a rate that follows a metric that nobody gives": (
+        CLS,
+        {"param_scheduler": [dict(type="ReduceOnPlateauLR", monitor="accuracy/top2", rule="greater")]},
+    ),
+    "a schedule shorter than training": (
+        CLS,
+        {"param_scheduler": [dict(type="OneCycleLR", eta_max=0.1, total_steps=3)]},
+    ),
+    "one file for all checkpoints": (SEG, {"default_hooks.checkpoint.filename_tmpl": "last.pth"}),
+    "checkpoints below a file": (SEG, {"default_hooks.checkpoint.out_dir": f"{__file__}/checkpoints"}),
+    "published parts that no checkpoint has": (SEG, {"default_hooks.checkpoint.published_keys": ["weights"]}),
+    "a pipeline of the last epochs, misspelt": (
+        DET,
+        {
+            "custom_hooks": [
+                dict(type="PipelineSwitchHook", switch_epoch=2, switch_pipeline=[dict(type="LoadImageFromFil")])
+            ]
+        },
+    ),
+    "mosaics to end where there are none": (DET, {"custom_hooks": [dict(type="YOLOXModeSwitchHook")]}),
     "no window between windows": (SEG, {"model.test_cfg": dict(mode="slide", crop_size=(64, 64), stride=(96, 64))}),
     "no image of a class is right": (CLS, {"val_evaluator.topk": 0}),
     "a metric of another toolbox": (SEG, {"val_evaluator.type": "mmdet.CocoMetric"}),

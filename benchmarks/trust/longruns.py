@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement, InstanceData
 
+from benchmarks.trust.weights import config
 from eyetoy_mm.engine.hooks import CheckDetDataHook, StopOnNonFiniteHook
 from eyetoy_mm.engine.hooks.finite import Told, broken_step
+from eyetoy_mm.engine.launch import evaluate, train
 
 
 def _after_steps(folder: Path) -> SimpleNamespace:
@@ -86,6 +91,26 @@ def nan_of_one_process(folder: Path) -> str:
     return broken_step(4211, [fine, Told(["loss is nan"], gradients, "", ["train/0042.jpg"], [])])
 
 
+def first_evaluation(folder: Path, evaluator: Any, best: str | None = None, **dataset: Any) -> None:
+    """A run of a classifier, of whose evaluation something is wrong that training never touches."""
+    settings = config(folder)
+    loader = copy.deepcopy(settings.train_dataloader)
+    loader.dataset.update(dataset)
+    settings.update(val_dataloader=loader, val_evaluator=evaluator, val_cfg=dict())
+    settings.default_hooks.checkpoint.save_best = best
+    train(settings)
+
+
+def test_of_no_image(folder: Path) -> None:
+    """``eyetoy test`` on a data set that is empty."""
+    settings = config(folder)
+    train(settings)
+    loader = copy.deepcopy(settings.train_dataloader)
+    loader.dataset.indices = 0
+    settings.update(test_dataloader=loader, test_evaluator=dict(type="Accuracy"), test_cfg=dict())
+    evaluate(settings, str(folder / "run" / "epoch_2.pth"))
+
+
 CASES: dict[str, Callable[[Path], str | None]] = {
     "a term of the loss is NaN": loss_is_nan,
     "a gradient is not finite": gradient_is_infinite,
@@ -93,4 +118,15 @@ CASES: dict[str, Callable[[Path], str | None]] = {
     "a crop leaves a box without width": box_without_width,
     "a crop leaves a mask without a pixel": mask_without_a_pixel,
     "NaN in one of two processes": nan_of_one_process,
+    "an evaluation of data without labels": partial(
+        first_evaluation, evaluator=dict(type="Accuracy"), with_label=False
+    ),
+    "an evaluation whose metric fails": partial(
+        first_evaluation, evaluator=dict(type="AveragePrecision", average="micro")
+    ),
+    "two metrics of one name": partial(first_evaluation, evaluator=[dict(type="Accuracy"), dict(type="Accuracy")]),
+    "the best by a metric that is no number": partial(
+        first_evaluation, evaluator=dict(type="ConfusionMatrix"), best="auto"
+    ),
+    "a test of no image": test_of_no_image,
 }

@@ -6,9 +6,11 @@ a backbone of two blocks, on sixteen random images.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,73 @@ def tested_with_a_backbones_file(folder: Path) -> None:
     check_fits(model, saved(folder, model.backbone.state_dict()))
 
 
+# --- Safetensors files ------------------------------------------------------------------------------------------------
+
+
+def opened(damage: Callable[[dict[str, torch.Tensor]], bytes], how: str, folder: Path) -> None:
+    """A damaged file, opened as one of the places that take a checkpoint does.
+
+    Args:
+        damage: Makes the bytes of the file of the model's own weights.
+        how: ``load_from``, ``test``, ``init_cfg`` or ``get_model``.
+        folder: Where the file goes.
+    """
+    from mmengine.registry import MODELS, init_default_scope
+    from mmpretrain.apis import get_model
+
+    init_default_scope("mmpretrain")
+    model: Any = MODELS.build(config(folder).model)
+    path = folder / "weights.safetensors"
+    path.write_bytes(damage(model.state_dict()))
+    if how == "load_from":
+        train(config(folder, load_from=str(path)))
+    elif how == "test":
+        check_fits(model, str(path))
+    elif how == "init_cfg":
+        model.backbone.init_cfg = dict(type="Pretrained", checkpoint=str(path))
+        model.init_weights()
+    else:
+        get_model(config(folder), pretrained=str(path), device="cpu")
+
+
+def _safetensors(state: dict[str, torch.Tensor], **header: Any) -> bytes:
+    """A file, of which the entry of one tensor in the header is changed."""
+    from safetensors.torch import save
+
+    whole = save({name: x.contiguous() for name, x in state.items()})
+    size = int.from_bytes(whole[:8], "little")
+    entries = json.loads(whole[8 : 8 + size])
+    entries[LIED_ABOUT] |= header
+    text = json.dumps(entries).encode()
+    return len(text).to_bytes(8, "little") + text + whole[8 + size :]
+
+
+LIED_ABOUT = "backbone.levels.0.blocks.0.attn.qkv.weight"
+
+
+def _changed(state: dict[str, torch.Tensor], change: Callable[[torch.Tensor], torch.Tensor | None]) -> bytes:
+    """A file, of which one tensor is another, or left out where it becomes None."""
+    from safetensors.torch import save
+
+    tensors = {name: change(x) if name == LIED_ABOUT else x for name, x in state.items()}
+    return save({name: x.contiguous() for name, x in tensors.items() if x is not None})
+
+
+SAFETENSORS: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], bytes]]] = {
+    "load_from: a safetensors file cut short": ("load_from", lambda state: _safetensors(state)[:-100]),
+    "load_from: a safetensors file cut in its header": ("load_from", lambda state: _safetensors(state)[:400]),
+    "test: a header of 4 EiB": ("test", lambda state: (1 << 62).to_bytes(8, "little") + _safetensors(state)[8:]),
+    "init_cfg: tensors beyond the file": ("init_cfg", lambda state: _safetensors(state, data_offsets=[0, 1 << 20])),
+    "get_model: tensors one over another": ("get_model", lambda state: _safetensors(state, data_offsets=[0, 768])),
+    "test: a shape that is not that of the bytes": ("test", lambda state: _safetensors(state, shape=[3, 3])),
+    "init_cfg: a type of numbers that does not exist": ("init_cfg", lambda state: _safetensors(state, dtype="F7")),
+    "load_from: whole numbers for weights": ("load_from", lambda state: _changed(state, lambda x: x.long())),
+    "get_model: NaN in a safetensors file": ("get_model", lambda state: _changed(state, lambda x: x * torch.nan)),
+    "init_cfg: a weight is missing": ("init_cfg", lambda state: _changed(state, lambda x: None)),
+    "test: a weight of another shape": ("test", lambda state: _changed(state, lambda x: x[:1])),
+    "load_from: a pointer of Git LFS": ("load_from", lambda state: b"version https://git-lfs.github.com/spec/v1\n"),
+}
+
 # --- Runs that go on --------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +323,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "load_from: behind a trainer's prefix": of_lightning,
     "load_from: NaN": not_numbers,
     "load_from: not a checkpoint": no_checkpoint,
+    **{name: partial(opened, damage, how) for name, (how, damage) in SAFETENSORS.items()},
     "test: a backbone's file": tested_with_a_backbones_file,
     "--resume on a first start, with load_from": first_start,
     "--resume: a longer schedule": longer_schedule,

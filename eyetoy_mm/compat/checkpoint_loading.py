@@ -46,7 +46,7 @@ from typing import Any, NoReturn
 from eyetoy_mm.compat._import_hooks import after_import
 from eyetoy_mm.zoo import located
 
-__all__ = ["LAST_READ", "CheckpointError", "apply", "needed", "peek"]
+__all__ = ["LAST_READ", "CheckpointError", "apply", "kind_by_start", "needed", "peek"]
 
 LAST_READ: ContextVar[str] = ContextVar("LAST_READ", default="the checkpoint")
 """The file or address that mmengine's loaders read last: what is made of it is done by functions that are not told."""
@@ -283,9 +283,21 @@ def _other_kind(filename: object, text: str) -> str | None:
     if "TorchScript" in text:
         weights = f"torch.jit.load({str(filename)!r}).state_dict()"
         return f"a TorchScript archive; save its weights: torch.save({{'state_dict': {weights}}}, 'weights.pth')"
-    if _start(filename).startswith(b"\x89HDF"):
-        return "an HDF5 file, as of Keras; PyTorch does not read it"
-    return None
+    return kind_by_start(filename)
+
+
+_STARTS = {
+    b"\x89HDF": "an HDF5 file, as of Keras; PyTorch does not read it",
+    b"version https://git-lfs": "a pointer of Git LFS in the place of the file: fetch that with git lfs pull",
+    b"<!doctype html": "a web page and no checkpoint: its address is of a page, take that of the download",
+    b"<html": "a web page and no checkpoint: its address is of a page, take that of the download",
+}
+
+
+def kind_by_start(filename: object) -> str | None:
+    """What a file is that is no checkpoint, by its first bytes, and what to do; None where that is not known."""
+    start = _start(filename).lstrip().lower()
+    return next((kind for first, kind in _STARTS.items() if start.startswith(first.lower())), None)
 
 
 def _raised_while_unpickling(traceback: TracebackType | None) -> bool:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function
-from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError, kind_by_start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,12 +81,21 @@ def read(path: str | os.PathLike[str], map_location: Any = None) -> dict[str, An
         meta, versions = kept.get("meta", {}), kept.get("versions", {})
         modules = OrderedDict((name, {"version": version}) for name, version in versions.items())
     except (SafetensorError, ValueError, AttributeError) as error:  # AttributeError: JSON that is no dict
+        if kind := _other_kind(path):
+            raise CheckpointError(f"{path} is {kind}") from error
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({os.path.getsize(Path(path).expanduser())} bytes). It may be "
             f"damaged, or cut short while it was copied or downloaded; get it again. (While reading: {error})"
         ) from error
     state._metadata = modules  # type: ignore[attr-defined]
     return {"state_dict": state, "meta": meta}
+
+
+def _other_kind(path: str | os.PathLike[str]) -> str | None:
+    with open(Path(path).expanduser(), "rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return "no safetensors file but one of torch.save: call it .pth"
+    return kind_by_start(str(path))
 
 
 def write(path: str | os.PathLike[str], state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def absent(paths: Sequence[str | Path]) -> list[str]:
@@ -36,6 +37,17 @@ def why_not_listed(error: OSError) -> str:
         link = next((part for part in (*reversed(path.parents), path) if part.is_symlink()), path)
         return f"{link} is a link that leads back to where it is; take it out"
     return f"{path} cannot be read: {error.strerror or error}"
+
+
+def why_no_image(dataset: Any) -> str:
+    """What to look at where a data set of the toolboxes has no image.
+
+    Args:
+        dataset: The data set, built or half built.
+    """
+    place = getattr(dataset, "ann_file", None) or getattr(dataset, "data_root", None)
+    listed = f"{type(dataset).__name__} of {place}" if place else type(dataset).__name__
+    return f"Check the files of {listed}, its classes (metainfo), filter_cfg and indices"
 
 
 def odd_line(lines: Iterable[str]) -> str | None:

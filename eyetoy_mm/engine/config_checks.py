@@ -21,16 +21,18 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope, Registry
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 
 from eyetoy_mm.datasets.findings import Finding, refuse_fatal
 from eyetoy_mm.engine.config_optimizer import optimizer_findings
 from eyetoy_mm.engine.config_places import (
     argument_findings,
+    built_findings,
     class_of,
     dicts_in,
     explain,
     failing_module,
+    typed_findings,
     unknown_type,
 )
 from eyetoy_mm.engine.config_rules import rule_findings
@@ -105,7 +107,7 @@ def _model_findings(config: Config, trains: bool) -> Iterator[Finding]:
         yield finding if own_preprocessor else _moved(finding, "model.data_preprocessor", "data_preprocessor")
     if model is None:
         return
-    yield from _typed_findings("model", wanted, MODELS)
+    yield from typed_findings("model", wanted, MODELS)
     yield from _too_large(model)
     if trains and config.get("optim_wrapper") is not None:
         yield from optimizer_findings(model, config.optim_wrapper)
@@ -160,14 +162,6 @@ def _mend(model: dict, key: str, name: str | None) -> bool:
     else:
         node[last] = name
     return True
-
-
-def _typed_findings(key: str, node: Any, registry: Registry) -> Iterator[Finding]:
-    """Text where the classes below take numbers or switches, which some do not look at before they compute."""
-    for where, part in dicts_in(key, node):
-        kind = class_of(part, registry) if "type" in part else None
-        if kind is not None:
-            yield from argument_findings(where, part, kind, types_alone=True)
 
 
 def _too_large(model: BaseModel) -> Iterator[Finding]:
@@ -264,7 +258,7 @@ def _dataset_findings(config: Config, split: str) -> Iterator[Finding]:
         else:
             yield from argument_findings(key, dataset, kind)
     for key, step in _pipelines(config, split):
-        yield from _built_findings(key, step, TRANSFORMS)
+        yield from built_findings(key, step, TRANSFORMS)
 
 
 def _pipelines(config: Config, split: str) -> Iterator[tuple[str, dict]]:
@@ -273,21 +267,6 @@ def _pipelines(config: Config, split: str) -> Iterator[tuple[str, dict]]:
     for key, dataset in datasets_in(f"{split}_dataloader.dataset", loader.get("dataset") or {}):
         for index, step in enumerate(dataset.get("pipeline") or ()):
             yield f"{key}.pipeline.{index}", step
-
-
-def _built_findings(key: str, part: dict, registry: Registry) -> Iterator[Finding]:
-    """What building a part says of it."""
-    if class_of(part, registry) is None:
-        yield unknown_type(key, part, registry)
-        return
-    try:
-        registry.build(copy.deepcopy(part))
-    except (OSError, ImportError):
-        return  # files and packages, of which others tell
-    except Exception as error:  # whatever a transform raises
-        yield explain(error, key, part, registry).finding
-    else:
-        yield from _typed_findings(key, part, registry)
 
 
 def _moved(finding: Finding, old: str, new: str) -> Finding:

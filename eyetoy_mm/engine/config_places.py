@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import re
@@ -134,6 +135,29 @@ def argument_findings(
     missing = [one for one, p in own.items() if p.default is p.empty and one not in part and one not in others]
     if missing and not types_alone:
         yield Finding(key, f"{name} needs {', '.join(missing)}")
+
+
+def typed_findings(key: str, node: Any, registry: Registry) -> Iterator[Finding]:
+    """Text where the classes below take numbers or switches, which some do not look at before they compute."""
+    for where, part in dicts_in(key, node):
+        kind = class_of(part, registry) if "type" in part else None
+        if kind is not None:
+            yield from argument_findings(where, part, kind, types_alone=True)
+
+
+def built_findings(key: str, part: dict, registry: Registry) -> Iterator[Finding]:
+    """What building a part says of it."""
+    if class_of(part, registry) is None:
+        yield unknown_type(key, part, registry)
+        return
+    try:
+        registry.build(copy.deepcopy(part))
+    except (OSError, ImportError):
+        return  # files and packages, of which others tell
+    except Exception as error:  # whatever a transform raises
+        yield explain(error, key, part, registry).finding
+    else:
+        yield from typed_findings(key, part, registry)
 
 
 def _wanted_type(value: Any, parameter: inspect.Parameter) -> str | None:

@@ -8,7 +8,7 @@ import logging
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from mmengine.registry import (
     LOOPS,
     METRICS,
     PARAM_SCHEDULERS,
+    TRANSFORMS,
     VISBACKENDS,
     VISUALIZERS,
     Registry,
@@ -43,7 +44,9 @@ from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.engine.config_places import (
     argument_findings,
     at,
+    built_findings,
     class_of,
+    dicts_in,
     did_you_mean,
     explain,
     parameters_of,
@@ -54,6 +57,7 @@ from eyetoy_mm.engine.model_limits import limit_findings
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.layers.checks import is_whole
 from eyetoy_mm.paths import is_address
+from eyetoy_mm.registry import type_name
 
 _TOOLBOXES = ("mmdet", "mmseg", "mmpretrain")
 
@@ -290,6 +294,11 @@ def _loop_findings(config: Config, split: str) -> Iterator[Finding]:
         is_count = is_whole(value) or (isinstance(value, float) and value.is_integer())
         if not (is_count and value >= least):
             yield Finding(at(f"{key}.{name}", value), f"should be a whole number, {least} or more")
+    begin: Any = arguments.get("val_begin")
+    length: Any = arguments.get("max_epochs", arguments.get("max_iters"))
+    if is_whole(begin) and is_whole(length) and begin > length and config.get("val_cfg") is not None:
+        told = f"training ends at {length}: there will be no evaluation"
+        yield Finding(at(f"{key}.val_begin", begin), told, fatal=False)
     steps = arguments.get("dynamic_intervals")
     if steps is not None and not (isinstance(steps, list) and all(map(_is_interval, steps))):
         yield Finding(
@@ -322,7 +331,8 @@ def _scheduler_findings(key: str, scheduler: dict, length: int, iterates: bool) 
         return
     by_epoch = scheduler.get("by_epoch", True)
     unit = "epochs" if by_epoch else "iterations"
-    if by_epoch and iterates and not scheduler.get("convert_to_iter_based"):
+    follows_metric = getattr(class_of(scheduler, PARAM_SCHEDULERS), "need_val_args", False)  # it steps in evaluations
+    if by_epoch and iterates and not follows_metric and not scheduler.get("convert_to_iter_based"):
         yield Finding(
             f"{key}.by_epoch=True",
             f"training counts iterations, so this {scheduler['type']} would never act. Set by_epoch=False, with "
@@ -340,6 +350,11 @@ def _scheduler_findings(key: str, scheduler: dict, length: int, iterates: bool) 
             return
     elif comparable and end is not None and length < end < 1e8:
         yield Finding(key, f"ends at {end}, and training after {length} {unit}: it is cut off", fatal=False)
+    total = scheduler.get("total_steps")
+    if comparable and is_whole(total) and total < min(length, length if end is None else end) - begin:
+        told = f"it ends the training with an error after {total} {unit}, and training goes on to {length}"
+        yield Finding(at(f"{key}.total_steps", total), f"{told}: set it to as many")
+        return
     milestones = scheduler.get("milestones")
     if milestones is not None:
         if not isinstance(milestones, list | tuple) or not all(is_whole(one) and one >= 1 for one in milestones):
@@ -405,6 +420,8 @@ def _hook_findings(config: Config) -> Iterator[Finding]:
                 | {"priority", "type", "_scope_"}
             )
             found += [_not_taken(key, hook, name, taken) for name in hook if name not in taken]
+            found += _checkpoint_findings(key, hook)
+        found += _late_findings(key, hook, config)
         yield from found
         if not found and getattr(kind, "__module__", "").startswith("mmengine.hooks"):
             yield from _built_hook(key, hook)
@@ -442,6 +459,27 @@ _COUNTED = {
 }
 
 
+def _late_findings(key: str, hook: dict, config: Config) -> Iterator[Finding]:
+    """What hooks put in place in the last epochs alone: other pipelines, and data sets that can leave steps out."""
+    name = type_name(hook)
+    loader: Any = config.get("train_dataloader") or {}
+    dataset = loader.get("dataset")
+    if name == "PipelineSwitchHook":
+        steps = hook.get("switch_pipeline")
+        if not isinstance(steps, list | tuple) or not steps or not all(isinstance(step, dict) for step in steps):
+            yield Finding(
+                at(f"{key}.switch_pipeline", steps), "should be a list of the steps that load and pack an image"
+            )
+            return
+        for index, step in enumerate(steps):
+            yield from built_findings(f"{key}.switch_pipeline.{index}", step, TRANSFORMS)
+    if name == "YOLOXModeSwitchHook" and isinstance(dataset, dict):
+        kind = class_of(dataset, DATASETS)
+        if kind is not None and not hasattr(kind, "update_skip_type_keys"):
+            told = f"leaves out steps of a MultiImageMixDataset in the last epochs, and this is a {type_name(dataset)}"
+            yield Finding(key, f"{told}: it would end the training there. Take the hook out")
+
+
 def _priority_findings(key: str, priority: Any) -> Iterator[Finding]:
     try:
         get_priority(priority)
@@ -454,6 +492,29 @@ def _not_taken(key: str, hook: dict, argument: str, taken: Collection[str]) -> F
     """An argument that it would hand on to the Runner when the first checkpoint is saved."""
     known = did_you_mean(argument, sorted(taken))
     return Finding(at(f"{key}.{argument}", hook[argument]), f"{hook['type']} takes no {argument}{known}")
+
+
+_OF_CHECKPOINTS = ("meta", "state_dict", "ema_state_dict", "optimizer", "param_schedulers", "message_hub")
+
+
+def _checkpoint_findings(key: str, hook: dict) -> Iterator[Finding]:
+    """Names and places of files, which are looked at when the first is written, and what of the last is published."""
+    if hook.get("out_dir") is not None:
+        yield from _writable(f"{key}.out_dir", hook["out_dir"])
+    template = hook.get("filename_tmpl")
+    if template is not None:
+        try:
+            names = {template.format(step) for step in (1, 2)}
+        except (AttributeError, LookupError, ValueError):
+            names = set()
+        if len(names) < 2:
+            told = "should have a place for the step, as 'epoch_{}.pth' has: each checkpoint is a file of its own"
+            yield Finding(at(f"{key}.filename_tmpl", template), told)
+    for name in _listed(hook.get("published_keys")):
+        if name is not None and name not in _OF_CHECKPOINTS:
+            yield Finding(
+                at(f"{key}.published_keys", name), f"no checkpoint has it{did_you_mean(name, _OF_CHECKPOINTS)}"
+            )
 
 
 def _built_hook(key: str, hook: dict) -> Iterator[Finding]:
@@ -520,6 +581,12 @@ def _metric_findings(config: Config, split: str) -> Iterator[Finding]:
             yield from _topk_findings(f"{key}.topk", metric.get("topk", 1), config)
         if name == "CocoMetric":
             yield from _beyond_coco(key, metric)
+        for argument in ("output_dir", "outfile_prefix"):
+            if isinstance(metric.get(argument), str):
+                folder = metric[argument] if argument == "output_dir" else os.path.dirname(metric[argument]) or "."
+                yield from _writable(f"{key}.{argument}", folder)
+        if name == "IoUMetric" and metric.get("format_only") and not metric.get("output_dir"):
+            yield Finding(f"{key}.format_only=True", "needs output_dir, the folder for the label maps")
         for argument in {"thr", "thrs"} & metric.keys() if toolbox == "mmpretrain" else ():
             if any(isinstance(one, int | float) and one >= 1 for one in _listed(metric[argument])):
                 yield Finding(at(f"{key}.{argument}", metric[argument]), "should be below 1: no score is above it")
@@ -553,6 +620,8 @@ def _topk_findings(key: str, topk: Any, config: Config) -> Iterator[Finding]:
 def _names_of(metric: dict) -> set[str] | None:
     """The names of what a metric gives, without its prefix where it has the usual one; None where not known."""
     name = getattr(class_of(metric, METRICS), "__name__", "")
+    if metric.get("format_only") and name in _CHOICES:
+        return set()
     if name == "IoUMetric":
         chosen = _listed(metric.get("iou_metrics", "mIoU"))
         return {one for kind in chosen if isinstance(kind, str) for one in _IOU.get(kind, ())}
@@ -571,32 +640,50 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _best_findings(config: Config) -> Iterator[Finding]:
-    """Metrics by which hooks choose, and that no evaluator gives: the first evaluation would end the training."""
+    """Metrics by which hooks and schedules choose, and that no evaluator gives, as far as the config says it."""
     names: set[str] = set()
     for _, metric in _metrics(config, "val"):
         given = _names_of(metric) if isinstance(metric, dict) else None
         if given is None:
             return
         names |= (
-            {f"{metric['prefix']}/{one}" for one in given} if metric.get("prefix") and "/" not in min(given) else given
+            {f"{metric['prefix']}/{one}" for one in given}
+            if given and metric.get("prefix") and "/" not in min(given)
+            else given
         )
-    wanted = [
-        (
-            "default_hooks.checkpoint.save_best",
-            ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best"),
-        )
-    ]
-    for index, hook in enumerate(config.get("custom_hooks") or ()):
-        if "EarlyStoppingHook" in str(hook.get("type")):
-            wanted.append((f"custom_hooks.{index}.monitor", hook.get("monitor")))
-    for key, value in wanted:
+    found = monitor_findings(config, sorted(names))
+    yield from (each for each in found if "loss" not in each.kind)  # a model may give losses in validation
+
+
+def monitor_findings(config: Config, names: Sequence[str]) -> Iterator[Finding]:
+    """Metrics by which hooks and schedules choose, and that no evaluation gives: the first would end the training.
+
+    Args:
+        config: The config.
+        names: What the evaluation gives.
+    """
+    for key, value in _monitored(config):
         for one in _listed(value):
-            if one in (None, "auto", *names):
+            if one is None or one in names or (one == "auto" and names):
                 continue
             if config.get("val_evaluator") is None:
                 yield Finding(at(key, one), "has no evaluation: val_evaluator is missing")
+            elif not names:
+                yield Finding(at(key, one), "val_evaluator gives no metric: it has format_only=True")
             else:
-                yield Finding(at(key, one), f"not what val_evaluator gives{did_you_mean(one, sorted(names))}")
+                yield Finding(at(key, one), f"not what val_evaluator gives{did_you_mean(one, names)}")
+
+
+def _monitored(config: Config) -> Iterator[tuple[str, Any]]:
+    """Where hooks and schedules name metrics, and which."""
+    hooks = config.get("default_hooks") or {}
+    yield "default_hooks.checkpoint.save_best", (hooks.get("checkpoint") or {}).get("save_best")
+    for index, hook in enumerate(config.get("custom_hooks") or ()):
+        if "EarlyStoppingHook" in str(type_name(hook)):
+            yield f"custom_hooks.{index}.monitor", hook.get("monitor")
+    for key, scheduler in dicts_in("param_scheduler", config.get("param_scheduler")):
+        if "ReduceOnPlateau" in str(type_name(scheduler)):
+            yield f"{key}.monitor", scheduler.get("monitor", "loss")
 
 
 def _class_findings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from eyetoy_mm.datasets.coco_files import coco_findings, evaluator_findings
 from eyetoy_mm.datasets.coco_format import read_json
-from eyetoy_mm.datasets.coco_kin import lvis_findings, objects365_v1_findings, objects365_v2_findings
+from eyetoy_mm.datasets.coco_kin import (
+    lvis_evaluator_findings,
+    lvis_v05_findings,
+    lvis_v1_findings,
+    objects365_v1_findings,
+    objects365_v2_findings,
+)
 from eyetoy_mm.datasets.coco_panoptic import panoptic_findings
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.voc_files import voc_findings
@@ -40,6 +47,7 @@ def detection_findings(config: Config, *splits: str) -> list[Finding]:
     """
     uses = list(_uses(config, ("train", "val", "test")))
     findings = list(_class_findings(uses))
+    findings += _without_lvis(config, splits)
     uses = [use for use in uses if use.split in splits]
     read = _ReadOnce()
     for use, split in _alike(uses):
@@ -83,8 +91,8 @@ def check_of(kind: Any) -> Callable[..., list[Finding]] | None:
     for base, check, methods in (
         (mmdet.CocoPanopticDataset, panoptic_findings, ("load_data_list", "parse_data_info", "COCOAPI")),
         (mmdet.CocoDataset, coco_findings, ("load_data_list", "COCOAPI")),
-        (mmdet.LVISV1Dataset, lvis_findings, ("load_data_list",)),
-        (mmdet.LVISV05Dataset, lvis_findings, ("load_data_list",)),
+        (mmdet.LVISV1Dataset, lvis_v1_findings, ("load_data_list",)),
+        (mmdet.LVISV05Dataset, lvis_v05_findings, ("load_data_list",)),
         (mmdet.Objects365V1Dataset, objects365_v1_findings, ("load_data_list", "COCOAPI")),
         (mmdet.Objects365V2Dataset, objects365_v2_findings, ("load_data_list", "COCOAPI")),
         (mmdet.XMLDataset, voc_findings, ("load_data_list", "parse_data_info")),
@@ -121,17 +129,28 @@ def _class_findings(uses: list[_Use]) -> Iterator[Finding]:
         )
 
 
+def _without_lvis(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
+    """Parts that need the package lvis, where it is not installed."""
+    parts = {type_name(part) for _, part in (*datasets_of(config, splits), *evaluators_of(config, splits))}
+    needing = sorted(name for name in parts if name.startswith("LVIS"))
+    if needing and find_spec("lvis") is None:
+        yield Finding("lvis", f"{', '.join(needing)} needs the package lvis, which is not installed: pip install lvis")
+
+
 def _evaluator_findings(
     config: Config, uses: list[_Use], splits: tuple[str, ...], read: Callable[..., Any]
 ) -> list[Finding]:
-    """What ``CocoMetric`` scores against, told of once where validation and test score alike."""
+    """What ``CocoMetric`` and ``LVISMetric`` score against, told of once where validation and test score alike."""
     found: dict[str, tuple[dict, _Use, list[str]]] = {}
+    of_lvis: list[Finding] = []
     for split, evaluator in evaluators_of(config, splits):
+        if evaluator.get("ann_file") and type_name(evaluator) == "LVISMetric":
+            of_lvis += lvis_evaluator_findings(evaluator["ann_file"], split, evaluator, read)
         use = next((use for use in uses if use.split == split and use.check is coco_findings), None)
         if use and evaluator.get("ann_file") and type_name(evaluator) == "CocoMetric":
             key = repr((evaluator, use.path, tuple(use.classes)))
             found.setdefault(key, (evaluator, use, []))[2].append(split)
-    return [
+    return of_lvis + [
         finding
         for evaluator, use, of in found.values()
         for finding in evaluator_findings(evaluator["ann_file"], ", ".join(of), use.classes, evaluator, use.path, read)

@@ -7,6 +7,7 @@ first step, or in an evaluation. The traceback is kept in a file of the work dir
 from __future__ import annotations
 
 import contextlib
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,14 @@ from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.engine.config_places import at, dicts_in, explain, failing_module, was_built
 from eyetoy_mm.engine.config_structure import datasets_in
 from eyetoy_mm.engine.hooks.common import unwrapped
+from eyetoy_mm.engine.rehearsal import rehearse_evaluation
 from eyetoy_mm.errors import UNREADABLE_IMAGE, UserError
 from eyetoy_mm.registry import type_name
 
 # What is not of a config: files, packages, memory, and what is told already.
 _OTHERS = (UserError, CheckpointError, DataFileError, OSError, ImportError, MemoryError, torch.OutOfMemoryError)
+
+_TRUTH = re.compile(r"['\"](?P<name>gt_\w+|img_id)['\"]")
 
 
 class Run:
@@ -61,7 +65,7 @@ def explained_errors(config: Config) -> Iterator[Run]:
         if UNREADABLE_IMAGE.search(str(origin)):
             raise
         codes = {frame.f_code for frame, _ in traceback.walk_tb(origin.__traceback__)}
-        evaluates = bool(codes & {ValLoop.run.__code__, TestLoop.run.__code__})
+        evaluates = bool(codes & {ValLoop.run.__code__, TestLoop.run.__code__, rehearse_evaluation.__code__})
         # Runner.iter would build the loop
         if run.runner is not None and run.runner.message_hub.runtime_info.get("iter", 0) > 0 and not evaluates:
             raise
@@ -94,6 +98,10 @@ def _explained(error: BaseException, config: Config, runner: Runner | None, eval
         text = f"{found.kind.lstrip('.')}: {found.message}".removeprefix(": ")  # a dict that a part makes itself
     if loss := _loss_of(error):
         return Finding("model", f"{loss}: what loss() returns must be float tensors and lists of them, by name")
+    if evaluates and isinstance(error, KeyError | AttributeError) and (truth := _TRUTH.search(text)):
+        told = f"the images have no {truth['name']}, which it reads ({text}). Load it, with LoadAnnotations in the"
+        advice = "pipeline or with_label of mmpretrain's data sets, or name it in meta_keys of the step that packs"
+        return Finding("val_evaluator or test_evaluator", f"{told} {advice}")
     module = failing_module(unwrapped(runner), error) if runner is not None else ""
     part, _, inside = module.partition(".")
     settings = config.model.get(part)

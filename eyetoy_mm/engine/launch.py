@@ -34,11 +34,12 @@ from eyetoy_mm.engine.hooks import (
     PaintPredictionsHook,
     PrepareWeightsHook,
     ProgressHook,
+    RehearseEvaluationHook,
     ResultsPictureHook,
     SaveOnSignalHook,
     SeedIterationsHook,
 )
-from eyetoy_mm.engine.loop_checks import check_loops
+from eyetoy_mm.engine.loop_checks import check_loops, check_test_loop
 from eyetoy_mm.engine.photo_rules import guard_images
 from eyetoy_mm.engine.resume import choose_start, saved_before_restart
 from eyetoy_mm.engine.runner import CheckedRunner, ShardedRunner
@@ -104,6 +105,7 @@ def _train(config: Config, resume: str | None, may_stay: list[str], force: bool)
             DescribeRunHook(),
             CheckInitialisedHook(),
             CheckOutputsHook(),
+            RehearseEvaluationHook(),
             PrepareWeightsHook(),
             CompareResumedHook(config.load_from if config.get("resume") else None),
         ):
@@ -207,12 +209,14 @@ def evaluate(
             check_can_be_merged(unwrapped(runner.model))
             runner.register_hook(PrepareTTAHook(merging_model(config)))
         runner.register_hook(PrepareWeightsHook())
+        runner.register_hook(RehearseEvaluationHook())
         if kept.show_dir:
             score_thr = ((config.get("default_hooks") or {}).get("visualization") or {}).get("score_thr", 0.3)
             runner.register_hook(PaintPredictionsHook(kept.show_dir, kept.show_interval, score_thr))
         predictions = KeepPredictionsHook(kept.out, bool(kept.report) or in_numbers, calibrated=not tta)
         runner.register_hook(predictions)
         check_fits(runner.model, checkpoint)
+        check_test_loop(runner)
         metrics = runner.test()
         is_main = is_main_process()
     if not is_main:

@@ -16,10 +16,12 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
+from eyetoy_mm.datasets.files import why_no_image
 from eyetoy_mm.datasets.findings import Finding, refuse_fatal
+from eyetoy_mm.datasets.guarded_loading import plain_datasets
 from eyetoy_mm.engine.config_checks import shape_findings
 from eyetoy_mm.engine.hooks.common import unwrapped
 
@@ -33,14 +35,17 @@ def check_loops(runner: Runner) -> None:
         runner: With its data sets where the config says they are.
 
     Raises:
-        UserError: Training would take no step, validation has no image, a last batch of training would have one image
-            where batch norm needs two, or a batch of validation would have images of several sizes where the toolbox
-            pads none.
+        UserError: Training would take no step, validation has no image, a pipeline packs nothing, a last batch of
+            training would have one image where batch norm needs two, or a batch of validation would have images of
+            several sizes where the toolbox pads none.
     """
     loader = runner.train_dataloader
-    refuse_fatal([*_empty(loader), *_unseen(runner)])
-    with _same_random_numbers():
+    refuse_fatal([*_empty(loader), *_unseen("val", runner.val_loop), *_empty_part("train_dataloader", loader.dataset)])
+    with same_random_numbers():
         sample = loader.dataset[0]  # in this process: an error in a worker's has lost where it came from
+        refuse_fatal(_unpacked("train", sample))
+        if runner.val_loop is not None:
+            refuse_fatal(_unpacked("val", runner.val_dataloader.dataset[0]))
         findings = [*_alone(runner, loader, sample), *_mixed_sizes(runner)]
     refuse_fatal(findings)
     _tell_long_schedules(runner)
@@ -48,12 +53,21 @@ def check_loops(runner: Runner) -> None:
     _tell_what_is_saved_late(runner)
 
 
+def check_test_loop(runner: Runner) -> None:
+    """Look at the loader of a Runner that is about to test; it is built, as the test would next.
+
+    Raises:
+        UserError: There is no image, or one of several data sets has none.
+    """
+    refuse_fatal(_unseen("test", runner.test_loop))
+
+
 @contextlib.contextmanager
-def _same_random_numbers() -> Iterator[None]:
+def same_random_numbers() -> Iterator[None]:
     """What is tried leaves the random state as the Runner has set it."""
     states = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng():
             yield
     finally:
         random.setstate(states[0])
@@ -71,12 +85,30 @@ def _empty(loader: DataLoader) -> list[Finding]:
     return [Finding("train_dataloader", f"{message}; training would take no step")]
 
 
-def _unseen(runner: Runner) -> list[Finding]:
-    """Validation without an image, which mmengine passes over with an empty score."""
-    loader = runner.val_dataloader if runner.val_loop is not None else None
-    if loader is None or len(loader):
+def _unseen(split: str, loop: BaseLoop | None) -> list[Finding]:
+    """An evaluation without an image, which mmengine passes over with an empty score."""
+    if loop is None or not hasattr(loop.dataloader, "dataset"):
         return []
-    return [Finding("val_dataloader", "has no image: each validation would score nothing")]
+    key, dataset = f"{split}_dataloader", loop.dataloader.dataset
+    if not len(loop.dataloader):
+        return [Finding(key, f"has no image: it would score nothing. {why_no_image(dataset)}")]
+    return list(_empty_part(key, dataset))
+
+
+def _empty_part(key: str, dataset: Any) -> Iterator[Finding]:
+    """A data set without an image among several, which are put together without a word."""
+    parts = [part for part in plain_datasets(dataset) if hasattr(part, "__len__")]
+    for index, part in enumerate(parts):
+        if len(parts) > 1 and not len(part):
+            yield Finding(key, f"data set {index} of {len(parts)} has no image. {why_no_image(part)}, or take it out")
+
+
+def _unpacked(split: str, sample: Any) -> list[Finding]:
+    """What a pipeline of the toolboxes makes where it ends without the step that packs."""
+    if not isinstance(sample, dict) or "inputs" in sample or "img" not in sample:
+        return []
+    told = "ends without a step that packs images and annotations: PackSegInputs, PackDetInputs or PackInputs"
+    return [Finding(f"{split}_dataloader.dataset.pipeline", told)]
 
 
 def _alone(runner: Runner, loader: DataLoader, sample: Any) -> list[Finding]:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
+import mmcv.ops
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.engine.config_places import at, class_of, dicts_in
+from eyetoy_mm.engine.config_places import argument_findings, at, class_of, dicts_in
 from eyetoy_mm.layers.checks import is_whole
 
 
@@ -61,6 +62,10 @@ _OF_SAMPLERS = (
     _Limit(re.compile("pos_fraction"), lambda x: 0 < x <= 1, "should be the part of objects, above 0 and up to 1"),
 )
 
+_NMS = ("nms", "soft_nms", "nms_match", "nms_rotated", "nms_quadri")
+_OF_BATCHED_NMS = ("boxes", "scores", "dets", "idxs", "class_agnostic", "split_thr", "max_num")
+_SOFT = ("naive", "linear", "gaussian")
+
 
 def limit_findings(config: Config) -> Iterator[Finding]:
     """Limits of detectors wherever they are in the model, and how mmseg's models go over an image."""
@@ -70,8 +75,12 @@ def limit_findings(config: Config) -> Iterator[Finding]:
                 yield from _beyond(key, part, _LIMITS)
                 if str(part.get("type")).endswith("Sampler"):
                     yield from _beyond(key, part, _OF_SAMPLERS)
-    if hasattr(class_of(config.model, MODELS), "slide_inference"):
-        yield from _window_findings("model.test_cfg", config.model.get("test_cfg") or {})
+                if key.rpartition(".")[2] == "nms":
+                    yield from _nms_findings(key, part)
+    kind = class_of(config.model, MODELS)
+    if hasattr(kind, "slide_inference"):
+        flips = hasattr(kind, "slide_flip_inference")
+        yield from _window_findings("model.test_cfg", config.model.get("test_cfg") or {}, flips)
 
 
 def _beyond(key: str, part: dict, limits: tuple[_Limit, ...]) -> Iterator[Finding]:
@@ -88,13 +97,27 @@ def _fits(value: Any, limit: _Limit) -> bool:
     return not isinstance(value, int | float) or (math.isfinite(value) and limit.fits(value))
 
 
-def _window_findings(key: str, settings: dict) -> Iterator[Finding]:
-    """What mmseg looks at in the first evaluation."""
+def _nms_findings(key: str, settings: dict) -> Iterator[Finding]:
+    """What mmcv looks at when a model has found something, which it does late."""
+    kind = settings.get("type", "nms")
+    function = getattr(mmcv.ops, kind, None) if kind in _NMS else kind
+    if not callable(function):
+        yield Finding(at(f"{key}.type", kind), f"should be one of {', '.join(_NMS)}")
+        return
+    yield from argument_findings(key, settings, function, _OF_BATCHED_NMS)
+    method = settings.get("method", "linear")
+    if kind == "soft_nms" and method not in _SOFT:
+        yield Finding(at(f"{key}.method", method), f"should be one of {', '.join(_SOFT)}")
+
+
+def _window_findings(key: str, settings: dict, flips: bool) -> Iterator[Finding]:
+    """What mmseg looks at in the first evaluation; only some models predict flipped windows, too."""
     mode = settings.get("mode")
     if mode == "whole":
         return
-    if mode not in ("slide", "slide_flip"):
-        yield Finding(at(f"{key}.mode", mode), "should be 'whole', or 'slide' with crop_size and stride")
+    if mode not in (("slide", "slide_flip") if flips else ("slide",)):
+        also = " (or 'slide_flip')" if flips else ""
+        yield Finding(at(f"{key}.mode", mode), f"should be 'whole', or 'slide'{also} with crop_size and stride")
         return
     crop_size, stride = settings.get("crop_size"), settings.get("stride")
     for name, pair in (("crop_size", crop_size), ("stride", stride)):

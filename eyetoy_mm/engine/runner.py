@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import mmengine
 import torch.distributed as dist
+from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
 from mmengine.fileio import join_path
 from mmengine.hooks import EMAHook
@@ -19,7 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from eyetoy_mm.datasets.files import why_not_listed
+from eyetoy_mm.datasets.files import why_no_image, why_not_listed
 from eyetoy_mm.engine.engines import FSDP2, sharding_of
 from eyetoy_mm.engine.hooks import CheckImagesHook, ShardsHook
 from eyetoy_mm.engine.sharded_checkpoints import Saving, by_main_process, in_one_piece, read_in_shards
@@ -50,10 +52,23 @@ class CheckedRunner(Runner):
             loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         except OSError as error:  # of listing its files
             raise UserError(f"the dataset cannot be listed: {why_not_listed(error)}") from error
+        except ValueError as error:
+            empty = _empty_dataset(error)
+            if empty is None:
+                raise
+            raise UserError(f"a data set has no image. {why_no_image(empty)}") from error
         for hook in self.hooks:
             if isinstance(hook, CheckImagesHook):
                 hook.check(loader.dataset)
         return loader
+
+
+def _empty_dataset(error: ValueError) -> BaseDataset | None:
+    """The data set that mmengine could not make one array of, because it found or kept nothing."""
+    if "need at least one array to concatenate" not in str(error):
+        return None
+    passed = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((one for one in reversed(passed) if isinstance(one, BaseDataset) and not one.data_list), None)
 
 
 class ShardedRunner(CheckedRunner):

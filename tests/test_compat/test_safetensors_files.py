@@ -19,6 +19,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from eyetoy_mm.backbones import NAT
+from eyetoy_mm.backbones.pretrained import read_state
 from eyetoy_mm.compat import safetensors_files
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.compat.safetensors_files import is_safetensors, read, write
@@ -106,6 +107,23 @@ def test_damage_is_told(backbone: NAT, tmp_path: Path) -> None:
 def test_what_another_has_written_beside_the_tensors(kept: str, backbone: NAT, tmp_path: Path) -> None:
     library.save_file(backbone.state_dict(), path := tmp_path / "weights.safetensors", {"eyetoy_mm": kept})
     with pytest.raises(CheckpointError, match="weights.safetensors: not a readable safetensors file"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html>\n<html>not found</html>\n", "is a web page and no checkpoint"),
+    ],
+)
+def test_what_is_often_in_the_place_of_weights(content: bytes, message: str, tmp_path: Path) -> None:
+    for name in ("weights.safetensors", "weights.pth"):
+        (path := tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{name} {message}"):
+            read_state(str(path))
+    torch.save({"state_dict": {}}, path := tmp_path / "renamed.safetensors")
+    with pytest.raises(CheckpointError, match="is no safetensors file but one of torch.save: call it .pth"):
         read(path)
 
 

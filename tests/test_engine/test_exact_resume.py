@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -446,6 +447,22 @@ def test_a_run_that_is_told_before_it_has_trained_saves_nothing(tmp_path, signal
     with pytest.raises(SystemExit, match="85"):
         train(tmp_path, more_hooks=[Told(evaluation=0), SaveOnSignalHook()], **settings)
     assert not list(tmp_path.glob("*.pth"))
+
+
+def test_processes_of_a_run_end_when_it_ends_them(monkeypatch):
+    """A pool of a metric that fails waited for ever for its processes, which ignored SIGTERM."""
+    monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)  # left as it was
+    hook = SaveOnSignalHook()
+    try:
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        child.start()
+        child.terminate()
+        child.join(20)
+        ended = child.exitcode
+        child.kill()
+        assert ended is not None
+    finally:
+        hook.after_train(None)
 
 
 def test_a_signal_waits_for_gradients_that_are_accumulated(tmp_path, signals):

@@ -124,7 +124,7 @@ def test_data_without_a_batch_or_an_image():
     with pytest.raises(UserError, match="2 images give no batch of 3, and incomplete ones are dropped"):
         check_loops(no_batch)
     nothing = DataLoader([], batch_size=1)
-    unseen = SimpleNamespace(train_dataloader=loader_of((2, 8, 8), 2), val_loop=object(), val_dataloader=nothing)
+    unseen = SimpleNamespace(train_dataloader=loader_of((2, 8, 8), 2), val_loop=SimpleNamespace(dataloader=nothing))
     with pytest.raises(UserError, match="val_dataloader: has no image"):
         check_loops(unseen)
 

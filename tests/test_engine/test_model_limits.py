@@ -68,6 +68,7 @@ def test_limits_of_the_toolboxes_configs_are_left_alone():
     ("settings", "message"),
     [
         (dict(), "model.test_cfg.mode=None: should be 'whole', or 'slide'"),
+        (dict(mode="slide_flip", crop_size=(64, 64), stride=(64, 64)), "model.test_cfg.mode='slide_flip': should be"),
         (dict(mode="windows"), "model.test_cfg.mode='windows': should be"),
         (dict(mode="slide", crop_size=(64, 64), stride=(0, 32)), r"model.test_cfg.stride=(0, 32): should be a height"),
         (dict(mode="slide", crop_size=64, stride=(32, 32)), "model.test_cfg.crop_size=64: should be a height"),
@@ -78,3 +79,21 @@ def test_limits_of_the_toolboxes_configs_are_left_alone():
 def test_windows_that_fail_in_the_first_evaluation(settings, message):
     (told,) = found(type="GoesOverAnImage", test_cfg=settings)
     assert message in told
+
+
+@pytest.mark.parametrize(
+    ("nms", "message"),
+    [
+        (dict(type="nmss", iou_threshold=0.5), "rcnn.nms.type='nmss': should be one of nms, soft_nms"),
+        (dict(type="nms", iou_thr=0.5), "rcnn.nms.iou_thr=0.5: nms takes no iou_thr; did you mean iou_threshold?"),
+        (dict(type="nms"), "rcnn.nms: nms needs iou_threshold"),
+        (dict(type="soft_nms", iou_threshold=0.5, method="gauss"), "rcnn.nms.method='gauss': should be one of naive"),
+    ],
+)
+def test_suppression_that_fails_when_something_is_found(nms, message):
+    assert any(told.startswith(f"model.test_cfg.{message}") for told in found(test_cfg=dict(rcnn=dict(nms=nms))))
+
+
+def test_suppression_that_runs_is_left_alone():
+    split = dict(type="nms", iou_threshold=0.6, class_agnostic=True, split_thr=200, max_num=9)
+    assert not found(test_cfg=dict(rcnn=dict(nms=split), rpn=dict(nms=None), nms=dict(iou_threshold=0.5)))

@@ -16,6 +16,7 @@ from eyetoy_mm.engine.hooks.outputs import CheckOutputsHook
 from eyetoy_mm.engine.hooks.paint_predictions import PaintPredictionsHook
 from eyetoy_mm.engine.hooks.progress import ProgressHook
 from eyetoy_mm.engine.hooks.recompute import RecomputeBlocksHook
+from eyetoy_mm.engine.hooks.rehearse import RehearseEvaluationHook
 from eyetoy_mm.engine.hooks.results_picture import ResultsPictureHook
 from eyetoy_mm.engine.hooks.resume import CompareResumedHook
 from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
@@ -44,6 +45,7 @@ __all__ = [
     "PrepareWeightsHook",
     "ProgressHook",
     "RecomputeBlocksHook",
+    "RehearseEvaluationHook",
     "ResultsPictureHook",
     "SaveOnSignalHook",
     "SeedIterationsHook",

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from multiprocessing.util import register_after_fork
 from types import FrameType
 from typing import Any
 
@@ -43,6 +44,7 @@ class SaveOnSignalHook(Hook):
     def __init__(self, exit_code: int = STOPPED) -> None:
         self.exit_code = exit_code
         self.told = 0
+        self.told_child = False
         self._process = os.getpid()
         self._group: Any = None
         self._batches = 0
@@ -51,11 +53,14 @@ class SaveOnSignalHook(Hook):
             self._before = {number: signal.signal(number, self._tell) for number in _SIGNALS}
         else:
             self._before = {}
-        runner_file.default_worker_init_fn = _init_undisturbed_worker
+        runner_file.default_worker_init_fn = _init_undisturbed_worker  # of workers that are spawned, too
+        register_after_fork(self, _let_parent_end)
 
     def _tell(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() == self._process:
             self.told = number
+        else:  # a child that has no ways of its own yet
+            self.told_child = True
 
     def before_train(self, runner: Runner) -> None:
         """Find the way on which processes ask each other."""
@@ -146,10 +151,21 @@ _init_worker = runner_file.default_worker_init_fn
 def _init_undisturbed_worker(worker_id: int, **kwargs: Any) -> None:
     """Start a worker that only its own process ends.
 
-    PyTorch's workers die of any SIGTERM. One that ignored it would outlive its process: multiprocessing ends its
-    children with it. So a thread takes the signals, and asks who sent them.
+    PyTorch's workers die of any SIGTERM.
     """
     _init_worker(worker_id, **kwargs)
+    _let_parent_end()
+
+
+def _let_parent_end(hook: SaveOnSignalHook | None = None) -> None:
+    """Let a child of this process take its signals from its parent alone.
+
+    With the handler that it inherits it would outlive its process, or a pool (metrics have such) that ends its workers
+    waited for them for ever: multiprocessing ends its children with SIGTERM. So a thread takes the signals, and asks
+    who sent them. One that came before is taken for its parent's.
+    """
+    if hook is not None and hook.told_child:
+        os._exit(0)
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
