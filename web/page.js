@@ -131,7 +131,7 @@ function row([rgb, name, share]) {
 
 async function open(file) {
   if (file.name.endsWith(".onnx")) await openModel(new Uint8Array(await file.arrayBuffer()), file.name);
-  else await predict(await createImageBitmap(file));
+  else await predict(await createImageBitmap(file, { colorSpaceConversion: "none" })); // as OpenCV reads it
 }
 
 for (const id of ["model", "photo"])
