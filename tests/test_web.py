@@ -24,7 +24,7 @@ RUN = """
 import {{ readFileSync }} from "node:fs";
 import {{ describe }} from "{web}/model_file.js";
 import {{ planes, prepare }} from "{web}/preparing.js";
-import {{ best, color, found, paintLabels, paintMask, shares }} from "{web}/results.js";
+import {{ best, color, counts, found, paintLabels, paintMask, shares }} from "{web}/results.js";
 const given = JSON.parse(readFileSync(0));
 const told = (action) => {{ try {{ return action(); }} catch (error) {{ return error.message; }} }};
 console.log(JSON.stringify({code}, (key, x) => (ArrayBuffer.isView(x) ? Array.from(x) : x)));
@@ -146,6 +146,7 @@ def test_what_is_shown():
           best: best({data: Float32Array.from([0.25, 0.5, 0.25, 9]), dims: [1, 3]}, 2),
           boxes: found({boxes: {data: Float32Array.from([0, 0, 2, 1, 1, 1, 3, 3])}, scores: {data: [0.5, 0.25]},
                         labels: {data: [7n, 8n]}}, {left: 10, top: 20, x: 2, y: 3}, 0.3),
+          counts: counts([[7, 0.5], [8, 0.9], [7, 0.75]].map(([label, score]) => ({label, score}))),
         }"""
     )
     assert found["shares"] == [dict(label=2, share=0.75), dict(label=0, share=0.25)]
@@ -153,6 +154,7 @@ def test_what_is_shown():
     assert len({tuple(rgb) for rgb in found["colors"]}) == 3
     assert all(0 <= x <= 255 for rgb in found["colors"] for x in rgb)
     assert found["best"] == [dict(label=1, share=0.5), dict(label=0, share=0.25)]
+    assert found["counts"] == [dict(label=7, count=2, score=0.75), dict(label=8, count=1, score=0.9)]
     assert found["boxes"] == [dict(label=7, score=0.5, box=[10, 20, 14, 23], index=0)]
 
 
