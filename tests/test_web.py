@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import eyetoy_mm.backbones  # noqa: F401 - supplies what mmcv-lite lacks
 from eyetoy_mm.export.pasting import paste
 
 cv2 = pytest.importorskip("cv2")
@@ -22,8 +23,8 @@ WEB = Path(__file__).parents[1] / "web"
 RUN = """
 import {{ readFileSync }} from "node:fs";
 import {{ describe }} from "{web}/model_file.js";
-import {{ planes, prepare, resized }} from "{web}/preparing.js";
-import {{ best, color, found, paintLabels, paintMask, shares }} from "{web}/results.js";
+import {{ planes, prepare }} from "{web}/preparing.js";
+import {{ best, color, counts, found, paintLabels, paintMask, shares }} from "{web}/results.js";
 const given = JSON.parse(readFileSync(0));
 const told = (action) => {{ try {{ return action(); }} catch (error) {{ return error.message; }} }};
 console.log(JSON.stringify({code}, (key, x) => (ArrayBuffer.isView(x) ? Array.from(x) : x)));
@@ -49,43 +50,70 @@ def rgba(image: np.ndarray) -> dict:
 
 
 def test_images_are_prepared_as_the_toolboxes_do():
+    """Steps of test pipelines, each by its own class, for images that grow and that shrink, tall, wide and dark."""
+    pytest.importorskip("mmpretrain")
+    pytest.importorskip("mmdet")
+    from mmcv.transforms import CenterCrop, Resize
+    from mmdet.datasets.transforms import AutoContrast
+    from mmpretrain.datasets.transforms import ResizeEdge
+
+    ways = [dict(backend=b, interpolation=i) for b in ("cv2", "pillow") for i in ("bilinear", "bicubic")]
+    pipelines = [
+        [(Resize, dict(scale=(21, 5), keep_ratio=True))],
+        [(Resize, dict(scale=(2048, 16), keep_ratio=True, interpolation="bicubic"))],
+        [(Resize, dict(scale_factor=1.75, keep_ratio=True))],
+        [(Resize, dict(scale_factor=(0.5, 1.3)))],
+        [(AutoContrast, dict(prob=1.0)), (Resize, dict(scale_factor=1.75, keep_ratio=True))],
+        [(ResizeEdge, dict(scale=7, edge="short")), (CenterCrop, dict(crop_size=(5, 4)))],
+        [(ResizeEdge, dict(scale=9, edge="long")), (CenterCrop, dict(crop_size=6))],
+        *([(Resize, dict(scale=size, **way))] for way in ways for size in ((6, 40), (31, 44), (5, 4))),
+    ]
+    generator = np.random.default_rng(0)
+    images = [
+        generator.integers(3, high, (*size, 3), dtype=np.uint8) for high, size in ((256, (9, 14)), (91, (33, 16)))
+    ]
+    images[1][..., 1] = 17  # one colour has no contrast
+    found = in_node(
+        "given.photos.map((photo) => given.pipelines.map((before) => prepare(photo, {before})))",
+        photos=[rgba(image) for image in images],
+        pipelines=[[dict(type=step.__name__, **settings) for step, settings in steps] for steps in pipelines],
+    )
+    for image, prepared in zip(images, found, strict=True):
+        for steps, one in zip(pipelines, prepared, strict=True):
+            results = dict(img=image)
+            for step, settings in steps:
+                results = step(**settings)(results)
+            actual = np.array(one["data"]).reshape(one["height"], one["width"], 4)[..., :3]
+            assert actual.shape == results["img"].shape, (steps, image.shape)
+            assert np.abs(actual - results["img"].astype(int)).max() <= 1, (steps, image.shape)
+
+
+def test_where_an_image_lies_in_its_photo_and_what_is_refused():
     image = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
-    wide = dict(type="Resize", scale=[21, 5], keep_ratio=True)
     square = [dict(type="ResizeEdge", scale=7, edge="short"), dict(type="CenterCrop", crop_size=[5, 4])]
+    refused = {
+        "the step Rotate before the model": dict(type="Rotate"),
+        "area resizing by cv2": dict(type="Resize", scale=[7, 7], interpolation="area"),
+        "the step CenterCrop with auto_pad": dict(type="CenterCrop", crop_size=4, auto_pad=True),
+        "AutoContrast by chance": dict(type="AutoContrast"),
+        "the step constructor": dict(type="constructor"),
+    }
     found = in_node(
         """{
-          wide: prepare(given.photo, {before: [given.wide]}),
           square: prepare(given.photo, {before: given.square}),
           fixed: prepare(given.photo, {before: [], size: [18, 7]}),
           planes: planes(given.photo),
-          refused: told(() => prepare(given.photo, {before: [{type: "Rotate"}]})),
-          sizes: [[33, 50], [640, 427]].map(([w, h]) => [
-            resized({type: "Resize", scale: [2048, 512], keep_ratio: true}, w, h),
-            resized({type: "Resize", scale: [40, 30], keep_ratio: false}, w, h),
-            resized({type: "Resize", scale_factor: 0.5}, w, h),
-            resized({type: "ResizeEdge", scale: 256, edge: "short"}, w, h),
-            resized({type: "ResizeEdge", scale: 256, edge: "long"}, w, h)]),
+          refused: given.refused.map((step) => told(() => prepare(given.photo, {before: [step]}))),
         }""",
         photo=rgba(image),
-        wide=wide,
         square=square,
+        refused=list(refused.values()),
     )
-    # factor min(21 / 14, 5 / 9), and mmcv's int(length * factor + 0.5)
-    expected = {"wide": cv2.resize(image, (8, 5)), "fixed": cv2.resize(image, (7, 18))}
-    edge = cv2.resize(image, (10, 7))  # int(7 * 14 / 9)
-    expected["square"] = edge[2:6, 2:7]  # Python's round(1.5) and round(2.5)
-    for name, wanted in expected.items():
-        shape = (found[name]["height"], found[name]["width"], 4)
-        actual = np.array(found[name]["data"]).reshape(shape)[..., :3]
-        assert actual.shape == wanted.shape and np.abs(actual - wanted.astype(int)).max() <= 1, name
     place = found["square"]["place"]
     assert place == pytest.approx(dict(left=2 * 14 / 10, top=2 * 9 / 7, x=14 / 10, y=9 / 7))
+    assert (found["fixed"]["height"], found["fixed"]["width"]) == (18, 7)
     assert found["planes"] == image.transpose(2, 0, 1).ravel().tolist()
-    assert "the step Rotate before the model, which this page does not have" in found["refused"]
-    assert found["sizes"] == [
-        [[512, 776], [40, 30], [17, 25], [256, 387], [168, 256]],
-        [[767, 512], [40, 30], [320, 214], [383, 256], [256, 170]],
-    ]
+    assert all(text in message for text, message in zip(refused, found["refused"], strict=True)), found["refused"]
 
 
 def test_what_a_file_says_of_itself(tmp_path):
@@ -118,6 +146,7 @@ def test_what_is_shown():
           best: best({data: Float32Array.from([0.25, 0.5, 0.25, 9]), dims: [1, 3]}, 2),
           boxes: found({boxes: {data: Float32Array.from([0, 0, 2, 1, 1, 1, 3, 3])}, scores: {data: [0.5, 0.25]},
                         labels: {data: [7n, 8n]}}, {left: 10, top: 20, x: 2, y: 3}, 0.3),
+          counts: counts([[7, 0.5], [8, 0.9], [7, 0.75]].map(([label, score]) => ({label, score}))),
         }"""
     )
     assert found["shares"] == [dict(label=2, share=0.75), dict(label=0, share=0.25)]
@@ -125,6 +154,7 @@ def test_what_is_shown():
     assert len({tuple(rgb) for rgb in found["colors"]}) == 3
     assert all(0 <= x <= 255 for rgb in found["colors"] for x in rgb)
     assert found["best"] == [dict(label=1, share=0.5), dict(label=0, share=0.25)]
+    assert found["counts"] == [dict(label=7, count=2, score=0.75), dict(label=8, count=1, score=0.9)]
     assert found["boxes"] == [dict(label=7, score=0.5, box=[10, 20, 14, 23], index=0)]
 
 

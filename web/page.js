@@ -2,7 +2,7 @@
 import * as ort from "./ort.wasm.min.mjs";
 import { describe } from "./model_file.js";
 import { planes, prepare } from "./preparing.js";
-import { best, color, found, nameOf, paintLabels, paintMask, shares } from "./results.js";
+import { best, color, counts, found, nameOf, paintLabels, paintMask, shares } from "./results.js";
 
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
 
@@ -113,9 +113,14 @@ function paintBoxes(outputs, input) {
   for (const { label, score, box } of objects) {
     context.strokeStyle = context.fillStyle = `rgb(${color(about, label)})`;
     context.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1]);
-    context.fillText(`${nameOf(about, label)} ${score.toFixed(2)}`, box[0] + 2, Math.max(box[1] - 4, 12));
+    const name = `${nameOf(about, label)} ${score.toFixed(2)}`;
+    if (context.measureText(name).width <= box[2] - box[0] + 4) // many small ones would hide each other
+      context.fillText(name, box[0] + 2, Math.max(box[1] - 4, 12));
   }
-  return objects.map(({ label, score }) => [color(about, label), nameOf(about, label), score]);
+  return counts(objects).map(({ label, count, score }) => {
+    const name = nameOf(about, label) + (count > 1 ? `, ${count} times, up to` : "");
+    return [color(about, label), name, score];
+  });
 }
 
 function row([rgb, name, share]) {
@@ -131,7 +136,7 @@ function row([rgb, name, share]) {
 
 async function open(file) {
   if (file.name.endsWith(".onnx")) await openModel(new Uint8Array(await file.arrayBuffer()), file.name);
-  else await predict(await createImageBitmap(file));
+  else await predict(await createImageBitmap(file, { colorSpaceConversion: "none" })); // as OpenCV reads it
 }
 
 for (const id of ["model", "photo"])

@@ -46,6 +46,16 @@ export function found({ boxes, scores, labels }, place, threshold) {
   return out;
 }
 
+/** How many objects of each class there are, with the best score, the most first: [{label, count, score}]. */
+export function counts(objects) {
+  const classes = new Map();
+  for (const { label, score } of objects) {
+    const one = classes.get(label) ?? { label, count: 0, score: 0 };
+    classes.set(label, { label, count: one.count + 1, score: Math.max(one.score, score) });
+  }
+  return [...classes.values()].sort((a, b) => b.count - a.count || b.score - a.score);
+}
+
 // Along an axis of a photo: the first pixel that the cells of a mask reach, and of each the cell before and how far on.
 function spread(start, end, count, length) {
   const size = (end - start) / count;

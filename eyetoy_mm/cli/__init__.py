@@ -22,7 +22,7 @@ from eyetoy_mm.version import __version__
 
 VERBS = (
     *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "models", "convert"),
-    *("publish", "split", "demo", "compare", "export", "benchmark", "pack", "analyze-logs", "doctor", "tool"),
+    *("publish", "split", "demo", "compare", "export", "benchmark", "app", "pack", "analyze-logs", "doctor", "tool"),
 )
 
 

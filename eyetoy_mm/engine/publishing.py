@@ -20,6 +20,7 @@ import eyetoy_mm.backbones  # noqa: F401 - registers them; before the toolboxes:
 from eyetoy_mm.backbones.loading import named_as_in
 from eyetoy_mm.compat import safetensors_files
 from eyetoy_mm.engine.checkpoint import check_exists, check_state_fits
+from eyetoy_mm.engine.painting import check_scope
 from eyetoy_mm.engine.preprocessing import test_dataset, test_pipeline
 from eyetoy_mm.engine.skeletons import build_on_meta
 from eyetoy_mm.errors import UserError, first_few
@@ -65,9 +66,12 @@ def publish(
         licence: Of the weights, for the card.
 
     Raises:
-        UserError: There is no such checkpoint, it does not fit, or its values are too large for 16 bits.
+        UserError: The config is of no toolbox or does not say how images are prepared; there is no such checkpoint, it
+            does not fit, or its values are too large for 16 bits.
         CheckpointError: It cannot be read safely.
     """
+    check_scope(config.get("default_scope"))
+    text = _model_text(config)
     check_exists(checkpoint)
     check_folder("--out", folder)
     loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
@@ -82,17 +86,18 @@ def publish(
         _write(written, state, meta)
         digest = hashlib.sha256(written.read_bytes()).hexdigest()
         weights = folder / f"{name}-{digest[:8]}.{file_format}"
+        about = {
+            "weights": f"`{weights.name}`, {written.stat().st_size / 1e6:.1f} MB, sha256 `{digest}`",
+            "parameters": f"{sum(x.numel() for x in state.values() if x.is_floating_point()):,}, {_dtypes(state)}",
+            "training": _training(saved, "ema_state_dict" in loaded),
+            "data": _data(config, meta.get("dataset_meta") or {}),
+            "licence": licence,
+        }
+        card = Path(beside, "card.md")
+        card.write_text(_card(config, name, weights.name, about, metrics or {}, text), encoding="utf-8")
+        os.replace(card, weights.with_suffix(".md"))
         os.replace(written, weights)
-    about = {
-        "weights": f"`{weights.name}`, {weights.stat().st_size / 1e6:.1f} MB, sha256 `{digest}`",
-        "parameters": f"{sum(x.numel() for x in state.values() if x.is_floating_point()):,}, {_dtypes(state)}",
-        "training": _training(saved, "ema_state_dict" in loaded),
-        "data": _data(config, meta.get("dataset_meta") or {}),
-        "licence": licence,
-    }
-    card = weights.with_suffix(".md")
-    card.write_text(_card(config, name, weights.name, about, metrics or {}), encoding="utf-8")
-    return Published(weights, card)
+    return Published(weights, weights.with_suffix(".md"))
 
 
 def _of_the_model(config: Config, state: State, checkpoint: str) -> State:
@@ -149,7 +154,7 @@ def _data(config: Config, dataset_meta: Mapping[str, Any]) -> str:
     return ", ".join(told) or "not said by config and checkpoint"
 
 
-def _card(config: Config, name: str, file: str, about: Mapping[str, str], metrics: Mapping[str, str]) -> str:
+def _card(config: Config, name: str, file: str, about: Mapping[str, str], metrics: Mapping[str, str], text: str) -> str:
     config_file = Path(config.filename).name
     measured = markdown_table(["metric", "value"], [list(row) for row in metrics.items()])
     return f"""---
@@ -178,7 +183,7 @@ Another training starts from it with `load_from = "{file}"`, or of its backbone
 ## The model, and what is done to an image before it
 
 ```python
-{_model_text(config)}
+{text}
 ```
 """
 

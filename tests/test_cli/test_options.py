@@ -111,6 +111,7 @@ ELSEWHERE = {
     "export": "tests/test_export/test_files.py",
     "models": "tests/test_cli/test_models.py",
     "init": "tests/test_cli/test_init.py",
+    "app": "tests/test_cli/test_app.py",
     "publish": "tests/test_engine/test_publishing.py",
 }
 NEEDS_A_PACKAGE = {"--track": "tests/test_engine/test_progress.py"}  # which is not among those of the tests

@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("mmpretrain")
 pytest.importorskip("safetensors")
 
+from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, init_default_scope
 
@@ -121,6 +122,12 @@ def test_what_cannot_be_published_leaves_nothing(trained, tmp_path):
     torch.save(content, checkpoint)
     with pytest.raises(UserError, match="does not fit the model of this config: 1 missing .head.fc.weight."):
         publish(config, checkpoint, tmp_path / "out", "nat")
+    for key, message in (
+        ("default_scope", "default_scope of the config is None; it must be one of mmseg"),
+        ("test_pipeline", "the config does not say how images are prepared"),
+    ):
+        with pytest.raises(UserError, match=message):
+            publish(Config({name: config[name] for name in config if name != key}), checkpoint, tmp_path / "out", "nat")
     with pytest.raises(UserError, match="there is no checkpoint"):
         publish(config, str(tmp_path / "none.pth"), tmp_path / "out", "nat")
     assert not (tmp_path / "out").exists()
