@@ -178,6 +178,8 @@ setup(
         "hub": ["safetensors", "timm", "huggingface_hub"],
         # `eyetoy export --out model.xml`, by way of the ONNX graph.
         "openvino": [*ONNX, "openvino"],
+        # The site of `make docs`.
+        "docs": ["mkdocs-material", "mkdocstrings[python]", "latex2mathml"],
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
             *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
