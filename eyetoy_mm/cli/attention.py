@@ -23,11 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("image", metavar="IMAGE", help="image file or address")
     parser.add_argument("--position", required=True, metavar="X,Y", help="pixel of the image: column and row, from 0")
-    parser.add_argument("--block", type=int, default=0, help="MSNAT block, from 0 through all stages (default: 0)")
     parser.add_argument(
-        "--tokens", type=int, default=4, help="global tokens, context token first (default: 4; 0: without them)"
+        "--block", type=int, default=0, metavar="N", help="MSNAT block, from 0 through all stages (default: 0)"
     )
-    parser.add_argument("--out", type=Path, required=True, help="picture file; its suffix is the format")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=4,
+        metavar="N",
+        help="global tokens, context token first (default: 4; 0: without them)",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="picture file; its suffix is the format"
+    )
     add_device(parser)
     add_cfg_options(parser)
 
