@@ -53,6 +53,13 @@ def test_links_are_found_with_their_files(tmp_path, monkeypatch):
     assert site.links("docs/page.md") == ["a b.png", "docs/page.md"]
 
 
+def test_what_is_said_of_this_program_beside_others_is_run_by_a_test():
+    _, _, *rows = re.findall(r"^\|.*\|$", (ROOT / "docs/comparison.md").read_text(), re.MULTILINE)
+    told = {row.split("|")[1].strip(): re.findall(r"`(tests/[\w/]+\.py)`", row.split("|")[2]) for row in rows}
+    assert [feature for feature, tests in told.items() if not tests] == ["licence", "weights of the model", "tasks"]
+    assert all((ROOT / test).is_file() for tests in told.values() for test in tests)
+
+
 def test_requirements_are_those_of_the_extra():
     wanted = re.search(r"^DOCS_PACKAGES = (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     extra = re.search(r'"docs": \[(.+)\]', (ROOT / "setup.py").read_text())[1]
