@@ -11,13 +11,14 @@ VENV_ONEDL ?= .venv-onedl
 NPM ?= npm
 WEB ?= build/web
 MODEL ?=
+DOCS_PACKAGES = mkdocs-material 'mkdocstrings[python]' latex2mathml
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 
 # The environment keeps its Python, unless PYTHON is given.
 SAME_PYTHON := $(if $(filter file default undefined,$(origin PYTHON)),,--same-python)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-detect test test-onedl test-matrix lint typecheck format web lock licences clean clean-env
+.PHONY: help env demo demo-detect test test-onedl test-matrix lint typecheck format docs web lock licences clean clean-env
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 12
@@ -64,6 +65,12 @@ typecheck: env  ## Check types
 format: env  ## Fix what can be fixed of style and formatting
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: env  ## Build the documentation site into build/site; a warning is an error
+	@$(PY) -c 'import latex2mathml, material, mkdocstrings' 2>/dev/null || \
+	    $(PY) -m pip install --quiet --constraint requirements/constraints.txt $(DOCS_PACKAGES)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo 'build/site/index.html'
 
 web:  ## Build the page that runs exported models in a browser, into build/web (MODEL=model.onnx puts a model beside it)
 	@command -v $(NPM) >/dev/null || { echo 'npm was not found: https://nodejs.org has it' >&2; exit 1; }

@@ -180,6 +180,8 @@ setup(
         "openvino": [*ONNX, "openvino"],
         # The page of `eyetoy app`.
         "demo": ["gradio>=6"],
+        # The site of `make docs`.
+        "docs": ["mkdocs-material", "mkdocstrings[python]", "latex2mathml"],
         # What export is tested with has no wheels for Python 3.10.
         "dev": [
             *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),

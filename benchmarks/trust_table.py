@@ -13,6 +13,7 @@ or what it returns where the run goes on.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from importlib import import_module
@@ -45,7 +46,12 @@ def row(name: str, case: object) -> tuple[str, str]:
         except (Exception, SystemExit) as error:
             message = str(error)
         message = message.replace(str(Path(folder).resolve()), "FOLDER").replace(folder, "FOLDER")
-    return name.replace("|", "\\|"), " ".join(message.replace(str(ROOT), ".").split()).replace("|", "\\|")
+    return _as_text(name), _as_text(" ".join(message.replace(str(ROOT), ".").split()))
+
+
+def _as_text(words: str) -> str:
+    """Words as Markdown shows them as they are: ``[1] [2]`` is no link, ``<x>`` no tag, ``|`` no end of a cell."""
+    return re.sub(r"[|\[<*]", r"\\\g<0>", words)
 
 
 def main() -> None:

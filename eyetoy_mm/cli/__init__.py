@@ -13,6 +13,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
 from eyetoy_mm import zoo
 from eyetoy_mm.cli.options import take_checkpoint
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "_ARGCOMPLETE" in os.environ:
         _complete()
     args = parse(sys.argv[1:] if argv is None else argv)
+    _leave_notebook()
     args.run(args)
 
 
@@ -73,7 +75,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(
             name,
             help=text.partition("\n")[0].rstrip("."),
-            description=text,
+            description=text.replace("::\n", ":\n"),  # of reStructuredText
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == called:
@@ -81,6 +83,14 @@ def _parser(called: str) -> argparse.ArgumentParser:
             module.add_arguments(verb)
             verb.set_defaults(run=module.run)
     return parser
+
+
+def _leave_notebook() -> None:
+    """Draw by matplotlib's own means where a notebook of another environment has named a module that is not here."""
+    backend = os.environ.get("MPLBACKEND", "")
+    module = backend.removeprefix("module://").partition(".")[0]
+    if backend.startswith("module://") and find_spec(module) is None:
+        del os.environ["MPLBACKEND"]
 
 
 def _complete() -> None:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="work dir, or scalars.json")
-    parser.add_argument("--out", type=Path, default=Path("curves.png"), help="picture (default: curves.png)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("curves.png"), metavar="FILE", help="picture (default: curves.png)"
+    )
     parser.add_argument("--keys", nargs="+", metavar="KEY", default=[], help="what to draw (default: loss, metrics)")
 
 

@@ -1,7 +1,8 @@
 """Show what a trained model looks at: the windows of a position in every head group, and the global tokens on the map.
 
-Example::
+Examples::
 
+    eyetoy attention NAME photo.jpg    # a model with weights of the package: `eyetoy models --weights`
     eyetoy attention CONFIG CHECKPOINT photo.jpg --position 120,80 --block 1 --out attention.png
 
 A panel for each head group of the block, and one for each of some tokens of the last global layer, all of them means
@@ -22,12 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_checkpoint(parser)
     parser.add_argument("image", metavar="IMAGE", help="image file or address")
-    parser.add_argument("--position", required=True, metavar="X,Y", help="pixel of the image: column and row, from 0")
-    parser.add_argument("--block", type=int, default=0, help="MSNAT block, from 0 through all stages (default: 0)")
     parser.add_argument(
-        "--tokens", type=int, default=4, help="global tokens, context token first (default: 4; 0: without them)"
+        "--position", metavar="X,Y", help="pixel of the image: column and row, from 0 (default: the middle)"
     )
-    parser.add_argument("--out", type=Path, required=True, help="picture file; its suffix is the format")
+    parser.add_argument(
+        "--block", type=int, default=0, metavar="N", help="MSNAT block, from 0 through all stages (default: 0)"
+    )
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=4,
+        metavar="N",
+        help="global tokens, context token first (default: 4; 0: without them)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("attention.png"),
+        metavar="FILE",
+        help="picture file; its suffix is the format (default: attention.png)",
+    )
     add_device(parser)
     add_cfg_options(parser)
 
@@ -44,10 +59,12 @@ def run(args: argparse.Namespace) -> None:
     formats = Figure().canvas.get_supported_filetypes()
     if args.out.suffix.removeprefix(".") not in formats:
         raise UserError(f"--out {args.out} must end in one of {', '.join(f'.{name}' for name in sorted(formats))}")
-    position = pixel(args.position)
+    position = pixel(args.position) if args.position else None
     check_image_exists(args.image)
     predictor = open_predictor(load_config(args.config, options=cfg_options(args)), args.checkpoint, args.device)
-    figure = picture_attention(predictor, predictor.read(args.image), position, args.block, args.tokens)
+    image = predictor.read(args.image)
+    position = position or (image.shape[1] // 2, image.shape[0] // 2)
+    figure = picture_attention(predictor, image, position, args.block, args.tokens)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=100)
     print(f"{args.image} -> {args.out}")

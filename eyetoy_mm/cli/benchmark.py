@@ -32,11 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=["forward", "train"], default="forward", help="default: forward")
     parser.add_argument("--size", metavar="H,W", default="512,512", help="height and width (default: 512,512)")
     parser.add_argument("--batch", type=positive, metavar="N", help="images (default: 1, and 2 to train)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="of each (default: all cores)")
-    parser.add_argument("--rounds", type=positive, default=15, help="turns of each model that count (default: 15)")
+    parser.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--threads", type=positive, default=os.cpu_count() or 1, metavar="N", help="of each (default: all cores)"
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=15, metavar="N", help="turns of each model that count (default: 15)"
+    )
     add_json(parser, "every time that was taken")
-    parser.add_argument("--into", type=Path, help="file that keeps a place for the table")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="file that keeps a place for the table")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -45,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", nargs="+", choices=["train", "val", "test"], default=["train", "val", "test"], help="default: all"
     )
     parser.add_argument(
-        "--jobs", type=positive, default=os.cpu_count() or 1, help="processes that open files (default: one per core)"
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that open files (default: one per core)",
     )
     parser.add_argument("--strict", action="store_true", help="exit code 1 for warnings too")
     add_json(parser, "everything that was found")

@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_work_dir(parser, "work_dirs/studies/<study name>")
     parser.add_argument(
-        "--out", type=Path, default=Path("docs/results"), help="folder for table, JSON and plot (default: docs/results)"
+        "--out",
+        type=Path,
+        default=Path("docs/results"),
+        metavar="FOLDER",
+        help="folder for table, JSON and plot (default: docs/results)",
     )
 
 

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="checkpoint file")
     parser.add_argument("target", type=Path, metavar="TARGET", help="file to write")
     parser.add_argument("--to", choices=["openmmlab", "official"], default="openmmlab", help="names in the target")
-    parser.add_argument("--config", help="config of the model that the OpenMMLab names must fit")
+    parser.add_argument("--config", metavar="CONFIG", help="config of the model that the OpenMMLab names must fit")
 
 
 def run(args: argparse.Namespace) -> None:

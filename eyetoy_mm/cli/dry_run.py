@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help="configs (default: every one of the package)")
     parser.add_argument("--own-data", action="store_true", help="use the datasets of the configs, not the sample")
-    parser.add_argument("--into", type=Path, help="file that keeps a place for the table, or has it, for CONFIGs")
+    parser.add_argument(
+        "--into", type=Path, metavar="FILE", help="file that keeps a place for the table, or has it, for CONFIGs"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     add_config(parser)
     add_checkpoint(parser)
-    parser.add_argument("--out", type=Path, required=True, help="the file: *.onnx, *.xml (OpenVINO) or *.pt2")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the file: *.onnx, *.xml (OpenVINO) or *.pt2"
+    )
     parser.add_argument("--format", choices=_SUFFIXES, help="default: by the end of --out")
     parser.add_argument(
         "--part", choices=["whole", "backbone"], default="whole", help="what to export (default: whole)"
@@ -49,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="standard operators, or our kernels as an operator of onnxruntime, put beside the file (default: plain)",
     )
     parser.add_argument(
-        "--onnxruntime-headers", type=Path, metavar="DIR", help="for --kernels eyetoy: has onnxruntime_c_api.h"
+        "--onnxruntime-headers", type=Path, metavar="FOLDER", help="for --kernels eyetoy: has onnxruntime_c_api.h"
     )
-    parser.add_argument("--image", dest="photo", metavar="PHOTO", help="check the file with this photo too")
+    parser.add_argument("--image", dest="photo", metavar="IMAGE", help="check the file with this photo too")
     add_cfg_options(parser)
 
 

@@ -24,14 +24,16 @@ from eyetoy_mm.tables import write_into
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("--models", nargs="+", metavar="NAME", help="backbones (default: all; a wrong name lists them)")
-    parser.add_argument("--sizes", nargs="+", type=positive, default=[224, 512], help="sides of the image in pixels")
+    parser.add_argument(
+        "--sizes", nargs="+", type=positive, default=[224, 512], metavar="PIXELS", help="sides of the image in pixels"
+    )
     parser.add_argument(
         "--configs",
         nargs="+",
         metavar="CONFIG",
         help="detectors and segmentors in place of backbones, at the field's 1280x800 and 2048x512",
     )
-    parser.add_argument("--into", type=Path, help="file that keeps a place for the tables")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="file that keeps a place for the tables")
 
 
 def run(args: argparse.Namespace) -> None:

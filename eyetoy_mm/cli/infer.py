@@ -41,9 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", metavar="IMAGE", help="files, folders, patterns, videos, addresses, or a camera's number"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("painted"), help="folder for pictures and all that is saved (default: painted)"
+        "--out",
+        type=Path,
+        default=Path("painted"),
+        metavar="FOLDER",
+        help="folder for pictures and all that is saved (default: painted)",
     )
-    parser.add_argument("--score", type=float, default=0.3, help="detections with a lower score are left out")
+    parser.add_argument(
+        "--score",
+        type=float,
+        default=0.3,
+        metavar="SCORE",
+        help="detections with a lower score are left out (default: 0.3)",
+    )
     parser.add_argument("--score-thr", type=float, dest="score", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
         "--classes", nargs="+", metavar="CLASS", help="names or numbers of classes; others are left out"

@@ -32,7 +32,7 @@ _FORMATS = ("coco", "yolo", "voc", "cvat", "labelme", "masks", "class-folders")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("folder", type=Path, metavar="DATA_FOLDER", help="folder with images and annotations")
-    parser.add_argument("--config", help="config to write (default: <name of the folder>.py, here)")
+    parser.add_argument("--config", metavar="FILE", help="config to write (default: <name of the folder>.py, here)")
     parser.add_argument("--data-format", choices=_FORMATS, help="format of the data (default: found)")
     parser.add_argument(
         "--classes", nargs="+", default=[], metavar="CLASS", help="names in the order of labels; of COCO: to learn"
@@ -43,8 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="draw validation images (default: the parts that the data have)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
-    parser.add_argument("--out", type=Path, help="folder of what is made of the data (default: eyetoy_data in it)")
+    parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the draw (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder of what is made of the data (default: eyetoy_data in it)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="write over the config")
 
 

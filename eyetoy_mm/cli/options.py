@@ -113,7 +113,7 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Where a model runs that is not the Runner's."""
-    parser.add_argument("--device", help="torch device (default: an accelerator if there is one)")
+    parser.add_argument("--device", metavar="DEVICE", help="torch device (default: an accelerator if there is one)")
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +139,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:
     """Where the data are."""
-    parser.add_argument("--data-root", help="folder or address of the dataset, in place of the config's data_root")
+    parser.add_argument(
+        "--data-root", metavar="FOLDER", help="folder or address of the dataset, in place of the config's data_root"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
@@ -171,7 +173,7 @@ def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:
         parser: Of the verb.
         default: What its help says; the value is None where the option is not given.
     """
-    parser.add_argument("--work-dir", help=f"folder for logs and checkpoints (default: {default})")
+    parser.add_argument("--work-dir", metavar="FOLDER", help=f"folder for logs and checkpoints (default: {default})")
 
 
 def cfg_options(args: argparse.Namespace) -> dict[str, Any] | None:

@@ -25,8 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="what is packed, with everything below it")
     parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="folder of the pack; a new one")
-    parser.add_argument("--shard-size", type=size, default="4G", help="bytes of a shard, as 500M or 4G (default: 4G)")
-    parser.add_argument("--jobs", type=positive, default=8, help="files read at the same time (default: 8)")
+    parser.add_argument(
+        "--shard-size", type=size, default="4G", metavar="BYTES", help="bytes of a shard, as 500M or 4G (default: 4G)"
+    )
+    parser.add_argument(
+        "--jobs", type=positive, default=8, metavar="N", help="files read at the same time (default: 8)"
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--index", action="store_true", help="FOLDER has tar files: write their index beside them")
     instead.add_argument("--verify", action="store_true", help="FOLDER is a pack: read every file of it")

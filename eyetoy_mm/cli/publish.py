@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_checkpoint(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the two files go")
-    parser.add_argument("--name", help="of the model (default: the config's)")
+    parser.add_argument("--name", metavar="NAME", help="of the model (default: the config's)")
     parser.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="of the weights")
     parser.add_argument("--half", action="store_true", help="weights in 16 bits (float16): half the size")
     parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME=VALUE", help="for the card, as measured")
-    parser.add_argument("--licence", default="not said", help="of the weights, for the card")
+    parser.add_argument("--licence", default="not said", metavar="LICENCE", help="of the weights, for the card")
     add_cfg_options(parser)
 
 

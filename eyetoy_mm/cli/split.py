@@ -23,12 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("images", type=Path, metavar="FOLDER", help="folder with one folder of images per class")
     parser.add_argument(
-        "--train", type=float, default=0.8, help="training images of each class: a number, or a fraction (default: 0.8)"
+        "--train",
+        type=float,
+        default=0.8,
+        metavar="SHARE",
+        help="training images of each class: a number, or a fraction (default: 0.8)",
     )
-    parser.add_argument("--val", type=int, help="validation images of each class at most (default: all that are left)")
+    parser.add_argument(
+        "--val", type=int, metavar="N", help="validation images of each class at most (default: all that are left)"
+    )
     parser.add_argument("--exclude", nargs="+", default=[], metavar="CLASS", help="classes to leave out")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
-    parser.add_argument("--out", type=Path, help="folder of the lists (default: meta beside the images' folder)")
+    parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the draw (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder of the lists (default: meta beside the images' folder)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

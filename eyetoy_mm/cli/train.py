@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--track",
         nargs="+",
         metavar="PROGRAM",
-        help="log for tensorboard and wandb (offline) besides",
+        help="log for tensorboard, wandb (offline) and mlflow besides",
     )
     add_run_options(parser)
 

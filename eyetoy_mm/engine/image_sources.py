@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import http.client
+import itertools
 import os
 import re
 import tempfile
@@ -77,7 +78,7 @@ def find_sources(inputs: Sequence[str | Path], without: Path | None = None) -> l
     Args:
         inputs: Files, folders (with all that is below them), patterns with ``*``, ``?`` or ``[]``, addresses, and
             numbers of cameras.
-        without: A folder that is left out: that of the results.
+        without: A folder that is left out of folders and patterns above it: that of the results.
 
     Raises:
         UserError: A folder has no image or video, or a pattern matches nothing.
@@ -105,7 +106,10 @@ def _resolve(name: str, without: Path | None) -> Iterator[tuple[str, Path, str]]
     elif name.isdecimal():
         yield name, Path(f"camera{name}"), "camera"
     elif glob.has_magic(name):
-        matches = sorted(match for match in glob.glob(name, recursive=True) if _is_shown(Path(match)))
+        # Results of an earlier run are none of what is asked for, unless the pattern itself leads to them.
+        skipped = None if _within(_fixed_part(name), without) else without
+        found = sorted(glob.glob(name, recursive=True))
+        matches = [match for match in found if _is_shown(Path(match)) and not _within(Path(match), skipped)]
         if not matches:
             raise UserError(f"no image or video matches {name}")
         yield from ((match, Path(Path(match).stem), _kind(Path(match))) for match in matches)
@@ -131,6 +135,16 @@ def _in_folder(folder: Path, without: Path | None) -> Iterator[tuple[str, Path, 
 
 def _same(path: Path, other: Path | None) -> bool:
     return other is not None and os.path.realpath(path) == os.path.realpath(other)
+
+
+def _within(path: Path, folder: Path | None) -> bool:
+    return folder is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folders of a pattern up to its first wildcard."""
+    parts = Path(pattern).parts
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
 
 
 def _is_shown(path: Path) -> bool:

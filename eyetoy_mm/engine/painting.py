@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -53,7 +54,9 @@ class Painter:
         Returns:
             RGB of 8 bits.
         """
-        self._add(mmcv.bgr2rgb(image), sample, truth)
+        with warnings.catch_warnings():  # a box may end outside of its image: what is inside is painted
+            warnings.filterwarnings("ignore", "Warning: The .* is out of bounds")
+            self._add(mmcv.bgr2rgb(image), sample, truth)
         return self.visualizer.get_image()
 
     def _add(self, image: np.ndarray, sample: BaseDataElement, truth: bool) -> None:

@@ -84,13 +84,17 @@ def test_position_lies_where_the_pipeline_puts_it(untrained, toolbox):
             picture_attention(predictor, read_image(PHOTO), (20, 107))
 
 
-def test_tool_writes_a_picture(untrained, tmp_path, capsys):
+def test_tool_writes_a_picture(untrained, tmp_path, monkeypatch, capsys):
     config, checkpoint = untrained("mmseg")
     target = tmp_path / "new" / "attention.png"
     show(config, checkpoint, PHOTO, "--position", "100,50", "--block", 4, "--out", target)
     picture = cv2.imread(str(target))
     assert picture.shape[1] == 4 * 300 and np.ptp(picture) > 200
     assert f"{PHOTO} -> {target}" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    show(config, checkpoint, PHOTO, "--position", "160,107", "--block", 4, "--out", "middle.png")
+    show(config, checkpoint, PHOTO, "--block", 4)
+    assert (cv2.imread("attention.png") == cv2.imread("middle.png")).all()
 
 
 @pytest.mark.parametrize(

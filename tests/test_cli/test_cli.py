@@ -1,6 +1,8 @@
 """The command line as users call it: a real training, killed and resumed; evaluation, inference, errors."""
 
+import argparse
 import json
+import os
 import re
 import signal
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -254,9 +257,48 @@ def test_help_of_each_verb_needs_the_standard_library_alone(verb):
     done = subprocess.run([sys.executable, "-c", code, verb, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first = import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").__doc__.splitlines()[0]
-    assert first in done.stdout and f"    eyetoy {verb} " in done.stdout
+    assert first in done.stdout and f"    eyetoy {verb} " in done.stdout and "::\n" not in done.stdout
     done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert re.search(rf"^    {verb}\b", done.stdout, re.MULTILINE), done.stdout
+
+
+# What the values of options are called in help and messages, in all verbs.
+TERMS = {
+    *(
+        "BYTES",
+        "CHECKPOINT",
+        "CLASS",
+        "CONFIG",
+        "DEVICE",
+        "FILE",
+        "FOLDER",
+        "IMAGE",
+        "KEY",
+        "KEY=VALUE",
+        "LICENCE",
+        "N",
+    ),
+    *("NAME", "NAME=VALUE", "PIXELS", "PROGRAM", "SCORE", "SECONDS", "SEED", "SHARE", "H,W", "X,Y"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_values_are_called_alike(verb):
+    parser = argparse.ArgumentParser()
+    import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").add_arguments(parser)
+    shown = {
+        action.option_strings[-1]: action for action in parser._actions if action.option_strings and action.nargs != 0
+    }
+    named = {name: a.metavar for name, a in shown.items() if not a.choices and a.help != argparse.SUPPRESS}
+    assert {name: term for name, term in named.items() if term not in TERMS} == {}
+
+
+def test_a_notebooks_drawing_is_left_where_it_is_not_installed(monkeypatch):
+    monkeypatch.setattr("eyetoy_mm.cli.parse", lambda _: SimpleNamespace(run=lambda _: None))
+    for backend, kept in (("module://not_here.backend", False), ("module://eyetoy_mm.x", True), ("agg", True)):
+        monkeypatch.setenv("MPLBACKEND", backend)
+        main(["doctor"])
+        assert os.environ.get("MPLBACKEND") == (backend if kept else None)
 
 
 def test_every_verb_is_a_module_and_has_a_program_in_tools():

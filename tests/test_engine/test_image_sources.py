@@ -48,6 +48,16 @@ def test_a_folder_is_all_images_and_videos_below_it_but_for_the_results(folder):
     ]  # fmt: skip
 
 
+def test_a_pattern_takes_results_only_where_it_leads_to_them(folder):
+    def found(pattern):
+        return [str(one.target) for one in find_sources([f"{folder}/{pattern}"], without=folder / "results")]
+
+    assert found("**/*.png") == ["a"] and found("r*/../*.png") == ["a"]
+    assert found("results/*.png") == found("deep/../results/*") == ["d"]
+    with pytest.raises(UserError, match="no image or video matches"):
+        found("res*/*.png")
+
+
 def test_patterns_cameras_addresses_and_what_is_not_there(folder):
     found = find_sources([f"{folder}/**/*.png", "0", "https://host/x/photo.jpg?size=2", "s3://bucket/p.jpg", "no.jpg"])
     assert [one.kind for one in found] == ["image", "image", "camera", "web", "image", "image"]

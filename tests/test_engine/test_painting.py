@@ -7,7 +7,7 @@ import torch
 import eyetoy_mm  # noqa: F401 - first: supplies what mmcv-lite lacks
 
 pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
-from mmengine.structures import BaseDataElement, PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from eyetoy_mm.engine.painting import make_painter
 
@@ -71,3 +71,12 @@ def test_truth_is_on_the_left(painter):
     both = painter.paint(PHOTO, sample(labels, truth=labels + 2), truth=True)
     assert both.shape == (120, 320, 3)
     assert both[0, 0].tolist() == [40, 40, 160] and both[0, 319].tolist() == [40, 160, 40]
+
+
+def test_boxes_that_end_outside_of_the_image_are_painted_without_a_word(recwarn):
+    pytest.importorskip("mmdet", reason="mmdet is not installed")
+    from mmdet.structures import DetDataSample
+
+    boxes = InstanceData(bboxes=torch.tensor([[-9.0, 5, 40, 130]]), scores=torch.ones(1), labels=torch.zeros(1).long())
+    painted = make_painter("mmdet", dict(classes=("cat",))).paint(PHOTO, DetDataSample(pred_instances=boxes))
+    assert (painted != PHOTO).any() and not [w for w in recwarn if "out of bounds" in str(w.message)]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ from mmengine.visualization import Visualizer
 from eyetoy_mm.cli import main
 from eyetoy_mm.engine.hooks import ProgressHook, ResultsPictureHook
 from eyetoy_mm.engine.hooks.progress import images_in
-from eyetoy_mm.engine.tracking import add_trackers
+from eyetoy_mm.engine.tracking import MLflowBackend, add_trackers
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
 
@@ -206,8 +207,8 @@ def test_the_switch(monkeypatch):
 
 
 def test_what_cannot_be_tracked(monkeypatch):
-    with pytest.raises(UserError, match="track='mlflow' should name tensorboard or wandb"):
-        add_trackers(Config(dict(track="mlflow", work_dir="a")))
+    with pytest.raises(UserError, match="track='comet' should name tensorboard, wandb, mlflow"):
+        add_trackers(Config(dict(track="comet", work_dir="a")))
     monkeypatch.setattr("eyetoy_mm.engine.tracking.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package wandb, which is not installed: pip install wandb"):
         add_trackers(Config(dict(track="wandb", work_dir="a")))
@@ -276,3 +277,25 @@ def test_wandb_is_offline_and_knows_iterations(tmp_path, monkeypatch):
             if "loss" in items:
                 steps.append(int(items["step"]))
     assert sorted(steps) == list(range(1, 21))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed")
+def test_mlflow_has_every_iteration_and_the_config(tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracked("mlflow", tmp_path, monkeypatch)
+    points = []
+    for path in tmp_path.glob("*/vis_data/mlflow.db"):
+        client = MlflowClient(f"sqlite:///{path}")
+        (one,) = client.search_runs([client.get_experiment_by_name("eyetoy").experiment_id])
+        assert one.info.run_name == tmp_path.name and one.info.status == "FINISHED"
+        points += [(metric.step, metric.value) for metric in client.get_metric_history(one.info.run_id, "loss")]
+    assert sorted(step for step, _ in points) == list(range(1, 21))
+
+    backend = MLflowBackend(str(tmp_path / "files"))
+    backend.add_config(Config(dict(long="x" * 7000)))
+    backend.add_image("painted", np.zeros((8, 9, 3), np.uint8), step=3)
+    backend.close()
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.glob("files/mlflow/*/artifacts/**/*.*"))
+    assert [file.name for file in files] == ["config.py", "3.png"]

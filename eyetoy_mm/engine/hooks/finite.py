@@ -243,7 +243,7 @@ def not_finite_images(data_batch: Any) -> list[str]:
 class Told(NamedTuple):
     """What one process tells the others of a step.
 
-    Args:
+    Attributes:
         losses: Terms of its own loss that are not finite.
         shared: Gradients and weights that are not, which processes exchange: one's NaN is everybody's.
         odd: What to say of a loss that is odd.
