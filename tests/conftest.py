@@ -1,8 +1,10 @@
 """What holds for every test: one random state, its share of the cores, and toolboxes whose metafiles are read once."""
 
+import copy
 import os
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,16 +41,30 @@ def _default_scope():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _bases_are_found_once():
-    """For each base ``mmdet::...`` mmengine reads all metafiles of mmdet, most of the time that a config takes."""
+def _bases_are_read_once():
+    """For each base ``mmdet::...`` mmengine reads all metafiles of mmdet; most of the time that a config takes is this.
+
+    What is in files that many configs have as bases is read once, too.
+    """
     try:
-        from mmengine.config import Config
+        from mmengine.config import Config, utils
     except ModuleNotFoundError:
         yield
         return
-    find = Config._get_cfg_path
+    find, read, known = Config._get_cfg_path, Config._file2dict, {}
     found = cache(find)
+
+    def read_once(filename, *args, **kwargs):
+        if not {"_base_", ".mim"} & set(Path(filename).parts):
+            return read(filename, *args, **kwargs)
+        key = (str(filename), Path(filename).stat().st_mtime_ns, *args, *kwargs.items())
+        if key not in known:
+            known[key] = read(filename, *args, **kwargs)
+        return copy.deepcopy(known[key])
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "load", cache(utils.load))
+        patch.setattr(Config, "_file2dict", staticmethod(read_once))
         patch.setattr(
             Config, "_get_cfg_path", staticmethod(lambda path, file: (found if "::" in path else find)(path, file))
         )

@@ -65,6 +65,10 @@ def _run(script: str, arguments: list[str], cwd: str, env: dict[str, str], folde
     os.environ.clear()
     os.environ.update(env)
     sys.argv = [script, *arguments]
+    if importlib.util.find_spec("mmengine"):
+        from mmengine.config import config
+
+        config.FormatCode = lambda text, **style: (text, True)  # yapf takes seconds for each config
     runpy.run_path(script, run_name="__main__")
 
 

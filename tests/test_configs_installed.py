@@ -18,23 +18,15 @@ CODE = """
 import copy, functools, sys
 from pathlib import Path
 
-import torch
-from torch.overrides import TorchFunctionMode
-
 import eyetoy_mm
-from mmengine.config import Config, utils
-from mmengine.registry import MODELS, DefaultScope
-
-class RatesOnCPU(TorchFunctionMode):
-    # Rates of drop path are made to numbers, which meta tensors do not have.
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if function is torch.linspace:
-            kwargs.setdefault("device", "cpu")
-        return function(*args, **kwargs)
+from eyetoy_mm.engine.skeletons import build_on_meta
+from mmengine.config import Config, config, utils
+from mmengine.registry import DefaultScope
 
 assert Path(eyetoy_mm.__file__).is_relative_to(sys.argv[1]), eyetoy_mm.__file__
-utils.load = functools.cache(utils.load)  # metafiles: mmengine reads them for each base
+# What mmengine asks again for each base: the metafiles of its package, and whether that is installed.
+utils.load = functools.cache(utils.load)
+config.is_installed = functools.cache(config.is_installed)
 configs = Path(eyetoy_mm.__file__).parent / ".mim" / "configs"
 
 read, known = Config._file2dict, {}
@@ -59,8 +51,8 @@ for path in sorted(configs.rglob("*.py")):
     assert child.to_dict() == Config.fromfile(path).to_dict(), name
     if str(child.model) not in built:  # many differ in their data or schedule alone
         built.add(str(child.model))
-        with DefaultScope.overwrite_default_scope(child.default_scope), torch.device("meta"), RatesOnCPU():
-            MODELS.build(child.model)
+        with DefaultScope.overwrite_default_scope(child.default_scope):
+            build_on_meta(child.model)
     done += 1
 print(done)
 """

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import NoReturn
 
+from eyetoy_mm.compat.mmcv_ext import common
 from eyetoy_mm.compat.mmcv_ext.boxes import bbox_overlaps
 from eyetoy_mm.compat.mmcv_ext.carafe import (
     carafe_backward,
@@ -58,6 +60,10 @@ from eyetoy_mm.compat.mmcv_ext.sync_bn import (
     sync_bn_forward_var,
 )
 from eyetoy_mm.compat.mmcv_ops import how_to_get_them
+
+for _name, _operator in list(globals().items()):
+    if isinstance(_operator, FunctionType) and _operator.__module__.startswith("eyetoy_mm.compat.mmcv_ext."):
+        globals()[_name] = common.without_autocast(_operator)
 
 
 def get_compiler_version() -> str:

@@ -18,12 +18,12 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.engine.config_places import explain
+from eyetoy_mm.engine.skeletons import EmptyOnMeta
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.layers.checks import is_whole
 
@@ -128,7 +128,7 @@ def _out_channels(key: str, backbone: Any, scope: str | None) -> tuple[int, ...]
         return None
     arguments = {key: value for key, value in backbone.items() if key not in ("type", "init_cfg", "_scope_")}
     try:
-        with torch.device("meta"):
+        with EmptyOnMeta():
             return kind(**arguments).out_channels
     except (TypeError, ValueError) as error:
         raise UserError(str(explain(error, key, backbone, MMENGINE_MODELS).finding)) from error

@@ -13,6 +13,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+# What fills initial weights. On meta PyTorch goes through them in Python, longer than it takes to build the model.
+_FILLS = {
+    *(Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_),
+    *(Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_),
+}
+
 
 class EmptyOnMeta(TorchFunctionMode):
     """Makes on meta what ``torch.empty`` makes, as layers make their weights, and computes the rest as ever.
@@ -22,6 +28,8 @@ class EmptyOnMeta(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function in _FILLS and args[0].is_meta:
+            return args[0]
         return function(*args, **(kwargs | dict(device="meta") if function is torch.empty else kwargs))
 
 

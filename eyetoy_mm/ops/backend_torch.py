@@ -48,7 +48,7 @@ def attend(
     """Attention in blocks; small maps at once; in plain operators while a graph is exported."""
     if plain_form.is_wanted():
         return plain_form.attend(query, key, value, neighborhood, bias, scale)
-    if dense_form.is_wanted(neighborhood, bias):
+    if not query.is_meta and dense_form.is_wanted(neighborhood, bias):
         return dense_form.attend(query, key, value, neighborhood, scale)
     return OPERATOR(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
 

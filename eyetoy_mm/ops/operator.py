@@ -66,6 +66,8 @@ class Operator:
     """
 
     def __init__(self, name: str, forward: Forward, backward: Backward, keeps: bool = False) -> None:
+        forward = _unless_empty(forward, _empty_outputs if keeps else _empty_output)
+        backward = _unless_empty(backward, _zero_gradients)
         self.forward, self.backward, self.keeps = forward, backward, keeps
         outputs, kept = ("(Tensor, Tensor)", "Tensor output, Tensor statistics, ") if keeps else ("Tensor", "")
         self.node = torch.library.custom_op(
@@ -77,10 +79,10 @@ class Operator:
             mutates_args=(),
             schema=f"(Tensor gradient, {_TENSORS}, {kept}{_NUMBERS}) -> (Tensor, Tensor, Tensor, Tensor)",
         )
-        self.node.register_fake(_fake_output_and_statistics if keeps else _fake_output)
+        self.node.register_fake(_empty_outputs if keeps else _empty_output)
         self.node.register_autograd(functools.partial(_differentiate, self.gradient_node), setup_context=_save_outputs)
         self.node.register_vmap(functools.partial(_vmap, self.node))
-        self.gradient_node.register_fake(_fake_gradients)
+        self.gradient_node.register_fake(_zero_gradients)
         self.gradient_node.register_autograd(_differentiate_gradients, setup_context=_save)
         self.gradient_node.register_vmap(functools.partial(_vmap_gradients, self.gradient_node))
         flops.register(getattr(torch.ops.eyetoy_mm, name), flops.forward_flops)
@@ -237,7 +239,7 @@ def _differentiate(
     """The gradients of the arguments of ``forward``."""
     tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
     bias = tensors[3]
-    *of_qkv, of_bias = gradients(gradient, *tensors, *ctx.numbers)
+    *of_qkv, of_bias = _unbatched(lambda one: gradients(one, *tensors, *ctx.numbers), gradient)
     return *of_qkv, None if bias is None else of_bias, None, None, None
 
 
@@ -245,8 +247,30 @@ def _differentiate_gradients(ctx: Any, *directions: Tensor) -> Tensors:
     """The gradients of the arguments of ``backward``, among them the gradient of the output."""
     primals, kept = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
     cotangents = directions if primals[4] is not None else directions[:3]
-    pulled = _pull_back(_plain_gradients(ctx.numbers), primals, cotangents)
+
+    def pull_back(*cotangents: Tensor) -> tuple[Tensor, ...]:
+        pulled = _pull_back(_plain_gradients(ctx.numbers), primals, cotangents)
+        return tuple(x for x in pulled if x is not None)
+
+    pulled = _put(_unbatched(pull_back, *cotangents), primals)
     return *pulled, *[None] * len(kept), None, None, None
+
+
+def _unbatched(function: Callable[..., tuple[Tensor, ...]], *cotangents: Tensor) -> tuple[Tensor, ...]:
+    """``function`` of cotangents, of each of those that autograd maps over with ``is_grads_batched``.
+
+    It does so with an older vmap, which knows none of our rules: what that one has batched, torch.func's takes on.
+    """
+    batched = [torch._C._functorch.is_legacy_batchedtensor(x) for x in cotangents]
+    if not any(batched):
+        return function(*cotangents)
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    if level != 1:
+        raise NotImplementedError("neighborhood attention has no derivatives in nested vmaps of torch._vmap_internals")
+    whole = [torch._remove_batch_dim(x, level, 0, 0) if mapped else x for x, mapped in zip(cotangents, batched)]
+    outputs = torch.vmap(function, tuple(0 if mapped else None for mapped in batched))(*whole)
+    return tuple(torch._add_batch_dim(x, 0, level) for x in outputs)
 
 
 # --- Derivatives of the plain form ------------------------------------------------------------------------------------
@@ -321,7 +345,7 @@ def _vmap(
 ) -> tuple[Any, Any]:
     """A mapped axis joins the batch; with a bias of its own for each entry, it joins the heads."""
     *qkv_dims, bias_dim = in_dims[:4]
-    size, qkv = info.batch_size, (query, key, value)
+    size, qkv, shape = info.batch_size, (query, key, value), _shape_of_one(query, qkv_dims[0])
     if bias is None or bias_dim is None:
         joined = [_into_batch(x, dim, size) for x, dim in zip(qkv, qkv_dims, strict=True)]
         outputs, axis, mapped = call(*joined, bias, *numbers), 0, 0
@@ -329,8 +353,8 @@ def _vmap(
         joined = [_into_heads(x, dim, size) for x, dim in zip(qkv, qkv_dims, strict=True)]
         outputs, axis, mapped = call(*joined, _into_batch(bias, bias_dim, size), *numbers), -2, joined[0].dim() - 2
     if isinstance(outputs, tuple):
-        return tuple(x.unflatten(axis, (size, -1)) for x in outputs), (mapped,) * len(outputs)
-    return outputs.unflatten(axis, (size, -1)), mapped
+        return tuple(x.unflatten(axis, (size, shape[axis])) for x in outputs), (mapped,) * len(outputs)
+    return outputs.unflatten(axis, (size, shape[axis])), mapped
 
 
 def _vmap_gradients(
@@ -348,15 +372,22 @@ def _vmap_gradients(
     numbers = others[-3:]
     dims, bias_dim = [*in_dims[:4], *in_dims[5:-3]], in_dims[4]
     size, tensors = info.batch_size, (gradient, query, key, value, *others[:-3])
+    batch, *_, heads, _ = _shape_of_one(query, dims[1])
     join = _into_batch if bias is None else _into_heads
     first, *qkv_and_kept = [join(x, dim, size) for x, dim in zip(tensors, dims, strict=True)]
     qkv, kept = qkv_and_kept[:3], qkv_and_kept[3:]
     if bias is None:
         *of_qkv, none = call(first, *qkv, None, *kept, *numbers)
-        return (*(x.unflatten(0, (size, -1)) for x in of_qkv), none), (0, 0, 0, None)
+        return (*(x.unflatten(0, (size, batch)) for x in of_qkv), none), (0, 0, 0, None)
     *of_qkv, of_bias = call(first, *qkv, _into_batch(bias, bias_dim, size), *kept, *numbers)
     axis = query.dim() - (dims[1] is not None) - 2
-    return (*(x.unflatten(-2, (size, -1)) for x in of_qkv), of_bias.unflatten(0, (size, -1))), (axis, axis, axis, 0)
+    of_qkv = [x.unflatten(-2, (size, heads)) for x in of_qkv]
+    return (*of_qkv, of_bias.unflatten(0, (size, heads))), (axis, axis, axis, 0)
+
+
+def _shape_of_one(x: Tensor, dim: int | None) -> list[int]:
+    """The shape of an entry."""
+    return [length for axis, length in enumerate(x.shape) if axis != dim]
 
 
 def _into_batch(x: Tensor, dim: int | None, size: int) -> Tensor:
@@ -374,17 +405,27 @@ def _into_heads(x: Tensor, dim: int | None, size: int) -> Tensor:
 # --- Shapes -----------------------------------------------------------------------------------------------------------
 
 
-def _fake_output(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *numbers: Any) -> Tensor:
+def _unless_empty(run: Callable[..., Any], empty: Callable[..., Any]) -> Callable[..., Any]:
+    """``run`` where there is something to compute: kernels take no empty batch, which vmap of no entries makes."""
+
+    @functools.wraps(run)
+    def run_or_not(first: Tensor, *arguments: Any) -> Any:
+        return run(first, *arguments) if first.numel() else empty(first, *arguments)
+
+    return run_or_not
+
+
+def _empty_output(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> Tensor:
     return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
-def _fake_output_and_statistics(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+def _empty_outputs(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     statistics = query.new_empty(*query.shape[:-1], 1, dtype=torch.float32)
-    return query.new_empty(*query.shape[:-1], value.shape[-1]), statistics
+    return _empty_output(query, key, value), statistics
 
 
-def _fake_gradients(
+def _zero_gradients(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *others: Any
 ) -> tuple[Tensor, ...]:
     tensors = (query, key, value, query.new_empty(0) if bias is None else bias)
-    return tuple(x.new_empty(x.shape) for x in tensors)
+    return tuple(x.new_zeros(x.shape) for x in tensors)

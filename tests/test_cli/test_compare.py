@@ -23,6 +23,7 @@ from tests import program
 from tests.toolbox_runs import ROOT, SAMPLE, own_mmengine, write_config
 
 ITERATIONS = """
+train_dataloader.update(sampler=dict(type="InfiniteSampler", shuffle=True))  # mmengine waits 2 s at the end of an epoch
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=4, val_interval=4)
 log_processor = dict(by_epoch=False)
 default_hooks = dict(

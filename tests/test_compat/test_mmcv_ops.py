@@ -444,3 +444,33 @@ def test_deformable_attention_and_its_gradients(device: str) -> None:
     out = ours(*half)
     out.sum().backward()
     assert out.dtype == torch.half and all(x.grad is not None and x.grad.dtype == torch.half for x in half)
+
+
+# --- Autocast -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["roi_align", "roi_align max", "roi_pool", "prroi_pool", "deform_roi_pool", "carafe"])
+def test_operators_are_the_same_under_autocast(name: str) -> None:
+    """As compiled ones are: autocast would change the dtype of products within them."""
+    from mmcv.ops import carafe, deform_roi_pool, prroi_pool, roi_align, roi_pool
+
+    torch.manual_seed(0)
+    x, rois = torch.randn(2, 4, 9, 12), torch.tensor(ROIS)
+    offset, masks = torch.rand(len(rois), 2, 2, 2), torch.rand(2, 9, 18, 24)
+    calls = {
+        "roi_align": lambda x: roi_align(x, rois, 2),
+        "roi_align max": lambda x: roi_align(x, rois, 2, 1.0, 2, "max"),
+        "roi_pool": lambda x: roi_pool(x, rois, 2),
+        "prroi_pool": lambda x: prroi_pool(x, rois, (2, 2)),
+        "deform_roi_pool": lambda x: deform_roi_pool(x, rois, offset, 2),
+        "carafe": lambda x: carafe(x, masks, 3, 1, 2),
+    }
+    results = []
+    for enabled in (False, True):
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            out = calls[name](leaf)
+            out.square().sum().backward()
+        results.append((out, leaf.grad))
+    for plain, cast in zip(*results, strict=True):
+        assert torch.equal(plain, cast)

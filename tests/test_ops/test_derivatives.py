@@ -224,6 +224,37 @@ def test_hessians(backend, twice, with_bias):
     agree(backend, twice(loss(backend, bias=bias))(x), expected)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_gradients_that_autograd_batches(backend, with_bias):
+    """``is_grads_batched`` maps over gradients in a way of its own, and ``vectorize`` by it."""
+    x = a_map(backend, 1, 2, 3, 1, 4)
+    bias = a_bias(backend, heads=1) if with_bias else None
+    function, y = loss(backend, bias=bias), x.detach().requires_grad_()
+    expected = loss("reference", bias=None if bias is None else bias.double())
+    (first,) = torch.autograd.grad(expected(z := x.double().requires_grad_()), z, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), z)
+    factors = torch.tensor([1, -2], dtype=x.dtype)
+    (mapped,) = torch.autograd.grad(function(y), y, factors, is_grads_batched=True, create_graph=True)
+    agree(backend, mapped, torch.stack([first, -2 * first]))
+    agree(backend, torch.autograd.grad(mapped.square().sum(), y), [5 * second])
+    agree(
+        backend,
+        torch.autograd.functional.hessian(function, x, vectorize=True),
+        torch.autograd.functional.hessian(expected, x.double()),
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_vmap_over_nothing(backend):
+    """As over a batch of none: empty, and zero for what all entries share."""
+    xs, bias = a_map(backend, 0, 1, 4, 5, 2, 4), a_bias(backend)
+    assert vmap(grad(loss(backend)))(xs).shape == xs.shape
+    of_x, of_bias = vmap(grad(loss(backend), argnums=(0, 1)), in_dims=(0, None))(xs, bias)
+    assert of_x.shape == xs.shape and of_bias.shape == (0, *bias.shape)
+    assert not grad(lambda bias: vmap(loss(backend), in_dims=(0, None))(xs, bias).sum())(bias).any()
+
+
 @pytest.mark.parametrize("backend", BACKENDS[:2])
 def test_transforms_within_a_compiled_function(backend):
     x = a_map(backend, 3, 1, 5, 6, 2, 4)

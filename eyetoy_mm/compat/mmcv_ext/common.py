@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,20 @@ def torchvision(op: str) -> ModuleType:
             f"mmcv op {op!r}: mmcv is installed without its compiled ops, and torchvision, which eyetoy_mm uses for "
             f"it, cannot be imported. To get it: pip install torchvision; or full mmcv: {how_to_get_them()}"
         ) from error
+
+
+def without_autocast(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator in the dtypes that it is given, as a compiled one is: autocast would change products within it."""
+
+    @functools.wraps(operator)
+    def run(first: Tensor, *args: Any, **kwargs: Any) -> Any:
+        device = first.device.type
+        if device == "meta" or not torch.is_autocast_enabled(device):  # which autocast does not know
+            return operator(first, *args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return operator(first, *args, **kwargs)
+
+    return run
 
 
 def at_least_float(x: Tensor) -> Tensor:

@@ -47,6 +47,8 @@ def roi_align_forward(
         output.copy_(align(x, rois.to(x), bins, spatial_scale, sampling_ratio, aligned))
         return
     counts, points = _upright(rois.to(x), bins, spatial_scale, sampling_ratio, aligned)
+    for argmax in (argmax_y, argmax_x):
+        argmax.fill_(-2)  # outside of the map: where there are no samples, no pixel gets a gradient
     for chosen, values, (ys, xs) in bin_samples(x, rois[:, 0].long(), counts, points):
         largest = values.max(dim=-1)
         output[chosen] = largest.values.to(output)

@@ -88,14 +88,14 @@ def grid_counts(height: Tensor, width: Tensor, bins: tuple[int, int], sampling_r
     """Rows and columns of samples (N, 2) in the bins of regions of a height and width (N,), which is 1 per pixel.
 
     Args:
-        height: (N,), in pixels of the feature map.
+        height: (N,), in pixels of the feature map; there are no samples where it is not positive.
         width: (N,).
         bins: Rows and columns of bins.
         sampling_ratio: Rows and columns of samples instead, where it is not 0.
     """
     if sampling_ratio > 0:
         return torch.full((len(height), 2), sampling_ratio, device=height.device)
-    return torch.stack([(height / bins[0]).ceil(), (width / bins[1]).ceil()], dim=1).long()
+    return torch.stack([(height / bins[0]).ceil(), (width / bins[1]).ceil()], dim=1).long().clamp(min=0)
 
 
 def spread(start: Tensor, size: Tensor, bins: int, samples: int) -> Tensor:

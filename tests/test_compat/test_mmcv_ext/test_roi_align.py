@@ -43,6 +43,19 @@ def test_maxima_are_the_loops_and_their_gradient_is_the_derivative(aligned, rati
     assert torch.autograd.gradcheck(lambda x: roi_align(x, ROIS, (2, 3), 0.8, ratio, "max", aligned), x, fast_mode=True)
 
 
+@pytest.mark.parametrize("mode", ["avg", "max"])
+def test_a_region_without_size_has_no_samples(mode):
+    """Not aligned, it is a pixel large; turned round, it has no size either."""
+    from mmcv.ops import roi_align
+
+    x = torch.randn(1, 2, 4, 5, requires_grad=True)
+    rois = torch.tensor([[0, 2.0, 2, 2, 3], [0, 3.0, 3, 1, 2]])
+    out = roi_align(x, rois, 2, 1.0, 0, mode, True)
+    out.sum().backward()
+    assert not out.any() and not x.grad.any()
+    assert roi_align(x, rois, 2, 1.0, 0, mode, False).any()
+
+
 # --- Rotated --------------------------------------------------------------------------------------------------------
 
 
