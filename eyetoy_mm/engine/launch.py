@@ -38,6 +38,7 @@ from eyetoy_mm.engine.hooks import (
     ResultsPictureHook,
     SaveOnSignalHook,
     SeedIterationsHook,
+    WorstImagesHook,
 )
 from eyetoy_mm.engine.loop_checks import check_loops, check_test_loop
 from eyetoy_mm.engine.photo_rules import guard_images
@@ -215,6 +216,9 @@ def evaluate(
             runner.register_hook(PaintPredictionsHook(kept.show_dir, kept.show_interval, score_thr))
         predictions = KeepPredictionsHook(kept.out, bool(kept.report) or in_numbers, calibrated=not tta)
         runner.register_hook(predictions)
+        worst = WorstImagesHook(kept.report) if kept.report else None
+        if worst is not None:
+            runner.register_hook(worst)
         check_fits(runner.model, checkpoint)
         check_test_loop(runner)
         metrics = runner.test()
@@ -230,6 +234,8 @@ def evaluate(
         print(class_table(report))
         for path in write_report(report, Path(kept.report)):
             print(f"-> {path}")
+        if worst is not None and worst.written:
+            print(f"-> {Path(kept.report) / 'worst.png'}")
     return evaluation_report.in_numbers(report, metrics) if report is not None and in_numbers else None
 
 

@@ -28,6 +28,7 @@ from torch import nn
 from eyetoy_mm.datasets.findings import Finding, refuse_fatal
 from eyetoy_mm.engine.config_places import at, explain
 from eyetoy_mm.engine.config_rules import monitor_findings
+from eyetoy_mm.engine.evaluation_report import passing_comparisons
 from eyetoy_mm.engine.loop_checks import same_random_numbers
 from eyetoy_mm.errors import UserError, first_few
 
@@ -103,7 +104,7 @@ def _computed(metric: BaseMetric) -> dict[str, Any] | None:
     results = list(metric.results)
     if not results or not (is_own or type(metric).__name__ in _OF_ANY_PART):
         return None
-    with _unchanged([metric]), _quiet():
+    with _unchanged([metric]), _quiet(), passing_comparisons():
         if type(metric).__name__ == "CocoMetric":
             metric.img_ids = [truth["img_id"] for truth, _ in results]  # type: ignore[attr-defined]
         try:

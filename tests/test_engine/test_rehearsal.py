@@ -10,7 +10,9 @@ from mmengine.registry import METRICS
 
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.config_checks import config_findings
+from eyetoy_mm.engine.evaluation_report import recorded_comparisons
 from eyetoy_mm.engine.first_steps import explained_errors
+from eyetoy_mm.engine.hooks import KeepPredictionsHook, RehearseEvaluationHook, WorstImagesHook
 from eyetoy_mm.engine.loop_checks import check_loops, check_test_loop
 from eyetoy_mm.engine.rehearsal import rehearse_evaluation, try_metrics
 from eyetoy_mm.engine.runner import CheckedRunner
@@ -103,6 +105,37 @@ def test_what_only_an_evaluation_touches(runner_of, toolbox, extra, message):
     with pytest.raises(UserError, match=message), explained_errors(runner.cfg) as run:
         run.runner = runner
         rehearse_evaluation(runner)
+
+
+@pytest.mark.parametrize("toolbox", ["mmdet", "mmseg"])
+def test_a_test_with_a_report_counts_all_images_and_paints_the_worst(runner_of, toolbox, tmp_path):
+    runner = runner_of(toolbox)
+    if toolbox == "mmdet":
+        find_everything(runner)
+    counts = KeepPredictionsHook(None, report=True)
+    for hook in (RehearseEvaluationHook(), counts, WorstImagesHook(tmp_path / "report")):
+        runner.register_hook(hook)
+    with recorded_comparisons() as compared:
+        runner.test()
+    assert counts.report.images == len(runner.test_dataloader.dataset)
+    assert len(compared) == (2 if toolbox == "mmdet" else 0)  # boxes and masks of all images, not of the first batch
+    assert (tmp_path / "report/worst.png").stat().st_size > 1000
+
+
+def find_everything(runner):
+    """One box for each image, which a model that has not learnt anything does not find by itself."""
+    step = runner.model.test_step
+
+    def with_boxes(batch):
+        samples = step(batch)
+        for sample in samples:
+            boxes, masks = torch.tensor([[0.0, 0, 9, 9]]), torch.zeros(1, *sample.ori_shape, dtype=torch.bool)
+            sample.pred_instances = type(sample.pred_instances)(
+                bboxes=boxes, scores=torch.tensor([0.9]), labels=torch.tensor([0]), masks=masks
+            )
+        return samples
+
+    runner.model.test_step = with_boxes
 
 
 def test_a_metric_of_ones_own_may_want_each_image(runner_of, monkeypatch):

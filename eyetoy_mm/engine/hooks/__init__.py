@@ -6,7 +6,7 @@ from eyetoy_mm.engine.hooks.describe_run import DescribeRunHook
 from eyetoy_mm.engine.hooks.det_data import CheckDetDataHook
 from eyetoy_mm.engine.hooks.early_stopping import ExactEarlyStoppingHook
 from eyetoy_mm.engine.hooks.evaluate_untrained import EvaluateUntrainedHook
-from eyetoy_mm.engine.hooks.evaluation_pictures import EvaluationPicturesHook
+from eyetoy_mm.engine.hooks.evaluation_pictures import EvaluationPicturesHook, WorstImagesHook
 from eyetoy_mm.engine.hooks.finite import StopOnNonFiniteHook
 from eyetoy_mm.engine.hooks.images import CheckImagesHook
 from eyetoy_mm.engine.hooks.initialised import CheckInitialisedHook
@@ -52,4 +52,5 @@ __all__ = [
     "ShardsHook",
     "SplitInvariantHook",
     "StopOnNonFiniteHook",
+    "WorstImagesHook",
 ]

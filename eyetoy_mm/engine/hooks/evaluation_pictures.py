@@ -70,10 +70,8 @@ class EvaluationPicturesHook(Hook):
             for name, figure in _figures(tally):
                 save_figure(figure, folder / name)
                 written.append(name)
-            if tally.worst:
-                from eyetoy_mm.engine.picture_grids import save
-
-                save(_worst(runner, tally), folder / "worst.png")
+            loop: Any = runner.val_loop
+            if _save_worst(runner, loop, tally, folder):
                 written.append("worst.png")
         if written:
             runner.logger.info(f"The last evaluation as pictures, in {folder}: {', '.join(written)}")
@@ -92,13 +90,57 @@ def _figures(tally: Tally) -> list[tuple[str, Figure]]:
     return figures
 
 
-def _worst(runner: Runner, tally: Tally) -> Any:
-    """The images that were predicted worst, that first."""
+@HOOKS.register_module()
+class WorstImagesHook(Hook):
+    """Paint the images of a test run that were predicted worst, truth on the left: ``worst.png``.
+
+    They are of the images of this process, all of them. A run whose picture fails goes on, and its log says why.
+
+    Args:
+        out_dir: Folder of the picture.
+    """
+
+    def __init__(self, out_dir: str | Path) -> None:
+        self.out_dir = Path(out_dir)
+        self.written = False
+        self._tally: Tally | None = None
+
+    @master_only
+    def before_test(self, runner: Runner) -> None:
+        """Begin to count."""
+        loop: Any = runner.test_loop
+        with told_if_it_fails(runner, "No picture of the worst images"):
+            self._tally = make_tally(runner.default_scope.scope_name, loop.dataloader.dataset)
+
+    @master_only
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Count the images of a batch."""
+        tally, self._tally = self._tally, None
+        if tally is not None:
+            with told_if_it_fails(runner, "No picture of the worst images"):
+                for sample in outputs or ():
+                    tally.add(sample)
+                self._tally = tally
+
+    @master_only
+    def after_test(self, runner: Runner) -> None:
+        """Paint."""
+        if self._tally is not None:
+            with told_if_it_fails(runner, "No picture of the worst images"):
+                self.out_dir.mkdir(parents=True, exist_ok=True)
+                self.written = _save_worst(runner, runner.test_loop, self._tally, self.out_dir)
+
+
+def _save_worst(runner: Runner, loop: Any, tally: Tally, folder: Path) -> bool:
+    """Paint the images of a loop that were predicted worst, that first; False where all were right."""
     from eyetoy_mm.engine.painting import make_painter
-    from eyetoy_mm.engine.picture_grids import grid
+    from eyetoy_mm.engine.picture_grids import grid, save
     from eyetoy_mm.engine.preprocessing import Preprocessing
 
-    loop: Any = runner.val_loop
+    if not tally.worst:
+        return False
     dataset = loop.dataloader.dataset
     preprocessing = Preprocessing(runner.cfg)
     painter = make_painter(runner.default_scope.scope_name, dataset.metainfo)
@@ -108,4 +150,5 @@ def _worst(runner: Runner, tally: Tally) -> Any:
         image = preprocessing.read(path) if path else dataset.get_data_info(index)["img"]
         pictures.append(painter.paint(preprocessing.picture(image), scored.sample, truth=True))
         captions.append(Path(path).name if path else f"sample {index}")
-    return grid(pictures, captions, columns=3, width=480)
+    save(grid(pictures, captions, columns=3, width=480), folder / "worst.png")
+    return True
