@@ -99,12 +99,20 @@ def _knowing_its_files(prepare: Function) -> Function:
             return
         last = _in_its_folder(self, runner.message_hub.get_info("last_ckpt"))
         self.last_ckpt = last if last and self.file_backend.exists(last) else None
+        if self.max_keep_ckpts > 0 and self.last_ckpt and not _is_its_own(self, self.last_ckpt):
+            self._to_replace = self.last_ckpt
         if hasattr(self, "best_ckpt_path"):
             self.best_ckpt_path = _in_its_folder(self, self.best_ckpt_path)
         if hasattr(self, "best_ckpt_path_dict"):
             self.best_ckpt_path_dict = {key: _in_its_folder(self, x) for key, x in self.best_ckpt_path_dict.items()}
 
     return run
+
+
+def _is_its_own(hook: Any, path: str) -> bool:
+    """Whether a hook has given a checkpoint its name; one saved when a run was told to stop has another."""
+    before, after = map(re.escape, hook.filename_tmpl.split("{}"))
+    return re.fullmatch(rf"{before}\d+{after}", Path(path).name) is not None
 
 
 def _in_its_folder(hook: Any, path: str | None) -> str | None:
@@ -117,13 +125,24 @@ def _naming_its_file(save: Function) -> Function:
         note = Path(runner.work_dir) / "last_checkpoint"
         before = note.read_text() if runner.rank == 0 and note.is_file() else None
         save(self, runner, *args, **kwargs)
-        if runner.rank != 0 or "://" in self.last_ckpt:
+        if runner.rank != 0:
+            return
+        if (replaced := self.__dict__.pop("_to_replace", None)) not in (None, self.last_ckpt):
+            _remove(self.file_backend, replaced)
+        if "://" in self.last_ckpt:
             return
         if getattr(runner, "saves_in_background", False):  # mmengine has named it, which is too early
             note.unlink() if before is None else write_whole(note, before)
         _when_saved(runner, functools.partial(write_whole, note, os.path.relpath(self.last_ckpt, runner.work_dir)))
 
     return run
+
+
+def _remove(backend: Any, path: str) -> None:
+    if backend.isdir(path):
+        backend.rmtree(path)
+    elif backend.isfile(path):
+        backend.remove(path)
 
 
 def _when_saved(runner: Any, action: Callable[[], None]) -> None:

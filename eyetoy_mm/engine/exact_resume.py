@@ -156,17 +156,20 @@ class _Exact:
 
     def _evaluate_if_due(self, done: int, end: int) -> None:
         """Evaluate after so many epochs or iterations, if the config says so."""
-        self._decide_current_val_interval()
-        if self.runner.val_loop is None or done < self.val_begin:
-            return
-        if done % self.val_interval == 0 or done == end:
+        if self._is_due(done, end):
             self.runner.message_hub.update_info(EVALUATED, done)  # in all that is saved from here on
-            self.runner.val_loop.run()
+            self.runner.val_loop.run()  # type: ignore[union-attr]
 
     def _evaluate_if_missed(self, done: int, end: int) -> None:
         """Evaluate what is due where a run goes on, unless its checkpoint was saved after that."""
-        if self.runner.message_hub.get_info(EVALUATED) != done:
+        if self.runner.message_hub.get_info(EVALUATED) != done and self._is_due(done, end):
+            self.runner.logger.info("The evaluation that is due here comes first: the checkpoint was saved before it")
             self._evaluate_if_due(done, end)
+
+    def _is_due(self, done: int, end: int) -> bool:
+        self._decide_current_val_interval()
+        wanted = self.runner.val_loop is not None and done >= self.val_begin
+        return wanted and (done % self.val_interval == 0 or done == end)
 
 
 @LOOPS.register_module()

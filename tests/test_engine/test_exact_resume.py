@@ -442,6 +442,34 @@ def test_an_evaluation_is_left_and_made_when_the_run_goes_on(settings, tmp_path,
     assert {**one, "names": 0} == {**other, "names": 0}
 
 
+def test_what_is_saved_when_runs_are_told_is_replaced_as_others_are(tmp_path, signals):
+    """Epochs of four steps, one checkpoint kept: what was saved in the middle goes when the epoch is saved."""
+    settings = dict(checkpoint=dict(by_epoch=True, max_keep_ckpts=1))
+
+    def files() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob("*.pth"))
+
+    for step, left in ((6, ["epoch_1.pth", "iter_6.pth"]), (10, ["epoch_2.pth", "iter_10.pth"])):
+        with pytest.raises(SystemExit, match="85"):
+            train(tmp_path, resume=step > 6, more_hooks=[Told(step), SaveOnSignalHook()], **settings)
+        assert files() == left
+    train(tmp_path, resume=True, **settings)
+    assert files() == ["epoch_4.pth"]
+
+
+def test_what_was_saved_stays_until_there_is_another(tmp_path, signals):
+    """An evaluation that is not the best saves nothing."""
+    settings = EVALUATED | dict(train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=1))
+    train(tmp_path / "whole", more_hooks=[whole := Evaluations()], **settings)
+    rule = "less" if whole.values[8] > whole.values[4] else "greater"
+    settings |= dict(checkpoint=dict(by_epoch=True, max_keep_ckpts=1, save_best="acc", rule=rule))
+    run = tmp_path / "run"
+    with pytest.raises(SystemExit, match="85"):
+        train(run, more_hooks=[Told(evaluation=8), SaveOnSignalHook()], **settings)
+    train(run, end=9, resume=True, more_hooks=[after := Evaluations()], **settings)  # killed before the next is saved
+    assert after.values.keys() == {8} and (run / "iter_8.pth").is_file()
+
+
 def test_a_run_that_is_told_before_it_has_trained_saves_nothing(tmp_path, signals):
     settings = EVALUATED | dict(custom_hooks=[dict(type="eyetoy_mm.EvaluateUntrainedHook")])
     with pytest.raises(SystemExit, match="85"):

@@ -24,6 +24,7 @@ from eyetoy_mm.registry import HOOKS
 
 STOPPED = 85
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_TEMPLATE = "iter_{}.pth"
 
 
 @HOOKS.register_module()
@@ -123,14 +124,15 @@ class SaveOnSignalHook(Hook):
         meta = dict(epoch=runner.epoch, iter=done)
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
-                by_epoch, template = hook.by_epoch, hook.filename_tmpl
-                hook.by_epoch, hook.filename_tmpl = False, "iter_{}.pth"  # in the middle of an epoch
+                settings = hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts
+                if settings[:2] != (False, _TEMPLATE):  # in the middle of an epoch; not one of those that it counts
+                    hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts = False, _TEMPLATE, -1
                 try:
                     hook._save_checkpoint_with_step(runner, done, meta=meta)
                 finally:
-                    hook.by_epoch, hook.filename_tmpl = by_epoch, template
+                    hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts = settings
                 return
-        runner.save_checkpoint(runner.work_dir, f"iter_{done}.pth", meta=meta, by_epoch=False)
+        runner.save_checkpoint(runner.work_dir, _TEMPLATE.format(done), meta=meta, by_epoch=False)
 
     def after_train(self, runner: Runner) -> None:
         """Leave signals as they were."""
