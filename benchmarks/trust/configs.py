@@ -124,6 +124,7 @@ EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "a loop of another section": (SEG, {"val_cfg.type": "TestLoop"}),
     "an interval that is no number": (SEG, {"train_cfg.val_interval": float("nan")}),
     "milestones as text": (DET, {"param_scheduler.1.milestones": "8,11"}),
+    "a learning rate of 0": (SEG, {"optim_wrapper.optimizer.lr": 0.0}),
     "images divided by nothing": (SEG, {"model.data_preprocessor.std": [0, 0, 0]}),
     "the model's preprocessor where the section is read": (CLS, {"model.data_preprocessor.std": [1, 1, 1]}),
     "classes by an older name": (DET, {"train_dataloader.dataset.metainfo": dict(CLASSES=("cat",), _delete_=True)}),

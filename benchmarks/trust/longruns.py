@@ -101,6 +101,19 @@ def first_evaluation(folder: Path, evaluator: Any, best: str | None = None, **da
     train(settings)
 
 
+def numbers_of_another_scale(folder: Path) -> None:
+    """Mean and standard deviation as torchvision writes them, for images of 0 to 1."""
+    numbers = dict(num_classes=2, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    train(config(folder, data_preprocessor=numbers))
+
+
+def loss_of_no_weight(folder: Path) -> None:
+    """A loss that is switched off."""
+    settings = config(folder, train_cfg=dict(by_epoch=True, max_epochs=3))
+    settings.model.head.loss.loss_weight = 0.0
+    train(settings)
+
+
 def test_of_no_image(folder: Path) -> None:
     """``eyetoy test`` on a data set that is empty."""
     settings = config(folder)
@@ -128,5 +141,7 @@ CASES: dict[str, Callable[[Path], str | None]] = {
     "the best by a metric that is no number": partial(
         first_evaluation, evaluator=dict(type="ConfusionMatrix"), best="auto"
     ),
+    "images normalised by numbers for 0 to 1": numbers_of_another_scale,
+    "a loss of no weight": loss_of_no_weight,
     "a test of no image": test_of_no_image,
 }

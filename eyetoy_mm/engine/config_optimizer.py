@@ -60,6 +60,9 @@ def optimizer_findings(model: BaseModel, optim_wrapper: dict) -> Iterator[Findin
         yield explain(error, "optim_wrapper", optim_wrapper, OPTIM_WRAPPERS).finding
         return
     yield from settings.unread("optim_wrapper.paramwise_cfg")
+    groups = getattr(built, "param_groups", ())
+    if groups and all(group.get("lr") == 0 for group in groups):
+        yield Finding("optim_wrapper.optimizer.lr=0", "nothing would be learnt: the rate of every parameter is 0")
     constructor: Any = class_of(dict(type=optim_wrapper.get("constructor")), OPTIM_WRAPPER_CONSTRUCTORS)
     constructor = constructor or DefaultOptimWrapperConstructor
     if inspect.isclass(constructor) and issubclass(constructor, DefaultOptimWrapperConstructor):

@@ -129,6 +129,7 @@ def _preprocessor_findings(config: Config) -> Iterator[Finding]:
             yield Finding(at(f"{key}.{name}", values), "should be finite numbers, one for each channel")
         elif name == "std" and not all(one > 0 for one in numbers):
             yield Finding(at(f"{key}.{name}", values), "images are divided by it: it should be above 0")
+    yield from _channel_order(key, settings)
     divisor = settings.get("pad_size_divisor", settings.get("size_divisor"))
     if divisor is not None and not (is_whole(divisor) and divisor > 0):
         name = "pad_size_divisor" if "pad_size_divisor" in settings else "size_divisor"
@@ -136,6 +137,26 @@ def _preprocessor_findings(config: Config) -> Iterator[Finding]:
     size = settings.get("size")
     if isinstance(size, list | tuple) and not all(is_whole(side) and side > 0 for side in size):
         yield Finding(at(f"{key}.size", size), "should be a height and a width, 1 or more")
+
+
+_RED_GREEN_BLUE = (123.675, 116.28, 103.53)  # means of ImageNet, as most pretrained models have them
+
+
+def _channel_order(key: str, settings: dict) -> Iterator[Finding]:
+    """Means in the order of one kind of images, and images of the other; mmcv loads blue, green, red."""
+    mean = settings.get("mean")
+    if not isinstance(mean, list | tuple) or len(mean) != 3 or not all(isinstance(x, int | float) for x in mean):
+        return
+    turns = "to_rgb" if "to_rgb" in settings else "bgr_to_rgb"
+    red_first, blue_first = (
+        all(abs(x - y) < 1 for x, y in zip(mean, order)) for order in (_RED_GREEN_BLUE, _RED_GREEN_BLUE[::-1])
+    )
+    if red_first and not settings.get(turns):
+        told = f"are of red, green, blue, and images stay blue, green, red: set {turns}=True"
+        yield Finding(at(f"{key}.mean", mean), told, fatal=False)
+    if blue_first and settings.get(turns):
+        told = f"are of blue, green, red, and {turns}=True makes images red, green, blue: turn mean and std, too"
+        yield Finding(at(f"{key}.mean", mean), told, fatal=False)
 
 
 def _environment_findings(env_cfg: dict) -> Iterator[Finding]:

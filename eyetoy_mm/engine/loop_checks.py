@@ -25,6 +25,9 @@ from eyetoy_mm.datasets.guarded_loading import plain_datasets
 from eyetoy_mm.engine.config_checks import shape_findings
 from eyetoy_mm.engine.hooks.common import unwrapped
 
+_NORMALISED = 3  # images of training of which the numbers are looked at
+_TOO_LARGE = 300.0  # images of 0 to 255 that are shifted alone stay below
+_TOO_ALIKE = 0.1  # between the smallest and the largest number of a channel, of a mean and std of 0 and 1
 _SAMPLES = 8  # of a validation set, of which the sizes are compared
 
 
@@ -46,7 +49,7 @@ def check_loops(runner: Runner) -> None:
         refuse_fatal(_unpacked("train", sample))
         if runner.val_loop is not None:
             refuse_fatal(_unpacked("val", runner.val_dataloader.dataset[0]))
-        findings = [*_alone(runner, loader, sample), *_mixed_sizes(runner)]
+        findings = [*_alone(runner, loader, sample), *_mixed_sizes(runner), *_odd_numbers(runner, loader)]
     refuse_fatal(findings)
     _tell_long_schedules(runner)
     _tell_cut_accumulations(runner)
@@ -135,12 +138,49 @@ def _alone(runner: Runner, loader: DataLoader, sample: Any) -> list[Finding]:
 
 def _size_in_model(runner: Runner, loader: DataLoader, sample: Any) -> tuple[int, int] | None:
     """Height and width of an image of training as the model gets it; None where that cannot be told."""
+    inputs = _in_model(runner, loader, sample)
+    return None if inputs is None else (inputs.shape[2], inputs.shape[3])
+
+
+def _in_model(runner: Runner, loader: DataLoader, sample: Any) -> torch.Tensor | None:
+    """A batch of one image of training as the model gets it ``(1, C, H, W)``; None where that cannot be told."""
     try:
         batch = unwrapped(runner).data_preprocessor(loader.collate_fn([sample]), True)  # type: ignore[misc]
     except Exception:  # of those that need a run; what is wrong with it the first step tells
         return None
     inputs = batch.get("inputs") if isinstance(batch, dict) else None
-    return (inputs.shape[2], inputs.shape[3]) if isinstance(inputs, torch.Tensor) and inputs.ndim == 4 else None
+    return inputs if isinstance(inputs, torch.Tensor) and inputs.ndim == 4 else None
+
+
+def _odd_numbers(runner: Runner, loader: DataLoader) -> Iterator[Finding]:
+    """Images normalised by numbers of another scale than theirs, which trains, and badly."""
+    shown = largest = spread = 0.0
+    for index in range(min(_NORMALISED, len(loader.dataset))):  # type: ignore[arg-type]
+        sample = loader.dataset[index]
+        raw = sample.get("inputs") if isinstance(sample, dict) else None
+        seen = _in_model(runner, loader, sample)
+        if seen is None or not isinstance(raw, torch.Tensor) or not raw.numel():
+            return
+        shown, largest = max(shown, float(seen.abs().max())), max(largest, float(raw.abs().max()))
+        spread = max(spread, float((seen.amax((0, 2, 3)) - seen.amin((0, 2, 3))).max()))
+    too_large = shown > _TOO_LARGE and largest <= 255
+    if not too_large and not (0 < largest <= 10 and spread < _TOO_ALIKE):
+        return
+    key = "model.data_preprocessor" if runner.cfg.model.get("data_preprocessor") else "data_preprocessor"
+    settings = runner.cfg.model.get("data_preprocessor") or runner.cfg.get("data_preprocessor") or {}
+    numbers = f"mean={settings.get('mean')}, std={settings.get('std')}"
+    if too_large:
+        told = (
+            f"makes numbers of up to {shown:,.0f} of images of 0 to {largest:.0f}: they seem to be for images of 0 to 1"
+        )
+        yield Finding(f"{key}.std", f"{numbers} {told}. Multiply both by 255")
+    else:
+        told = (
+            f"is for images of 0 to 255, and the pipeline makes numbers of up to {largest:.2g}: all images become alike"
+        )
+        yield Finding(
+            f"{key}.std", f"{numbers} {told}. Take a step that normalises out of the pipeline, or these numbers"
+        )
 
 
 def _mixed_sizes(runner: Runner) -> list[Finding]:

@@ -129,6 +129,29 @@ def test_accumulated_gradients_are_told_with_the_images_of_all_their_batches():
             hook.after_train_iter(runner, runner.iter, batch, dict(loss=1.0))
 
 
+@pytest.mark.parametrize("first", [0.0, 1.0])
+def test_a_run_that_learns_nothing_ends_after_ten_updates(first):
+    """Losses of no weight, say. A model that has learnt something may stay where it is."""
+    model = nn.Linear(2, 1)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    runner = SimpleNamespace(model=model, optim_wrapper=wrapper, iter=0, hooks=[], work_dir=".")
+    hook, told = StopOnNonFiniteHook(), []
+    hook.before_train(runner)
+    for step in range(12):
+        wrapper.update_params(model(torch.ones(1, 2)).sum() * (0.0 if step else first))
+        try:
+            hook.after_train_iter(runner, step, None, dict(loss=0.0))
+        except UserError as error:
+            told.append((step, str(error)))
+            break
+    hook.after_train(runner)
+    assert bool(told) == (first == 0)
+    for step, text in told:
+        assert (
+            step == 9 and "nothing is learnt: the gradients of all 2 parameters were 0 in each of the first 10" in text
+        )
+
+
 def test_weights_that_are_not_finite_are_not_saved_and_cost_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match=r"step 6 is not finite: 1 of 5 weights are not finite: mean"):
         run(tmp_path, Model("buffer"), max_keep_ckpts=1)

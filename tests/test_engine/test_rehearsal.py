@@ -1,19 +1,20 @@
 """The first evaluation before the first step: what only it touches is told, and the run is left as it was."""
 
 import random
+import re
 
 import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.registry import METRICS
+from mmengine.registry import METRICS, TRANSFORMS
 
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.config_checks import config_findings
 from eyetoy_mm.engine.evaluation_report import recorded_comparisons
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import KeepPredictionsHook, RehearseEvaluationHook, WorstImagesHook
-from eyetoy_mm.engine.loop_checks import check_loops, check_test_loop
+from eyetoy_mm.engine.loop_checks import _odd_numbers, check_loops, check_test_loop
 from eyetoy_mm.engine.rehearsal import rehearse_evaluation, try_metrics
 from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.errors import UserError
@@ -118,7 +119,7 @@ def test_a_test_with_a_report_counts_all_images_and_paints_the_worst(runner_of, 
     with recorded_comparisons() as compared:
         runner.test()
     assert counts.report.images == len(runner.test_dataloader.dataset)
-    assert len(compared) == (2 if toolbox == "mmdet" else 0)  # boxes and masks of all images, not of the first batch
+    assert len(compared) == (toolbox == "mmdet")  # of all images, and not of the first batch
     assert (tmp_path / "report/worst.png").stat().st_size > 1000
 
 
@@ -259,3 +260,55 @@ def test_a_rate_that_follows_a_metric_may_go_with_iterations(tmp_path):
     )
     config = load_config(write_config(tmp_path, "mmseg", extra), work_dir=str(tmp_path / "work"))
     assert not [str(each) for each in config_findings(config, "train", "val") if "param_scheduler" in each.kind]
+
+
+@pytest.mark.parametrize(
+    ("toolbox", "numbers", "message"),
+    [
+        (
+            "mmseg",
+            dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+            "makes numbers of up to (9|1,[01])[0-9]+ of images of 0 to 2",
+        ),
+        ("mmpretrain", dict(mean=[0.5] * 3, std=[0.5] * 3), "makes numbers of up to [45].*Multiply both by 255"),
+        ("mmdet", dict(mean=[0.0] * 3, std=[1.0] * 3), None),
+        ("mmdet", dict(mean=[0.0] * 3, std=[255.0] * 3), None),
+        ("mmseg", dict(mean=[103.53, 116.28, 123.675], std=[1.0] * 3), None),
+    ],
+)
+def test_images_normalised_by_numbers_of_another_scale(runner_of, toolbox, numbers, message):
+    runner = runner_of(toolbox)
+    for name, values in numbers.items():
+        setattr(runner.model.data_preprocessor, name, torch.tensor(values).view(-1, 1, 1))
+    found = [str(each) for each in _odd_numbers(runner, runner.train_dataloader)]
+    assert bool(found) == bool(message)
+    assert message is None or re.search(message, found[0])
+
+
+def test_images_normalised_twice(runner_of):
+    runner = runner_of("mmseg")
+    normalise = dict(type="Normalize", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+    runner.train_dataloader.dataset.pipeline.transforms.insert(-1, TRANSFORMS.build(normalise))
+    with pytest.raises(
+        UserError, match="model.data_preprocessor.std: .*is for images of 0 to 255, and the pipeline makes"
+    ):
+        check_loops(runner)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            'model["data_preprocessor"]["bgr_to_rgb"] = False',
+            "are of red, green, blue, and images stay blue, green, red",
+        ),
+        (
+            'model["data_preprocessor"]["mean"] = [103.53, 116.28, 123.675]',
+            "are of blue, green, red, and bgr_to_rgb=True",
+        ),
+        ('optim_wrapper["optimizer"]["lr"] = 0.0', "optim_wrapper.optimizer.lr=0: nothing would be learnt"),
+    ],
+)
+def test_what_trains_and_learns_badly_or_nothing(tmp_path, extra, message):
+    config = load_config(write_config(tmp_path, "mmseg", extra), work_dir=str(tmp_path / "work"))
+    assert [message in str(finding) for finding in config_findings(config, "train", "val")].count(True) == 1

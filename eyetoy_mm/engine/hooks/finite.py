@@ -24,6 +24,7 @@ from eyetoy_mm.state_dicts import local_part
 _FINE, _ODD, _BROKEN = range(3)  # what processes tell each other about a step
 _HISTORY = 100  # losses that a spike is compared with
 _MAX_PATHS = 1024
+_IDLE = 10  # updates with gradients of 0 before a run is said to learn nothing; no batch that has labels gives one
 _MAX_SKIPPED = 30  # steps in a row: a loss scale that was 65536 is below 1e-4 then, where no gradient overflows
 
 
@@ -34,7 +35,9 @@ class StopOnNonFiniteHook(Hook):
     Looked at are the loss of every step, the gradients before they are clipped, and the weights before a checkpoint is
     saved and before validation in training. Where several processes train, all stop in the same step, with one message
     that names the rank whose loss it was. In mixed precision with a loss scale, infinite gradients are part of the game
-    and their steps are skipped; too many in a row are not. Loss spikes are logged with the images that had them.
+    and their steps are skipped; too many in a row are not. Gradients that are all 0 from the first update on end the
+    run after ten: losses of no weight, labels that are ignored, everything frozen. Loss spikes are logged with the
+    images that had them.
 
     What it costs: the norm of the gradients, one pass over all of them, read back when the loss has been anyway; the
     median of some losses; with several processes the exchange of one number.
@@ -85,6 +88,8 @@ class StopOnNonFiniteHook(Hook):
             self.paths.clear()
         elif self.watches:
             self.paths.extend(paths)
+        if self.watches and all(watch.idle == _IDLE for watch in self.watches):
+            self._tell_idle(runner)
         if any(due(runner, hook) for hook in runner.hooks if isinstance(hook, CheckpointHook)):
             shared += not_finite_weights(unwrapped(runner).state_dict())
         odd = "" if losses or shared else self._spike(runner.iter + 1, outputs or {})
@@ -98,6 +103,19 @@ class StopOnNonFiniteHook(Hook):
             if each.odd:
                 shown = first_few(each.paths, 8) if each.paths else "without paths"
                 runner.logger.warning(f"{each.odd}; images: {shown}")
+
+    def _tell_idle(self, runner: Runner) -> None:
+        """Stop a run that does not learn; gradients are the same in all processes."""
+        count = sum(watch.count for watch in self.watches)
+        message = (
+            f"nothing is learnt: the gradients of all {count} parameters were 0 in each of the first {_IDLE} updates. "
+            "Look at loss_weight, class_weight and ignore_index of the losses, and at what is frozen"
+        )
+        if self.stop:
+            raise UserError(message)
+        for watch in self.watches:
+            watch.idle = -1
+        runner.logger.warning(message)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Look at the weights where checkpoints go by epochs; the hook of checkpoints deletes old ones before it saves.
@@ -174,6 +192,8 @@ class _Gradients:
         self.gradients: list[tuple[str, Tensor]] = []
         self.norm: Tensor | None = None
         self.skipped = 0
+        self.idle = 0  # updates with gradients of 0, from the first on; -1 once there was another
+        self.count = 0
         self.looked = False  # in a step that has not been told of
         self.wrong: list[str] = []
         self.step: Callable[..., None] = wrapper.step
@@ -206,6 +226,8 @@ class _Gradients:
         suspect = not math.isfinite(self.norm)  # the squares of large gradients are infinite as well
         names = [name for name, x in self.gradients if suspect and not x.isfinite().all()]
         self.skipped = self.skipped + 1 if names else 0
+        self.idle = self.idle + 1 if self.idle >= 0 and self.norm == 0 else -1
+        self.count = len(self.gradients)
         if names and not (self.scaled and self.skipped < _MAX_SKIPPED):
             self.wrong.append(f"the gradient of {len(names)} of {len(self.gradients)} parameters: {first_few(names)}")
             if self.scaled:
