@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import header, row
 from mmengine.config import Config
 
 from eyetoy_mm.cli.options import height_and_width
@@ -36,8 +35,8 @@ from eyetoy_mm.export.benchmark import Task, measure, table
 from eyetoy_mm.export.checking import read_photo
 from eyetoy_mm.export.onnx_file import export_onnx
 from eyetoy_mm.export.openvino_file import export_openvino
-from eyetoy_mm.export.runtimes import INPUT, open_file
-from eyetoy_mm.tables import write_into
+from eyetoy_mm.export.runtimes import INPUT, KERNELS, open_file
+from eyetoy_mm.tables import markdown_table, write_into
 
 
 def export_all(
@@ -89,6 +88,13 @@ def labels_of(file: Path, images: list[np.ndarray]) -> list[np.ndarray]:
     return [run(image)[-1] for image in images]
 
 
+def size_of(file: Path) -> str:
+    """Of a file, with the weights of OpenVINO's and the kernels of ours beside it."""
+    kernels = file.parent / KERNELS
+    parts = [*file.parent.glob(f"{file.stem}.*"), *(kernels.iterdir() if kernels.is_dir() else ())]
+    return f"{sum(part.stat().st_size for part in parts) / 1e6:.1f} MB"
+
+
 def agreement(labels: list[np.ndarray], expected: list[np.ndarray]) -> str:
     """Share of labels that are the expected ones."""
     equal = sum(int((a == b).sum()) for a, b in zip(labels, expected, strict=True))
@@ -111,23 +117,32 @@ def main() -> None:
     predictor = open_predictor(config, arguments.checkpoint, device="cpu")
     if config.default_scope not in ("mmseg", "mmpretrain"):
         raise UserError(f"{arguments.config} is for {config.default_scope}; agreement is of labels")
-    images = [read_photo(predictor, path).numpy() for path in sorted(arguments.photos.glob("*.jpg"))]
+    photos = [path for path in sorted(arguments.photos.iterdir()) if path.suffix in (".jpg", ".jpeg", ".png")]
+    if not photos:
+        raise UserError(f"--photos {arguments.photos} has no .jpg, .jpeg or .png")
+    images = [read_photo(predictor, path).numpy() for path in photos]
     lines = []
+
+    def tell(text: str) -> None:
+        print(f"{text}\n", flush=True)
+        lines.extend([text, ""])
+
     with tempfile.TemporaryDirectory() as folder:
         files = dict(export_all(predictor, config, Path(folder), arguments.onnxruntime_headers, images))
-        header("file", "size", f"labels equal on {len(images)} photos")
         labels = {name: labels_of(file, images) for name, file in files.items()}
-        for name, file in files.items():
-            size = sum(part.stat().st_size for part in file.parent.glob(f"{file.stem}.*"))
-            row(name, f"{size / 1e6:.1f} MB", agreement(labels[name], labels["onnx"]))
+        tell(
+            markdown_table(
+                [f"`{arguments.config}`", "size", f"labels equal on {len(images)} photos"],
+                [[name, size_of(file), agreement(labels[name], labels["onnx"])] for name, file in files.items()],
+            )
+        )
         for size in arguments.sizes:
             for threads in arguments.threads:
                 task = Task("forward", height_and_width(size), 1, "cpu", threads)
                 report = measure([arguments.config, *map(str, files.values())], task, arguments.rounds)
                 for name, found in zip(["the config, eager", *files], report["models"], strict=True):
                     found["model"] = name
-                lines += [table(report), ""]
-                print(f"\n{lines[-2]}", flush=True)
+                tell(table(report))
     if arguments.into is not None:
         write_into(arguments.into, "benchmarks/exports.py", "\n".join(lines).strip())
 

@@ -50,11 +50,13 @@ def build_page(predictor: Predictor, title: str) -> gr.Blocks:
         threshold.release(predict, [photo, threshold], [painted, table], **_HIDDEN, **_ONE_AT_A_TIME)
         if encoder is None:
             return page
-        gr.Markdown("Click on the photo to see what that position attends to.")
+        gr.Markdown(
+            "Click on the photo to see what that position attends to, from dark for the least to bright for the most."
+        )
         with gr.Row():
             x, y = gr.Number(0, label="Column", precision=0), gr.Number(0, label="Row", precision=0)
             block = gr.Slider(0, len(encoder.transformer_stack.blocks) - 1, 0, step=1, label="Block")
-        attention = gr.Image(label="Attention, bright for the most", format="png", interactive=False)
+        attention = gr.Image(show_label=False, format="png", interactive=False)
         asked = [photo, x, y, block]
         click = photo.select(clicked, None, [x, y], **_HIDDEN)
         click.then(attend, asked, attention, api_name="attend", **_ONE_AT_A_TIME)

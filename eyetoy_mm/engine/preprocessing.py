@@ -40,11 +40,15 @@ class Preprocessing:
 
     Raises:
         UserError: The config says nowhere how images are prepared.
+
+    Attributes:
+        after_loading: The steps of the pipeline that :meth:`prepare` does, as the config has them.
     """
 
     def __init__(self, config: Config) -> None:
         steps = _without_annotations(copy.deepcopy(test_pipeline(config)))
         end = _end_of_loading(steps)
+        self.after_loading = copy.deepcopy(steps[end:])
         transforms: list[Callable[[dict], dict | None]] = [TRANSFORMS.build(step) for step in steps]
         self._loading, self._steps = transforms[:end], transforms[end:]
         self._held_as = ("color", "bgr") if end else _held_images(config)

@@ -14,7 +14,6 @@ from mmengine.config import Config
 from torch import Tensor
 
 from eyetoy_mm.engine.inference import Predictor
-from eyetoy_mm.engine.preprocessing import test_pipeline
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.export.models import ExportModel
 from eyetoy_mm.export.runtimes import Run
@@ -48,31 +47,47 @@ def check_all(
         UserError: The file does not do what the model does.
     """
     for what, images in _check_images(predictor, model, size, photo):
-        yield f"checked {what}: {check(run, model, images, what)}"
+        yield f"checked {what}: {check(run, model, images, what, size)}"
     model.conclude()
     yield from model.remarks
     yield "Not checked: other runtimes, other devices, and sizes that are not listed."
 
 
-def check(run: Run, model: ExportModel, images: Tensor, what: str) -> str:
+def check(run: Run, model: ExportModel, images: Tensor, what: str, size: tuple[int, int] | None = None) -> str:
     """Compare the outputs for some images with the toolbox' own.
 
     Returns:
-        How they agree.
+        How they agree, or that the model itself does not take such images either.
 
     Raises:
         UserError: They do not, or the file does not run.
     """
+    remedy = "" if size is not None else "; where sizes are at fault, --size H,W exports it for one"
     try:
         outputs = [torch.from_numpy(array) for array in run(images.numpy())]
     except Exception as error:  # the classes of runtimes have no common one of their own
-        raise UserError(f"the exported graph does not run for {what}, and no file was written: {error}") from error
+        reason = _refusal(model, images)
+        if reason is not None:
+            return f"refused, as by the model itself: {reason}"
+        raise UserError(
+            f"the exported graph does not run for {what}, and no file was written: {error}{remedy}"
+        ) from error
     found = model.compare(images, outputs)
     if not found.holds:
         raise UserError(
-            f"the exported graph is not the model, and no file was written: for {what} it gives {found.text}"
+            f"the exported graph is not the model, and no file was written: for {what} it gives {found.text}{remedy}"
         )
     return found.text
+
+
+def _refusal(model: ExportModel, images: Tensor) -> str | None:
+    """Why a model does not take images: convolutions without padding leave nothing of small ones."""
+    try:
+        with torch.no_grad():
+            model(images)
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0]
+    return None
 
 
 def _check_images(
@@ -105,10 +120,13 @@ def patterns(batch: int, height: int, width: int) -> Tensor:
     return (shapes + noise).clamp(0, 255).round().float()
 
 
-def snippet(model: ExportModel, size: tuple[int, int] | None, modules: str, opening: str, outputs: str) -> str:
+def snippet(
+    predictor: Predictor, model: ExportModel, size: tuple[int, int] | None, modules: str, opening: str, outputs: str
+) -> str:
     """A program that runs a file, for a reader without this package.
 
     Args:
+        predictor: The model; what its test pipeline does before is told, since the program does not do it.
         model: What was exported.
         size: Height and width that the file is for; any when None.
         modules: To import, beside NumPy.
@@ -117,13 +135,15 @@ def snippet(model: ExportModel, size: tuple[int, int] | None, modules: str, open
     """
     resize = "" if size is None else f".resize(({size[1]}, {size[0]}))"
     names = ", ".join(model.outputs) + ("," if len(model.outputs) == 1 else "")
+    steps = "".join(f"\n# - {_told(step)}" for step in steps_before(predictor))
+    before = f"# What the config's test pipeline does first is to be done here, too:{steps}\n" if steps else ""
     return f"""
 import numpy, {modules}
 from PIL import Image
 
 {opening}
 photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
-images = photo.transpose(2, 0, 1)[None]
+{before}images = photo.transpose(2, 0, 1)[None]
 {names} = {outputs}
 {model.usage}"""
 
@@ -138,13 +158,23 @@ def metadata(predictor: Predictor, config: Config, model: ExportModel, size: tup
         "palette": [list(map(int, color)) for color in palette] if isinstance(palette, list | tuple) else None,
         "input": "float32 (batch, 3, height, width), RGB, 0..255",
         "size": "any" if size is None else list(size),
-        "before": [_plain(step) for step in test_pipeline(config) if _is_for_user(step)],
+        "before": steps_before(predictor),
         "outputs": model.outputs,
         "remarks": model.remarks,
         "config_sha256": hashlib.sha256(config.pretty_text.encode()).hexdigest(),
     }
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in found.items() if value}
     return {f"eyetoy.{key}": text for key, text in texts.items()}
+
+
+def steps_before(predictor: Predictor) -> list[dict[str, Any]]:
+    """What a user of a file does to an image first, as the test pipeline of the config has it."""
+    return [_plain(step) for step in predictor.preprocessing.after_loading if _is_for_user(step)]
+
+
+def _told(step: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{name}={value!r}" for name, value in step.items() if name != "type")
+    return f"{step['type']}({settings})"
 
 
 def _is_for_user(step: Mapping[str, Any]) -> bool:

@@ -10,9 +10,10 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.export.preparing import Preparation, replace_pools
+from eyetoy_mm.export.preparing import Preparation, kept_numbers, replace_pools
 
 TOLERANCE = 1e-3  # of the largest value
 
@@ -35,6 +36,7 @@ class ExportModel(nn.Module):
         outputs: Name of each output, with its meaning.
         any_batch: Whether the file takes any number of images at once.
         remarks: What a user must know of this file, a sentence each.
+        kept_numbers: Why there is no graph for any size and batch, if there is none.
         usage: Lines of a program after the one that runs the file.
     """
 
@@ -51,6 +53,10 @@ class ExportModel(nn.Module):
         self.prepare = Preparation(predictor.model.data_preprocessor, self.order)
         self.model = copy.deepcopy(predictor.model)
         replace_pools(self.model)
+        self.kept_numbers = kept_numbers(self.model)
+        if self.kept_numbers is not None:
+            self.any_batch = False
+            self.remarks.append(f"One image at a time, of this size: {self.kept_numbers}.")
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -67,6 +73,19 @@ class ExportModel(nn.Module):
         Raises:
             UserError: They agree, and do not show anything.
         """
+
+    def traced_size(self, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        """The size that a graph is made for: none for any size, and where one for any size serves this one too.
+
+        Raises:
+            UserError: There is no graph for any size.
+        """
+        if self.kept_numbers is not None and size is None:
+            raise UserError(
+                f"this model has no graph for any image size: {self.kept_numbers}, which a graph keeps as they are for "
+                "one size; --size H,W exports it for one"
+            )
+        return None if isinstance(self.original.backbone, StagedBackbone) else size
 
     @property
     def original(self) -> Any:

@@ -61,7 +61,7 @@ def build_file(
         What was exported, and the content of the file, which is not checked.
     """
     model = make_export_model(predictor, config.default_scope, part)
-    proto = build_graph(model, list(model.outputs), model.any_batch, kernels=kernels)
+    proto = build_graph(model, list(model.outputs), model.any_batch, kernels, model.traced_size(size))
     if size is not None:
         fix_size(proto, size)
     add_metadata(proto, metadata(predictor, config, model, size), __version__)
@@ -92,10 +92,12 @@ def check_and_write(
             yield f"{out.parent / KERNELS}: the operator and its kernels, to be kept beside the file"
     write_whole(out, content)
     yield f"{out}: {len(content) / 1e6:.1f} MB, ONNX opset {OPSET}"
-    yield _program(out, model, size, with_kernels=headers is not None)
+    yield _program(predictor, out, model, size, with_kernels=headers is not None)
 
 
-def _program(out: Path, model: ExportModel, size: tuple[int, int] | None, with_kernels: bool) -> str:
+def _program(
+    predictor: Predictor, out: Path, model: ExportModel, size: tuple[int, int] | None, with_kernels: bool
+) -> str:
     opening, argument = "", ""
     if with_kernels:
         argument = ", options"
@@ -103,7 +105,7 @@ def _program(out: Path, model: ExportModel, size: tuple[int, int] | None, with_k
             f'options = onnxruntime.SessionOptions()\noptions.register_custom_ops_library("{KERNELS}/{LIBRARY}")\n'
         )
     opening += f"session = onnxruntime.InferenceSession({out.name!r}{argument})"
-    return snippet(model, size, "onnxruntime", opening, f"session.run(None, {{{INPUT!r}: images}})")
+    return snippet(predictor, model, size, "onnxruntime", opening, f"session.run(None, {{{INPUT!r}: images}})")
 
 
 def _described(value: Any) -> str:

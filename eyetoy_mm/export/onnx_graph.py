@@ -23,15 +23,20 @@ TRACED = (320, 448)
 
 
 def build_graph(
-    module: nn.Module, outputs: Sequence[str], any_batch: bool = True, kernels: str = "plain"
+    module: nn.Module,
+    outputs: Sequence[str],
+    any_batch: bool = True,
+    kernels: str = "plain",
+    size: tuple[int, int] | None = None,
 ) -> onnx.ModelProto:
-    """Export a module ``images (B, 3, H, W) -> tuple of tensors`` with open height and width, and batch.
+    """Export a module ``images (B, 3, H, W) -> tuple of tensors`` with open height, width and batch.
 
     Args:
         module: In evaluation mode; neighborhood attention is translated, everything else is PyTorch's own export.
         outputs: Names of the outputs.
         any_batch: Whether the batch is open; else it is 1.
         kernels: ``"plain"`` for standard operators, ``"eyetoy"`` for one node a call of our operator.
+        size: Height and width, where these are not open.
 
     Returns:
         The graph, without the strings that PyTorch leaves in it: they are many, and tell paths of this machine.
@@ -39,9 +44,10 @@ def build_graph(
     Raises:
         UserError: PyTorch cannot export the module.
     """
-    open_axes = {axis: torch.export.Dim.DYNAMIC for axis in AXES if axis or any_batch}
+    is_open = {0: any_batch, 2: size is None, 3: size is None}
+    open_axes = {axis: torch.export.Dim.DYNAMIC for axis in AXES if is_open[axis]}
     try:
-        program = trace(module, TRACED, open_axes)
+        program = trace(module, size or TRACED, open_axes)
         with torch.no_grad(), quiet():
             graph = torch.onnx.export(
                 program,
@@ -56,9 +62,12 @@ def build_graph(
             )
     except Exception as error:  # of whatever kind the part of PyTorch raises that does not know an operation
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        what, remedy = "images of this size", ""
+        if size is None:
+            what, remedy = "any image size", "--size H,W may, for one, and "
         raise UserError(
-            f"PyTorch cannot export this model for any image size: {type(error).__name__}: "
-            f"{lines[-1] if lines else ''}; --part backbone exports its backbone"
+            f"PyTorch cannot export this model for {what}: {type(error).__name__}: {lines[-1] if lines else ''}; "
+            f"{remedy}--part backbone exports its backbone"
         ) from error
     assert graph is not None
     NameFixPass()(graph.model)  # values within a scan have the names of others

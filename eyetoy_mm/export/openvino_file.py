@@ -46,4 +46,4 @@ def export_openvino(
         write_whole(out, draft.read_bytes())
     yield f"{out}: {len(weights) / 1e6:.1f} MB with {out.with_suffix('.bin').name}"
     opening = f'model = openvino.Core().compile_model({out.name!r}, "CPU")'
-    yield snippet(model, size, "openvino", opening, f"model({{{INPUT!r}: images}}).values()")
+    yield snippet(predictor, model, size, "openvino", opening, f"model({{{INPUT!r}: images}}).values()")

@@ -9,6 +9,14 @@ from torch import Tensor, nn
 
 from eyetoy_mm.errors import UserError
 
+# By the class of a part, which computes with the lengths of a map as Python's whole numbers: a graph has these as
+# constants, those of the example.
+KEPT_NUMBERS = {
+    "ShiftWindowMSA": (
+        "Swin's attention counts the windows of a padded map, and fills the mask of shifted ones, in Python's numbers"
+    ),
+}
+
 
 class Preparation(nn.Module):
     """The data preprocessor of a model: order of channels, normalisation, padding.
@@ -95,3 +103,9 @@ def replace_pools(model: nn.Module) -> None:
         size: Any = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
         if size != (1, 1):  # that is a mean, for every size
             setattr(model, name, AveragePool(size))
+
+
+def kept_numbers(model: nn.Module) -> str | None:
+    """Why a graph of a model would be for the size and the batch of the example alone, if it would."""
+    found = {type(module).__name__ for module in model.modules()}
+    return next((reason for part, reason in KEPT_NUMBERS.items() if part in found), None)

@@ -47,7 +47,7 @@ def export_pt2(
     needs = ", torchvision" if _namespaces(program) & {"torchvision"} else ""
     opening = f"model = torch.export.load({out.name!r}).module()"
     outputs = "[output.detach().numpy() for output in model(torch.from_numpy(images))]"
-    yield snippet(model, size, f"torch{needs}", opening, outputs)
+    yield snippet(predictor, model, size, f"torch{needs}", opening, outputs)
 
 
 def build_program(model: ExportModel, size: tuple[int, int]) -> ExportedProgram:

@@ -73,6 +73,7 @@ def test_a_file_that_is_right_is_written_with_what_a_stranger_needs(exported, tm
     out = tmp_path / "new" / "model.onnx"
     report = "\n".join(check_and_write(*exported, out))
     assert len(re.findall(r"checked batch [12] of .* labels equal", report)) >= 4
+    assert "# - ResizeEdge(scale=64, edge='short')\nimages = " in report  # the program that it prints
     assert "images (batch, 3, height, width)" in report and "scores (batch, 3)" in report
     assert [file.name for file in out.parent.iterdir()] == ["model.onnx"] and out.read_bytes() == content
     session = runtime.InferenceSession(out)

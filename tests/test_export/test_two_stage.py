@@ -1,23 +1,25 @@
-"""Two-stage detectors: what leaves PyTorch against what mmdet finds, in eager mode."""
+"""Two-stage detectors: what leaves PyTorch against what mmdet finds, in eager mode and from a file."""
 
 import copy
+import os
 
 import pytest
 import torch
 
 pytest.importorskip("mmdet", reason="mmdet is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 
-from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.inference import open_predictor
-from eyetoy_mm.errors import UserError
-from eyetoy_mm.export.boxes import matched
-from eyetoy_mm.export.models import make_export_model
-from eyetoy_mm.export.pasting import paste
-from eyetoy_mm.export.two_stage import pool_regions
+from eyetoy_mm.engine.config import load_config  # noqa: E402
+from eyetoy_mm.engine.inference import open_predictor  # noqa: E402
+from eyetoy_mm.errors import UserError  # noqa: E402
+from eyetoy_mm.export.boxes import matched  # noqa: E402
+from eyetoy_mm.export.models import make_export_model  # noqa: E402
+from eyetoy_mm.export.onnx_file import build_file, check_and_write  # noqa: E402
+from eyetoy_mm.export.pasting import paste  # noqa: E402
+from eyetoy_mm.export.two_stage import pool_regions  # noqa: E402
 
 CONFIG = """
 default_scope = "mmdet"
@@ -107,6 +109,20 @@ def test_what_is_exported_is_mmdets_detector(opened, stages, with_masks):
         outputs[0][:2] -= 1
         outputs[3][:4] = 1 - outputs[3][:4]
         assert not model.compare(images, outputs).holds
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("EYETOY_LONG_TESTS" not in os.environ, reason="takes a minute: EYETOY_LONG_TESTS=1 runs it")
+def test_one_file_serves_every_size_and_images_in_which_nothing_is(opened, tmp_path):
+    predictor, config = opened(2, True)
+    model, content = build_file(predictor, config, "whole", None)
+    report = "\n".join(check_and_write(predictor, model, content, tmp_path / "model.onnx"))
+    assert report.count("boxes of") == 5 and "masks (" in report and "def paste(" in report
+    session = runtime.InferenceSession(content)
+    grey = (torch.full((1, 3, 40, 30), float(value)) for value in range(256))
+    with torch.no_grad():
+        empty = next(images for images in grey if not len(model(images)[0]))
+    assert [len(output) for output in session.run(None, {"images": empty.numpy()})] == [0] * 4
 
 
 @pytest.mark.parametrize(
