@@ -24,7 +24,7 @@ from eyetoy_mm.engine.hooks.data_pictures import images_of
 from eyetoy_mm.engine.hooks.live_progress import line_of
 from eyetoy_mm.engine.label_counts import count_labels
 from eyetoy_mm.engine.picture_grids import grid, save
-from eyetoy_mm.engine.terminal_log import IterationsFilter, shorten, terminal_handlers
+from eyetoy_mm.engine.terminal_log import IterationsFilter, shorten, terminal_handlers, tracked
 from eyetoy_mm.errors import UserError
 
 # --- What an evaluation says ------------------------------------------------------------------------------------------
@@ -274,6 +274,7 @@ def test_a_live_line_moves_on_a_terminal_and_leaves_everything_as_it_was(logger,
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setattr("eyetoy_mm.engine.hooks.live_progress._EVERY", 0.0)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
     monkeypatch.setenv("COLUMNS", "160")
     runner = runner_of(logger, **{"train/loss": 0.25, "train/images_per_s": 12.0})
     hook = LiveProgressHook()
@@ -301,6 +302,21 @@ def test_no_live_line_where_the_output_is_kept(logger, monkeypatch):
     hook.after_train_iter(runner, 0)
     hook.after_train(runner)
     assert kept.getvalue() == "" and line_of(runner).endswith("ends in 0:01:01")
+
+
+def test_lines_go_to_the_file_that_the_output_is_kept_in_and_not_to_the_bar(monkeypatch):
+    for terminal, notebook in ((True, False), (True, True), (False, False)):
+        kept, shown = io.StringIO(), Terminal() if terminal else io.StringIO()
+        monkeypatch.setattr("sys.stdout", kept)
+        monkeypatch.setattr("sys.stderr", shown)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+        if notebook:
+            monkeypatch.setenv("JPY_PARENT_PID", "1")
+        for item in tracked(["a", "b"], "going through", 2):
+            print(item)
+        assert kept.getvalue() == "a\nb\n"
+        assert ("going through" in shown.getvalue()) == (terminal and not notebook)
 
 
 # --- What fails -------------------------------------------------------------------------------------------------------
