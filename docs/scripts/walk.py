@@ -50,15 +50,15 @@ class Step(NamedTuple):
     picture: str = ""
 
 
-CHECKPOINT = "work_dirs/nuclei/epoch_8.pth"
+CHECKPOINT = "work_dirs/nuclei/epoch_24.pth"
 STEPS = (
     Step("Is everything there?", "eyetoy doctor"),
     Step("What is in this folder?", "eyetoy init nuclei --val-share 0.2", "init"),
     Step("Is anything wrong with it?", "eyetoy check nuclei.py"),
     Step(
         "Train, here for a fraction of the time",
-        "eyetoy train nuclei.py --cfg-options train_cfg.max_epochs=8 train_cfg.val_interval=4 "
-        "default_hooks.checkpoint.interval=4",
+        "eyetoy train nuclei.py --cfg-options train_cfg.max_epochs=24 train_cfg.val_interval=12 "
+        "default_hooks.checkpoint.interval=12",
         "train",
     ),
     Step("How good is it?", f"eyetoy test nuclei.py {CHECKPOINT} --report report"),

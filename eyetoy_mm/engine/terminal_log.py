@@ -15,13 +15,19 @@ from rich.progress import Progress
 T = TypeVar("T")
 
 # How mmengine's records begin that are hundreds of lines before the first step, and one before each line of a step: the
-# environment, the config, the hooks, the learning rate and decay of each parameter, and the name of the run.
+# environment, the config, the hooks, the learning rate and decay of each parameter, and the name of the run; and those
+# that say what ours say, or what mmengine has to change of its own code.
 _FOR_THE_FILE = (
     "\n" + "-" * 60 + "\nSystem environment:",
     "Config:\n",
     "Hooks will be executed in the following order:",
     "paramwise_options -- ",
     "Exp name: ",
+    "Checkpoints will be saved to ",
+    "Distributed training is not used, all SyncBatchNorm",
+    "The prefix is not set in metric class ",
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias of ',
 )
 
 
