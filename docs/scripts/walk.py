@@ -25,6 +25,7 @@ import sys
 import tempfile
 import termios
 import time
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,15 +50,15 @@ class Step(NamedTuple):
     picture: str = ""
 
 
-CHECKPOINT = "work_dirs/nuclei/epoch_12.pth"
+CHECKPOINT = "work_dirs/nuclei/epoch_24.pth"
 STEPS = (
     Step("Is everything there?", "eyetoy doctor"),
     Step("What is in this folder?", "eyetoy init nuclei --val-share 0.2", "init"),
     Step("Is anything wrong with it?", "eyetoy check nuclei.py"),
     Step(
         "Train, here for a fraction of the time",
-        "eyetoy train nuclei.py --cfg-options train_cfg.max_epochs=12 train_cfg.val_interval=6 "
-        "default_hooks.checkpoint.interval=6",
+        "eyetoy train nuclei.py --cfg-options train_cfg.max_epochs=24 train_cfg.val_interval=12 "
+        "default_hooks.checkpoint.interval=12",
         "train",
     ),
     Step("How good is it?", f"eyetoy test nuclei.py {CHECKPOINT} --report report"),
@@ -80,7 +81,7 @@ def main() -> None:
         for step in STEPS:
             print(f"$ {step.command}", flush=True)
             parts.append(recorded(step, here))
-    (DOCS / "walk.md").write_text("\n\n".join([_INTRODUCTION, *parts]) + "\n", encoding="utf-8")
+            (DOCS / "walk.md").write_text("\n\n".join([_INTRODUCTION, *parts]) + "\n", encoding="utf-8")
 
 
 _INTRODUCTION = f"""# A walk through the program
@@ -178,12 +179,10 @@ def _line(row: dict, here: Path):
     from rich.text import Text
 
     text = Text()
-    for column in range(COLUMNS):
-        cell = row[column]
-        color = None if cell.fg == "default" else {"brown": "yellow"}.get(cell.fg, cell.fg)
-        if color and re.fullmatch("[0-9a-f]{6}", color):
-            color = f"#{color}"
-        text.append(cell.data, Style(color=color.replace("bright", "bright_") if color else None, bold=cell.bold))
+    for (color, bold), cells in groupby((row[column] for column in range(COLUMNS)), lambda cell: (cell.fg, cell.bold)):
+        name = {"default": None, "brown": "yellow"}.get(color, color.replace("bright", "bright_"))
+        name = f"#{name}" if name and re.fullmatch("[0-9a-f]{6}", name) else name
+        text.append("".join(cell.data for cell in cells), Style(color=name, bold=bold))
     text.rstrip()
     for folder, name in ((str(here), "~/walk"), (sys.prefix, "~/.venv"), (str(ROOT), "~/eyetoy_mm")):
         while folder in text.plain:

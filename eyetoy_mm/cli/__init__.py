@@ -11,6 +11,7 @@ import ast
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,6 +27,14 @@ VERBS = (
     *("publish", "split", "demo", "compare", "export", "benchmark", "app", "pack", "analyze-logs", "doctor", "tool"),
 )
 
+# Warnings of the toolboxes about their own code and defaults, in every run of theirs: nothing that a user could mend.
+_OF_THE_TOOLBOXES = (
+    r"``build_loss`` would be deprecated soon",
+    r"Default ``avg_non_ignore`` is False",
+    r"For binary segmentation, we suggest using`out_channels = 1`",
+    r"Seems like `optimizer\.step\(\)` has been overridden",
+)
+
 
 @report_user_errors
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _complete()
     args = parse(sys.argv[1:] if argv is None else argv)
     _leave_notebook()
+    for message in _OF_THE_TOOLBOXES:
+        warnings.filterwarnings("ignore", message)
     args.run(args)
 
 

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +32,7 @@ from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.tables import markdown_table
 
 if TYPE_CHECKING:
-    from eyetoy_mm.engine.check_dataset import Report, Sample
+    from eyetoy_mm.engine.check_dataset import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +59,12 @@ def run(args: argparse.Namespace) -> None:
     """Look; print a table, and write what is asked for."""
     from eyetoy_mm.engine.check_dataset import check_dataset
     from eyetoy_mm.engine.config import load_config
+    from eyetoy_mm.engine.terminal_log import tracked
 
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs} should be 1 or more")
     config = load_config(args.config, options=cfg_options(args), data_root=args.data_root)
-    report = check_dataset(config, args.split, args.jobs, _track)
+    report = check_dataset(config, args.split, args.jobs, lambda items, total: tracked(items, "opening images", total))
     if report.findings:
         print(findings_table(report))
     print(summary(report))
@@ -127,12 +126,3 @@ def as_json(report: Report, config: str) -> dict[str, Any]:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", "<br>")
-
-
-def _track(samples: Iterator[Sample], total: int) -> Iterable[Sample]:
-    """A bar of progress on a terminal; nothing where the output is kept."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(samples, "opening images", total=total, console=console, disable=not sys.stderr.isatty())

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from eyetoy_mm.cli.options import (
@@ -81,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
     from eyetoy_mm.engine.inference_run import Settings, infer
     from eyetoy_mm.engine.prediction_files import Wanted
     from eyetoy_mm.engine.predictions import Choice, class_numbers
+    from eyetoy_mm.engine.terminal_log import tracked
 
     sources = find_sources(args.images, without=args.out)
     config = load_config(args.config, options=cfg_options(args))
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
     done = infer(predictor, sources, settings)
     try:
         with contextlib.closing(done):
-            _report(_tracked(done, count_frames(sources, args.frames)))
+            _report(tracked(done, "predicting", count_frames(sources, args.frames)))
     except KeyboardInterrupt:
         if all(source.kind != "camera" for source in sources):
             raise
@@ -115,12 +115,3 @@ def _report(done: Iterable[tuple[str, Path | None]]) -> None:
         elif where != last:
             print(f"{name.rpartition(', frame ')[0]} -> {where}")
         last = where
-
-
-def _tracked(done: Iterator[tuple[str, Path | None]], total: int | None) -> Iterable[tuple[str, Path | None]]:
-    """A bar of progress on a terminal; nothing where the output is kept."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(done, "predicting", total=total, console=console, disable=not sys.stderr.isatty(), transient=True)

@@ -1,20 +1,33 @@
-"""What of a run's log is for a terminal: the rest is in its file."""
+"""What is for a terminal: of a run's log, whose rest is in its file, and lines that move."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TextIO, TypeVar
 
 from mmengine.logging import MMLogger
+from rich.console import Console
+from rich.progress import Progress
+
+T = TypeVar("T")
 
 # How mmengine's records begin that are hundreds of lines before the first step, and one before each line of a step: the
-# environment, the config, the hooks, the learning rate and decay of each parameter, and the name of the run.
+# environment, the config, the hooks, the learning rate and decay of each parameter, and the name of the run; and those
+# that say what ours say, or what mmengine has to change of its own code.
 _FOR_THE_FILE = (
     "\n" + "-" * 60 + "\nSystem environment:",
     "Config:\n",
     "Hooks will be executed in the following order:",
     "paramwise_options -- ",
     "Exp name: ",
+    "Checkpoints will be saved to ",
+    "Distributed training is not used, all SyncBatchNorm",
+    "The prefix is not set in metric class ",
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias of ',
 )
 
 
@@ -47,3 +60,21 @@ def shorten(logger: MMLogger) -> None:
         for handler in terminal_handlers(logger):
             if not any(isinstance(present, LongRecordsFilter) for present in handler.filters):
                 handler.addFilter(LongRecordsFilter())
+
+
+def may_move(stream: TextIO) -> bool:
+    """Whether a line may move on a stream: a notebook, whose cells are terminals to a program, keeps all its states."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and "JPY_PARENT_PID" not in os.environ
+
+
+def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    """Go through items; standard error shows how far it is where it is a terminal, and nothing of it stays there.
+
+    What is printed meanwhile goes above the bar where it goes to a terminal, and to its file where it does not.
+    """
+    progress = Progress(
+        console=Console(stderr=True), disable=not may_move(sys.stderr), transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    )  # fmt: skip
+    with progress:
+        yield from progress.track(items, total=total, description=description)

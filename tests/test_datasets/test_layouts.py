@@ -206,14 +206,6 @@ def test_parts_without_a_folder_of_their_own_are_listed(where, tmp_path):
         assert {(Path(image).stem, int(label)) for image, label in lines} == {(s, n) for s, (n, _) in pictures.items()}
 
 
-def test_folders_of_pairs_are_no_classes(tmp_path):
-    for folder in ("left", "right"):
-        for stem, (label, box) in PICTURES["train"].items():
-            own_folders.picture(tmp_path / folder / f"{stem}.jpg", label, box)
-    with pytest.raises(UserError, match="of no format"):
-        look_at(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "file", "text", "message"),
     [
@@ -264,6 +256,24 @@ def test_colours_without_names_are_shown(tmp_path):
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["two classes", "masks"])
+def test_folders_with_the_same_names_are_classes_unless_they_hold_masks(tmp_path, masks):
+    rng = np.random.default_rng(0)
+    for folder in ("Äpfel rot", "Birnen"):
+        for number in range(4):
+            pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+            if masks and folder == "Birnen":
+                pixels = np.where(pixels[..., 0] > 128, 255, 0).astype(np.uint8)
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
+    if masks:
+        with pytest.raises(UserError, match="is of no format that is known"):
+            look_at(tmp_path)
+    else:
+        found = look_at(tmp_path)
+        assert found.classes == ["Birnen", "Äpfel rot"] and "same names are classes" in found.decided[0]
 
 
 def test_copies_are_never_on_both_sides(tmp_path):

@@ -24,7 +24,7 @@ from eyetoy_mm.engine.hooks.data_pictures import images_of
 from eyetoy_mm.engine.hooks.live_progress import line_of
 from eyetoy_mm.engine.label_counts import count_labels
 from eyetoy_mm.engine.picture_grids import grid, save
-from eyetoy_mm.engine.terminal_log import IterationsFilter, shorten, terminal_handlers
+from eyetoy_mm.engine.terminal_log import IterationsFilter, shorten, terminal_handlers, tracked
 from eyetoy_mm.errors import UserError
 
 # --- What an evaluation says ------------------------------------------------------------------------------------------
@@ -240,11 +240,12 @@ def test_what_is_hundreds_of_lines_long_goes_to_the_file_alone(logger):
         "\n" + "-" * 60 + "\nSystem environment:\n",
         "Config:\nmodel = 1",
         "Hooks will be executed in the following order:\n",
+        '"FileClient" will be deprecated in future. Please use io functions in x',
         "kept",
     ):
         logger.info(text)
     assert stream.getvalue().endswith("kept\n") and stream.getvalue().count("\n") == 1
-    assert all(text in file.read_text() for text in ("System environment", "model = 1", "Hooks will be", "kept"))
+    assert all(text in file.read_text() for text in ("System environment", "model = 1", "FileClient", "kept"))
 
 
 def test_lines_of_iterations_are_known_by_who_writes_them():
@@ -274,6 +275,7 @@ def test_a_live_line_moves_on_a_terminal_and_leaves_everything_as_it_was(logger,
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setattr("eyetoy_mm.engine.hooks.live_progress._EVERY", 0.0)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
     monkeypatch.setenv("COLUMNS", "160")
     runner = runner_of(logger, **{"train/loss": 0.25, "train/images_per_s": 12.0})
     hook = LiveProgressHook()
@@ -301,6 +303,21 @@ def test_no_live_line_where_the_output_is_kept(logger, monkeypatch):
     hook.after_train_iter(runner, 0)
     hook.after_train(runner)
     assert kept.getvalue() == "" and line_of(runner).endswith("ends in 0:01:01")
+
+
+def test_lines_go_to_the_file_that_the_output_is_kept_in_and_not_to_the_bar(monkeypatch):
+    for terminal, notebook in ((True, False), (True, True), (False, False)):
+        kept, shown = io.StringIO(), Terminal() if terminal else io.StringIO()
+        monkeypatch.setattr("sys.stdout", kept)
+        monkeypatch.setattr("sys.stderr", shown)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+        if notebook:
+            monkeypatch.setenv("JPY_PARENT_PID", "1")
+        for item in tracked(["a", "b"], "going through", 2):
+            print(item)
+        assert kept.getvalue() == "a\nb\n"
+        assert ("going through" in shown.getvalue()) == (terminal and not notebook)
 
 
 # --- What fails -------------------------------------------------------------------------------------------------------

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
+from eyetoy_mm.compat.image_sizes import ImageTooLargeError, check_size
 from eyetoy_mm.datasets.layouts.common import Found, Item, Tree, split_of
 from eyetoy_mm.errors import UserError, first_few
 
@@ -15,18 +18,46 @@ _NO_CLASSES = {
     "annotations", "annotation", "segmentation", "segmentationclass", "segmentationobject", "gt", "ground_truth",
     "inputs", "targets", "input", "target", "data", "obj_train_data",
 }  # fmt: skip
+_OPENED = 5  # images of a folder, to see whether they are masks
+_MASK_COLOURS = 64
 
 
 def signs(tree: Tree) -> str:
-    """What speaks for it: every image lies in a folder that can be a class, and no two folders hold the same names."""
+    """What speaks for it: every image lies in a folder that can be a class, and no two hold images and their masks."""
     found = tree.once(_classes)
     if found is None or len(found) < 2:
         return ""
-    names = [{PurePosixPath(image).stem for image in images} for images in found.values()]
-    pairs = pairwise(names)
-    if any(len(first & second) > 0.5 * min(len(first), len(second)) > 1 for first, second in pairs):
-        return ""  # one file of each name in either: images and masks, most likely
+    if any(_are_pairs(tree, first, second) for first, second in pairwise(map(_by_stem, found.values()))):
+        return ""
     return first_few(f"{name}/" for name in found)
+
+
+def _by_stem(images: list[str]) -> dict[str, str]:
+    return {PurePosixPath(image).stem: image for image in images}
+
+
+def _share_names(first: dict[str, str], second: dict[str, str]) -> bool:
+    return len(first.keys() & second.keys()) > 0.5 * min(len(first), len(second)) > 1
+
+
+def _are_pairs(tree: Tree, first: dict[str, str], second: dict[str, str]) -> bool:
+    """Whether two folders of many equal names have images and their masks, and not numbered images of two classes."""
+    if not _share_names(first, second):
+        return False
+    shared = sorted(first.keys() & second.keys())
+    some = shared[:: max(1, len(shared) // _OPENED)][:_OPENED]
+    masks = [sum(_has_few_colours(tree.path(names[name])) for name in some) for names in (first, second)]
+    return max(masks) > len(some) / 2
+
+
+def _has_few_colours(path: Path) -> bool:
+    """Whether an image can be a mask. One that cannot be read is told of later."""
+    try:
+        check_size(path, path.stat().st_size)
+        with Image.open(path) as image:
+            return image.getcolors(_MASK_COLOURS) is not None
+    except (OSError, SyntaxError, ValueError, ImageTooLargeError):
+        return False
 
 
 def _classes(tree: Tree) -> dict[str, list[str]] | None:
@@ -58,6 +89,8 @@ def read(tree: Tree, classes: list[str]) -> Found:
         raise UserError(f"--classes and the folders of {tree.folder} differ: {first_few(unknown)}")
     items = [Item(image, _part_of(image), label=name) for name in names for image in found[name]]
     result = Found(tree.folder, "class-folders", names, items, names_from="--classes" if classes else "the folders")
+    if any(_share_names(_by_stem(found[first]), _by_stem(found[second])) for first, second in pairwise(sorted(found))):
+        result.decided.append("folders with files of the same names are classes: none of them has masks of another")
     above: dict[str, set[str]] = defaultdict(set)  # of each part, the folders that its folders of classes are in
     for item in items:
         parts = PurePosixPath(item.image).parts

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from eyetoy_mm.engine.hooks.common import told_if_it_fails
-from eyetoy_mm.engine.terminal_log import IterationsFilter, terminal_handlers
+from eyetoy_mm.engine.terminal_log import IterationsFilter, may_move, terminal_handlers
 from eyetoy_mm.registry import HOOKS
 
 _EVERY = 0.25  # seconds between two looks of the line: it is drawn by this process, no thread
@@ -41,7 +41,7 @@ class LiveProgressHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Show the line."""
-        if not dist.is_main_process() or not sys.stdout.isatty():
+        if not dist.is_main_process() or not may_move(sys.stdout):
             return
         with told_if_it_fails(runner, "No live line"):
             text = "{task.fields[text]}"
