@@ -130,16 +130,25 @@ def _add(curves: Curves, log: Path) -> None:
         # Evaluations are logged by iteration, or by epoch, whose number is smaller than that of its iterations.
         iteration = step if trains or step >= iteration else iteration
         if not started:
-            _forget_from(curves, iteration)
+            if not trains:  # the run went on with an evaluation that was due
+                iteration = _end_of_epoch(curves, step) or step
+            _forget_from(curves, iteration, trains)
             started = True
         for key, value in record.items():
             (curves.train if trains else curves.val).setdefault(key, {})[iteration] = float(value)
 
 
-def _forget_from(curves: Curves, iteration: int) -> None:
-    for part in (curves.train, curves.val):
+def _end_of_epoch(curves: Curves, epoch: int) -> int | None:
+    """The last iteration that was logged of an epoch, None where training was not logged by epochs."""
+    epochs = curves.train.get("epoch", {})
+    return max((at for at, each in epochs.items() if each == epoch), default=None)
+
+
+def _forget_from(curves: Curves, iteration: int, trains: bool) -> None:
+    """Forget what was logged from an iteration on; one that is evaluated again was trained before."""
+    for part, end in ((curves.train, iteration + (not trains)), (curves.val, iteration)):
         for key in list(part):
-            part[key] = {at: value for at, value in part[key].items() if at < iteration}
+            part[key] = {at: value for at, value in part[key].items() if at < end}
             if not part[key]:
                 del part[key]
 

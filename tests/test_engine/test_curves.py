@@ -37,6 +37,20 @@ def test_a_resumed_run_is_one_curve(tmp_path):
     assert read_curves(tmp_path / "1").of("loss")[40] == 9.0
 
 
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_a_run_that_goes_on_with_an_evaluation(by_epoch, tmp_path):
+    """Killed in the third epoch, or after 60 iterations; its checkpoint is from before the evaluation of the second."""
+    steps = {20 * epoch: train(20 * epoch, **(dict(epoch=epoch) if by_epoch else {})) for epoch in (1, 2, 3)}
+    metric = {at: dict(mIoU=at / 10, step=at // 20 if by_epoch else at) for at in (20, 40, 60)}
+    write(tmp_path, "1", steps[20], metric[20], steps[40], metric[40], steps[60])
+    write(tmp_path, "2", metric[40] | dict(mIoU=4.5), steps[60] | dict(loss=2.0), metric[60])
+    curves = read_curves(tmp_path)
+    assert curves.of("mIoU") == {20: 2.0, 40: 4.5, 60: 6.0}
+    assert curves.of("loss") == {20: 1.0, 40: 1.0, 60: 2.0}
+    write(tmp_path, "3", metric[60])  # of the last step: nothing but the evaluation
+    assert read_curves(tmp_path).of("loss").keys() == {20, 40, 60} == read_curves(tmp_path).of("mIoU").keys()
+
+
 def test_a_run_that_was_started_again_is_the_new_one(tmp_path):
     write(tmp_path, "1", train(10, 4.0, grad_norm=1.0), train(20, 4.0))
     write(tmp_path, "2", train(10, 3.0))
