@@ -117,7 +117,7 @@ const SETTINGS = {
   Resize: ["scale", "scale_factor", "keep_ratio", "backend", "interpolation", "clip_object_border"],
   ResizeEdge: ["scale", "edge", "backend", "interpolation"],
   CenterCrop: ["crop_size", "clip_object_border"],
-  AutoContrast: ["prob"],
+  AutoContrast: ["prob", "level", "min_mag", "max_mag"],
 };
 
 /** Throw where a step would not be done here as the toolbox does it. */
