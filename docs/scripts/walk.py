@@ -6,7 +6,7 @@ Usage::
     python docs/scripts/walk.py --list    # the commands alone
 
 Every command is run, in an empty folder, on a terminal of 100 columns, and its output is kept as it is, but for the
-names of folders. Needs `pip install 'eyetoy-mm[docs]'`.
+names of folders. Needs `pip install pyte`.
 """
 
 from __future__ import annotations
