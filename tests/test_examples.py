@@ -1,4 +1,4 @@
-"""The notebook: its commands are the program's, its Python compiles, and what it shows is what it printed."""
+"""The notebook and the walk: their commands are the program's, and what they show is what was run."""
 
 import ast
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.scripts import walk
 from eyetoy_mm.cli import parse
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +47,17 @@ def test_it_was_run_from_top_to_bottom():
     assert "Traceback" not in text and "coco/bbox_mAP" in text and "eyetoy export" in text
     assert not re.search(r"/(home|root|work|Users)/", text)
     assert NOTEBOOK.stat().st_size < 1_000_000
+
+
+def test_the_walk_has_every_command_that_records_it_and_small_pictures():
+    page = (ROOT / "docs/walk.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\$ (.+)$", page, re.MULTILINE) == [step.command for step in walk.STEPS]
+    for step in walk.STEPS:
+        assert parse(shlex.split(step.command)[1:]).verb == step.command.split()[1]
+    pictures = re.findall(r"\]\((.+\.svg)\)", page)
+    assert pictures == [f"walk-{step.picture}.svg" for step in walk.STEPS if step.picture]
+    assert all((ROOT / "docs" / picture).stat().st_size <= 100_000 for picture in pictures)
+    assert not re.search(r"/(home|root|work|Users)/|/tmp/", page)
 
 
 @pytest.mark.slow
