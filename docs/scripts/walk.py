@@ -6,7 +6,7 @@ Usage::
     python docs/scripts/walk.py --list    # the commands alone
 
 Every command is run, in an empty folder, on a terminal of 100 columns, and its output is kept as it is, but for the
-names of folders. Needs `pip install 'eyetoy-mm[docs]'`.
+names of folders. Needs `pip install pyte`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ STEPS = (
     ),
     Step("How good is it?", f"eyetoy test nuclei.py {CHECKPOINT} --report report"),
     Step("What does it see in a video?", f"eyetoy infer nuclei.py {CHECKPOINT} clip.mp4 --out seen --save-json"),
-    Step("One file for other programs", f"eyetoy export nuclei.py {CHECKPOINT} --out nuclei.onnx", "export"),
 )
 
 
@@ -86,7 +85,7 @@ def main() -> None:
 
 _INTRODUCTION = f"""# A walk through the program
 
-From a folder of somebody's pictures to a file that other programs run: what a person types, and what the terminal of
+From a folder of somebody's pictures to a model that has seen a video: what a person types, and what the terminal of
 {COLUMNS} columns shows, recorded on a busy machine of two cores by `python docs/scripts/walk.py`. The folder `nuclei`
 has 48 images and a mask for each; `clip.mp4` shows eight others, one after the other. `pip install 'eyetoy-mm[lite]'`
 came first; the training is cut short."""

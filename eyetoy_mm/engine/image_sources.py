@@ -26,6 +26,8 @@ from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, take_name
 
 IMAGE_SUFFIXES = {".bmp", ".dib", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+# Tried as well: what cannot be read of them is told, where a folder would seem to have fewer images than it has.
+IMAGE_SUFFIXES |= {".avif", ".gif", ".heic", ".heif", ".jxl"}
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 DOWNLOAD_LIMIT_VARIABLE = "EYETOY_MAX_DOWNLOAD"
 _DOWNLOAD_LIMIT = 1 << 30  # bytes
