@@ -7,9 +7,17 @@ import pytest
 pytest.importorskip("mmengine")
 
 from mmengine.config import Config
+from mmengine.config import config as config_module
+from yapf.yapflib.yapf_api import FormatCode
 
 from benchmarks.trust.hostile import code, has_run
 from eyetoy_mm.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _laid_out(monkeypatch) -> None:
+    """As users see it: other tests leave yapf out, which takes its time (conftest.py)."""
+    monkeypatch.setattr(config_module, "FormatCode", FormatCode)
 
 
 def test_it_prints_the_whole_config_with_the_options(capsys, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installe
 
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 
+from eyetoy_mm.cli import main  # noqa: E402
 from eyetoy_mm.cli.options import height_and_width  # noqa: E402
 from eyetoy_mm.engine.config import load_config  # noqa: E402
 from eyetoy_mm.engine.inference import open_predictor  # noqa: E402
@@ -200,18 +201,20 @@ def test_mistakes_of_the_command_line_are_told_before_anything_is_built(options,
     assert done.returncode == 1 and message in done.stderr
 
 
-def test_the_program_with_all_its_options(files, tmp_path):
+def test_the_program_with_all_its_options(files, tmp_path, capsys):
     photo, out = tmp_path / "photo.png", tmp_path / "backbone.onnx"
     cv2.imwrite(str(photo), np.zeros((40, 60, 3), np.uint8))
-    done = program.run(
-        "tools/export.py", *files, "--out", out, "--part", "backbone", "--size", "64,96", "--image", photo,
+    command = [
+        "export", *files, "--out", out, "--part", "backbone", "--size", "64,96", "--image", photo,
         "--format", "onnx", "--kernels", "plain",
         "--cfg-options", "model.backbone.out_type=featmap",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    ]  # fmt: skip
+    main(list(map(str, command)))
     session = runtime.InferenceSession(out)
-    (features,) = session.run(None, {"images": np.zeros((1, 3, 64, 96), np.float32)})
-    assert features.ndim == 4 and "photo.png" in done.stdout and session.get_inputs()[0].shape[2:] == [64, 96]
+    for batch in (1, 3):
+        (features,) = session.run(None, {"images": np.zeros((batch, 3, 64, 96), np.float32)})
+        assert features.shape[:2] == (batch, 8) and features.ndim == 4
+    assert "photo.png" in capsys.readouterr().out and session.get_inputs()[0].shape[2:] == [64, 96]
 
 
 def test_sizes_are_read():
