@@ -5,8 +5,8 @@
     python benchmarks/gpu_check.py --dry                  # every line once, tiny, on a CPU: no figure means anything
 
 Sections: ``values`` (random cases beside a loop, gradients too), ``determinism`` (twice, bit by bit), ``compilations``
-(how many kernels 60 sizes need), ``launch`` (time of the host), ``speed`` (every back end and dense attention, in
-turn), ``registers`` (of what was compiled here) and ``models`` (training steps of EyeToy-T, NAT-T and peers). A section
+(how many kernels 60 sizes need), ``launch`` (time of the host), ``models`` (training steps of EyeToy-T, NAT-T and
+peers), ``speed`` (every back end and dense attention, in turn) and ``registers`` (of what was compiled here). A section
 that fails says so and the next one goes on. Results: ``gpu_check.json`` and ``gpu_check.md`` in the current folder.
 """
 
@@ -197,9 +197,8 @@ def _alone(function: Callable[[], torch.Tensor], leaves: list[torch.Tensor], run
     gradient = torch.randn_like(function())
     tasks = torch.no_grad()(function), lambda: torch.autograd.grad(function(), leaves, gradient)
     calls, times = 1 if run.dry else 10, []
-    watched = torch.profiler.ProfilerActivity.CPU if run.dry else torch.profiler.ProfilerActivity.CUDA
     for task in tasks:
-        with torch.profiler.profile(activities=[watched]) as profile:
+        with _profiled(run) as profile:
             for _ in range(calls):
                 task()
             run.synchronize()
@@ -221,34 +220,47 @@ def registers(run: Run) -> Iterator[Row]:
 
 
 def training_steps(run: Run) -> Iterator[Row]:
-    """Images per second of a training step with AMP and channels_last, and peak memory, MB."""
-    names = ["demo"] if run.dry else ["tiny", "NAT-T", "Swin-T", "ConvNeXt-T"]
+    """Training steps with AMP and channels_last: images/s, ms of the GPU alone, launches, and peak memory, MB."""
+    names = ["demo"] if run.dry else ["tiny", "Swin-T", "ConvNeXt-T", "NAT-T"]
     for size, batch in [(64, 1)] if run.dry else [(224, 64), (512, 16)]:
+        images = torch.randn(batch, 3, size, size, device=run.device).to(memory_format=torch.channels_last)
         for name in names:
             model = _model(name, size).to(run.device, memory_format=torch.channels_last)
-            images = torch.randn(batch, 3, size, size, device=run.device).to(memory_format=torch.channels_last)
             for backend in [()] if run.dry or name in models.PEERS else [("triton",), ("torch",)]:
-                choice = use_backend(*backend) if backend else contextlib.nullcontext()
-                with choice:
-                    times = []
-                    for number in range(2 if run.dry else 12):
-                        if number == 1 and run.device == "cuda":
-                            torch.cuda.reset_peak_memory_stats()
-                        run.synchronize()
-                        begin = time.perf_counter()
-                        models.step(model, images)
-                        run.synchronize()
-                        times.append(time.perf_counter() - begin)
-                rate = batch / statistics.median(times[1 if run.dry else 4 :])
-                peak = torch.cuda.max_memory_allocated() / 1e6 if run.device == "cuda" else math.nan
-                chosen = backend[0] if backend else "-"
-                yield {
-                    "size": size,
-                    "model": name,
-                    "back end": chosen,
-                    "images/s": round(rate, 1),
-                    "MB": "-" if math.isnan(peak) else round(peak),
-                }
+                with use_backend(*backend) if backend else contextlib.nullcontext():
+                    step = functools.partial(models.step, model, images)
+                    yield {
+                        "size": size,
+                        "model": name,
+                        "back end": "".join(backend) or "-",
+                        **_of_step(step, batch, run),
+                    }
+
+
+def _of_step(step: Callable[[], None], batch: int, run: Run) -> Row:
+    times = []
+    for _ in range(2 if run.dry else 12):
+        run.synchronize()
+        begin = time.perf_counter()
+        step()
+        run.synchronize()
+        times.append(time.perf_counter() - begin)
+    row: Row = {"images/s": round(batch / statistics.median(times[1 if run.dry else 4 :]), 1)}
+    if run.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with _profiled(run) as profile:
+        step()
+        run.synchronize()
+    events = [event for event in profile.key_averages() if event.self_device_time_total or run.dry]
+    row["GPU, ms"] = round(sum(event.self_device_time_total for event in events) / 1e3, 1)
+    row["launches"] = sum(event.count for event in events)
+    row["MB"] = round(torch.cuda.max_memory_allocated() / 1e6) if run.device == "cuda" else "-"
+    return row
+
+
+def _profiled(run: Run) -> torch.profiler.profile:
+    activity = torch.profiler.ProfilerActivity.CPU if run.dry else torch.profiler.ProfilerActivity.CUDA
+    return torch.profiler.profile(activities=[activity])
 
 
 def _model(name: str, size: int) -> torch.nn.Module:
@@ -274,9 +286,9 @@ SECTIONS: dict[str, Callable[[Run], Iterator[Row]]] = {
     "determinism": determinism,
     "compilations": compilations,
     "launch": launch,
+    "models": training_steps,
     "speed": speed,
     "registers": registers,
-    "models": training_steps,
 }
 
 
