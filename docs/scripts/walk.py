@@ -63,6 +63,7 @@ STEPS = (
     ),
     Step("How good is it?", f"eyetoy test nuclei.py {CHECKPOINT} --report report"),
     Step("What does it see in a video?", f"eyetoy infer nuclei.py {CHECKPOINT} clip.mp4 --out seen --save-json"),
+    Step("One file for other programs", f"eyetoy export nuclei.py {CHECKPOINT} --out nuclei.onnx", "export"),
 )
 
 
@@ -85,7 +86,7 @@ def main() -> None:
 
 _INTRODUCTION = f"""# A walk through the program
 
-From a folder of somebody's pictures to a model that has seen a video: what a person types, and what the terminal of
+From a folder of somebody's pictures to a file that other programs run: what a person types, and what the terminal of
 {COLUMNS} columns shows, recorded on a busy machine of two cores by `python docs/scripts/walk.py`. The folder `nuclei`
 has 48 images and a mask for each; `clip.mp4` shows eight others, one after the other. `pip install 'eyetoy-mm[lite]'`
 came first; the training is cut short."""
@@ -183,7 +184,12 @@ def _line(row: dict, here: Path):
         name = f"#{name}" if name and re.fullmatch("[0-9a-f]{6}", name) else name
         text.append("".join(cell.data for cell in cells), Style(color=name, bold=bold))
     text.rstrip()
-    for folder, name in ((str(here), "~/walk"), (sys.prefix, "~/.venv"), (str(ROOT), "~/eyetoy_mm")):
+    for folder, name in (
+        (str(here), "~/walk"),
+        (sys.prefix, "~/.venv"),
+        (sys.base_prefix, "~/python"),
+        (str(ROOT), "~/eyetoy_mm"),
+    ):
         while folder in text.plain:
             at = text.plain.index(folder)
             text = Text.assemble(text[:at], name, text[at + len(folder) :])

@@ -27,11 +27,12 @@ VERBS = (
     *("publish", "split", "demo", "compare", "export", "benchmark", "app", "pack", "analyze-logs", "doctor", "tool"),
 )
 
-# Warnings of the toolboxes about their own code and defaults, in every run of theirs: nothing that a user could mend.
+# Warnings of the toolboxes and PyTorch about their own code and defaults, in every run: no user could mend them.
 _OF_THE_TOOLBOXES = (
     r"``build_loss`` would be deprecated soon",
     r"Default ``avg_non_ignore`` is False",
     r"For binary segmentation, we suggest using`out_channels = 1`",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # of PyTorch, when it exports
     r"Seems like `optimizer\.step\(\)` has been overridden",
 )
 
