@@ -192,8 +192,13 @@ def _managed() -> list[Any]:
 
 @contextlib.contextmanager
 def own_mmengine() -> Iterator[None]:
-    """What mmengine keeps for a process (scopes, loggers, message hubs, visualizers) is as before afterwards."""
+    """What mmengine keeps for a process (scopes, loggers, message hubs, visualizers) is empty, and as before afterwards.
+
+    A visualizer of the same name would be taken for the run's own, and write into the folder of another.
+    """
     before = {kind: dict(kind._instance_dict) for kind in _managed()}
+    for kind in before:
+        kind._instance_dict.clear()
     rank = os.environ.get("LOCAL_RANK")
     try:
         with pytest.MonkeyPatch.context() as patch:

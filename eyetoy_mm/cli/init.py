@@ -32,7 +32,7 @@ _FORMATS = ("coco", "yolo", "voc", "cvat", "labelme", "masks", "class-folders")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("folder", type=Path, metavar="DATA_FOLDER", help="folder with images and annotations")
-    parser.add_argument("--config", metavar="FILE", help="config to write (default: <name of the folder>.py, here)")
+    parser.add_argument("--config", metavar="CONFIG", help="config to write (default: <name of the folder>.py, here)")
     parser.add_argument("--data-format", choices=_FORMATS, help="format of the data (default: found)")
     parser.add_argument(
         "--classes", nargs="+", default=[], metavar="CLASS", help="names in the order of labels; of COCO: to learn"

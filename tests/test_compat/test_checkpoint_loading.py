@@ -321,8 +321,6 @@ def corrupt_files(good: bytes) -> dict[str, bytes]:
     return {
         "empty": b"",
         "text": b"this is not a checkpoint\n",
-        "page": b"<!DOCTYPE html><html>404 not found</html>",
-        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
         "cut": good[: len(good) // 2],
         "short": good[:3],
         "zip": b"PK\x03\x04" + b"\0" * 100,
@@ -340,6 +338,20 @@ def test_a_file_that_is_no_checkpoint_says_so(kind: str, tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match=f"{kind}.pth: not a readable checkpoint .*bytes") as caught:
         load(str(path))
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html>404 not found</html>", "x.pth is a web page and no checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "x.pth is a pointer of Git LFS"),
+    ],
+    ids=["page", "pointer"],
+)
+def test_what_a_download_leaves_is_called_what_it_is(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load(str(tmp_path / "x.pth"))
 
 
 def test_files_of_other_libraries_say_how_to_save_them(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_damage_is_told(backbone: NAT, tmp_path: Path) -> None:
             CheckpointLoader.load_checkpoint(str(path))
         except CheckpointError as error:
             assert str(path) in str(error)
-    for content in (b"", good[:5], good[: len(good) // 2], b"PK\x03\x04" + bytes(100)):
+    for content in (b"", good[:5], good[: len(good) // 2]):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match="weights.safetensors: not a readable safetensors file"):
             CheckpointLoader.load_checkpoint(str(path))

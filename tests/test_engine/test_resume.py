@@ -340,7 +340,7 @@ def test_configs_in_checkpoints_are_read_and_not_run(tmp_path: Path) -> None:
 
 def test_a_first_start_that_shall_go_on_takes_its_weights(saved: Path, tmp_path: Path) -> None:
     weights = torch.load(saved / "epoch_2.pth", weights_only=False)["state_dict"]
-    frozen = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.0))
+    frozen = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=1e-30))
     config = tiny(tmp_path, load_from=str(saved / "epoch_2.pth"), optim_wrapper=frozen, log_level="INFO")
     config.param_scheduler, config.train_cfg.max_epochs = None, 1
     launch.train(config, resume="auto")

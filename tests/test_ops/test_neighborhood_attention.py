@@ -233,7 +233,7 @@ def test_far_keys_have_no_influence():
 def test_backends_say_why_not():
     q, k, v = qkv((4, 4))
     answer = available_backends(q, 3)
-    assert list(answer) == ["natten", "cpp", "triton", "torch", "flex", "reference"]
+    assert list(answer) == ["cpp", "triton", "natten", "torch", "flex", "reference"]
     assert answer["torch"] is None and "CUDA" in answer["natten"] and "CUDA" in answer["flex"]
     with pytest.raises(RuntimeError, match=r"'natten' cannot run .* CUDA"):
         neighborhood_attention(q, k, v, 3, backend="natten")
