@@ -192,7 +192,7 @@ def _managed() -> list[Any]:
 
 @contextlib.contextmanager
 def own_mmengine() -> Iterator[None]:
-    """What mmengine keeps for a process (scopes, loggers, message hubs, visualizers) is empty, and as before afterwards.
+    """What mmengine keeps for a process (scopes, loggers, hubs, visualizers) is empty, and as before afterwards.
 
     A visualizer of the same name would be taken for the run's own, and write into the folder of another.
     """
