@@ -46,5 +46,6 @@ def repeat_to(x: Tensor, size: tuple[int, ...], factor: int) -> Tensor:
     x = x.expand(batch, *(n for length in spatial for n in (length, factor)), channels)
     x = x.reshape(batch, *(length * factor for length in spatial), channels)
     for axis, length in enumerate(size, start=1):
-        x = x.narrow(axis, 0, length)
+        if x.shape[axis] != length:  # the gradient of a crop, even of one that takes all, is written twice
+            x = x.narrow(axis, 0, length)
     return x
