@@ -133,7 +133,9 @@ def _naming_its_file(save: Function) -> Function:
             return
         if getattr(runner, "saves_in_background", False):  # mmengine has named it, which is too early
             note.unlink() if before is None else write_whole(note, before)
-        _when_saved(runner, functools.partial(write_whole, note, os.path.relpath(self.last_ckpt, runner.work_dir)))
+        # Of real places: `..` leads out of where a link points to, and not of the folder that the link is in.
+        relative = os.path.relpath(os.path.realpath(self.last_ckpt), os.path.realpath(runner.work_dir))
+        _when_saved(runner, functools.partial(write_whole, note, relative))
 
     return run
 

@@ -158,10 +158,12 @@ def joined(config: Config) -> Iterator[None]:
 
     Raises:
         UserError: The environment is not that of the launcher, there are more processes than devices, or the others
-            cannot be reached.
+            cannot be reached. Or torchrun started several, and ``launcher`` is none.
     """
     launcher = config.get("launcher", "none")
     settings = (config.get("env_cfg") or {}).get("dist_cfg") or {}
+    if launcher == "none":
+        _check_alone(os.environ)
     if dist.is_initialized() or (launcher == "none" and not shards_model(config)):
         yield
         return
@@ -174,6 +176,16 @@ def joined(config: Config) -> Iterator[None]:
     dist.barrier()
     gc.collect()  # models in shards hold their group, whose threads have to end before the interpreter does
     dist.destroy_process_group()
+
+
+def _check_alone(environment: Mapping[str, str]) -> None:
+    """Refuse to be one of several processes that know nothing of each other: each would train all of it."""
+    processes = environment.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in environment else "1"
+    if processes != "1":
+        raise UserError(
+            f"torchrun has started {processes} processes, and without --launcher pytorch each does all the work alone: "
+            "add it, or use tools/dist_train.sh and dist_test.sh"
+        )
 
 
 def restarted(environment: Mapping[str, str] = os.environ) -> bool:

@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
-from eyetoy_mm.engine.distributed import Place, first_host, place_of
+from eyetoy_mm.engine.distributed import Place, first_host, joined, place_of
 from eyetoy_mm.errors import UserError
 from tests import program
 
@@ -81,6 +82,16 @@ def test_each_launcher(launcher, environment, place):
 def test_what_is_missing_is_named(launcher, environment, message):
     with pytest.raises(UserError, match=message):
         place_of(launcher, environment)
+
+
+def test_processes_of_torchrun_that_would_not_join_are_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="torchrun has started 4 processes.*--launcher pytorch"), joined(Config()):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with joined(Config()):
+        pass
 
 
 def free_port() -> str:
