@@ -104,10 +104,18 @@ def test_checkpoints_elsewhere_are_found_through_a_link_to_the_work_dir(tmp_path
     runner = build(tmp_path / "runs/run")
     (hook,) = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
     hook.out_dir = str(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints/run").mkdir(parents=True)
+    (tmp_path / "checkpoints/run/.iter_1.pth.77.part").touch()
     runner.train()
+    assert not list((tmp_path / "checkpoints/run").glob("*.part"))
     found = find_latest_checkpoint(str(tmp_path / "runs/run"))
     (saved,) = (tmp_path / "checkpoints/run").glob("[ei]*.pth")
     assert found is not None and Path(found).samefile(saved)
+
+    earlier = save(saved.with_name("iter_1.pth"), 1)
+    damage(saved, "cut off")
+    found = find_latest_checkpoint(str(tmp_path / "runs/run"))
+    assert found is not None and Path(found).samefile(earlier)
 
 
 @pytest.mark.parametrize("moved", [True, False])

@@ -188,6 +188,22 @@ def test_scripts_say_that_they_were_told_to_stop(number, stand_ins):
     assert process.returncode == 85
 
 
+def test_an_interrupt_from_a_terminal_is_one_more_way_to_tell(stand_ins):
+    """It goes to all processes of the script; torchrun would end its workers with it, and they would not save."""
+    python = Path(stand_ins["PATH"].split(":")[0], "python")
+    python.write_text(
+        "#!/bin/bash\ntrap 'echo stopped; exit 1' TERM\necho $PET_SIGNALS_TO_HANDLE\n"
+        "for i in {1..200}; do sleep 0.1; done\n"
+    )
+    command = [ROOT / "tools/dist_train.sh", "c.py", "2"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=stand_ins, stdout=pipe, text=True, start_new_session=True) as process:
+        assert "SIGINT" not in process.stdout.readline().split(",")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=60)[0] == "stopped\n"
+    assert process.returncode == 85
+
+
 def test_slurm_script_queues_what_was_told_to_stop_again(stand_ins):
     stand_ins = stand_ins | dict(SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(ROOT))
     done = script("slurm_train.sh", "c.py", "--amp", env=stand_ins)
