@@ -64,13 +64,18 @@ def place_of(launcher: str, environment: Mapping[str, str]) -> Place:
     Raises:
         UserError: The environment is not that of the launcher; which variables are missing, and what to do.
     """
-    if launcher == "pytorch":
-        return _of_torchrun(environment)
-    if launcher == "slurm":
-        return _of_slurm(environment)
-    if launcher == "mpi":
-        return _of_mpi(environment)
-    raise UserError(f"--launcher {launcher}: it is one of {', '.join(LAUNCHERS)}")
+    read = dict(pytorch=_of_torchrun, slurm=_of_slurm, mpi=_of_mpi).get(launcher)
+    if read is None:
+        raise UserError(f"--launcher {launcher}: it is one of {', '.join(LAUNCHERS)}")
+    place = read({name: value for name, value in environment.items() if value})  # scripts export empty ones
+    if place.rank >= place.world_size:
+        raise UserError(
+            f"--launcher {launcher}: the environment says process {place.rank} of {place.world_size}, which are numbered "
+            "from 0; are its variables left from another start?"
+        )
+    if not 0 < place.port < 1 << 16:
+        raise UserError(f"--launcher {launcher}: MASTER_PORT is a number from 1 to 65535, not {place.port}")
+    return place
 
 
 def _of_torchrun(environment: Mapping[str, str]) -> Place:
@@ -88,7 +93,9 @@ def _of_slurm(environment: Mapping[str, str]) -> Place:
     local_rank = _number(environment, "SLURM_LOCALID", "slurm", start)
     address = environment.get("MASTER_ADDR")
     if address is None:
-        nodes = environment.get("SLURM_STEP_NODELIST") or _text(environment, "SLURM_NODELIST", "slurm", start)
+        names = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")
+        nodes = next((environment[name] for name in names if name in environment), None)
+        nodes = nodes or _text(environment, "SLURM_NODELIST", "slurm", start)
         address = first_host(nodes)
     if "MASTER_PORT" in environment:
         port = _number(environment, "MASTER_PORT", "slurm", start)

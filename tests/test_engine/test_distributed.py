@@ -46,6 +46,8 @@ def test_first_host_as_scontrol_says(nodes, host):
         ("slurm", SLURM, Place(5, 16, 1, "gpu07", 20000 + 42 * 7)),
         ("slurm", SLURM | dict(SLURM_STEP_NODELIST="gpu08"), Place(5, 16, 1, "gpu08", 20000 + 42 * 7)),
         ("slurm", SLURM | dict(MASTER_ADDR="a", MASTER_PORT="9"), Place(5, 16, 1, "a", 9)),
+        ("slurm", SLURM | dict(MASTER_ADDR="", MASTER_PORT=""), Place(5, 16, 1, "gpu07", 20294)),  # exported, and empty
+        ("slurm", SLURM | dict(SLURM_NODELIST="", SLURM_JOB_NODELIST="b1,b2"), Place(5, 16, 1, "b1", 20294)),
         (
             "mpi",
             {f"OMPI_COMM_WORLD_{name}": value for name, value in
@@ -75,6 +77,8 @@ def test_each_launcher(launcher, environment, place):
         ("pytorch", dict(RANK="x"), "needs a number in RANK, which is 'x'"),
         ("slurm", {}, "needs SLURM_PROCID .* start it with srun"),
         ("slurm", {key: SLURM[key] for key in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")}, "SLURM_NODELIST"),
+        ("slurm", SLURM | dict(SLURM_NTASKS="5"), "process 5 of 5, which are numbered from 0"),
+        ("slurm", SLURM | dict(MASTER_PORT="77777"), "MASTER_PORT is a number from 1 to 65535, not 77777"),
         ("mpi", {}, "OMPI_COMM_WORLD_RANK.*none are all set; start it with mpirun"),
         ("mpi", dict(PMI_RANK="2", PMI_SIZE="4", PMI_LOCAL_RANK="1"), "needs MASTER_ADDR.*several hosts"),
     ],
