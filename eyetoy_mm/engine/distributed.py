@@ -70,8 +70,8 @@ def place_of(launcher: str, environment: Mapping[str, str]) -> Place:
     place = read({name: value for name, value in environment.items() if value})  # scripts export empty ones
     if place.rank >= place.world_size:
         raise UserError(
-            f"--launcher {launcher}: the environment says process {place.rank} of {place.world_size}, which are numbered "
-            "from 0; are its variables left from another start?"
+            f"--launcher {launcher}: the environment says process {place.rank} of {place.world_size}, which are "
+            "numbered from 0; are its variables left from another start?"
         )
     if not 0 < place.port < 1 << 16:
         raise UserError(f"--launcher {launcher}: MASTER_PORT is a number from 1 to 65535, not {place.port}")
