@@ -217,8 +217,9 @@ def test_slurm_script_queues_what_was_told_to_stop_again(stand_ins):
     assert failed.returncode == 1 and "requeue" not in failed.stdout
     stand_in = Path(stand_ins["PATH"].split(":")[0])
     (stand_in / "scontrol").write_text("#!/bin/sh\necho scontrol $@\n")
-    stopped = script("slurm_train.sh", "c.py", env=stand_ins, STATUS="85")
-    assert stopped.returncode == 0 and stopped.stdout.endswith("scontrol requeue 7\n")
+    for status in ("85", str(128 + signal.SIGUSR1)):  # saved; told before there was anything to save
+        stopped = script("slurm_train.sh", "c.py", env=stand_ins, STATUS=status)
+        assert stopped.returncode == 0 and stopped.stdout.endswith("scontrol requeue 7\n")
 
 
 def test_scripts_are_shell_that_parses():
