@@ -12,7 +12,8 @@ fi
 # A store for each attempt: in the launcher's own the addresses of processes that died stay.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # Slurm tells every process of a step; torchrun would die of USR1, and leave its workers alone.
-export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
+# Not of INT: it ends workers unsaved. A terminal sends it to all, background processes ignore it, and `tell` makes it TERM.
+export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGHUP,SIGQUIT,SIGUSR1
 
 # torchrun says 1 where it was told to stop; whoever queues the run again looks for 85, which train.py says.
 told='' child=''

@@ -14,8 +14,8 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 status=0
 srun --kill-on-bad-exit=1 "${PYTHON:-python}" tools/train.py "$1" --launcher slurm --resume "${@:2}" || status=$?
-# 85: it was told to stop, and has saved.
-if ((status == 85)); then
+# 85: it was told to stop, and has saved. 138: USR1 came while it was starting, when it has nothing to save yet.
+if ((status == 85 || status == 138)); then
     scontrol requeue "${SLURM_JOB_ID:?}"
     exit 0
 fi

@@ -32,7 +32,7 @@ from typing import Any
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
 from eyetoy_mm.compat.checkpoint_loading import peek
-from eyetoy_mm.whole_files import write_whole
+from eyetoy_mm.whole_files import remove_temporaries, write_whole
 
 REST, SIZES = "rest.pth", "sizes.json"
 """Of a checkpoint that is a directory, to which several processes write: what is in no shard; the sizes of files."""
@@ -95,6 +95,8 @@ def _save_before_removing(checkpoint_hook: ModuleType) -> None:
 def _knowing_its_files(prepare: Function) -> Function:
     def run(self: Any, runner: Any) -> None:
         prepare(self, runner)
+        if runner.rank == 0 and "://" not in self.out_dir:
+            remove_temporaries(self.out_dir)  # of a killed run; it need not be the work dir
         if not runner.iter:
             return
         last = _in_its_folder(self, runner.message_hub.get_info("last_ckpt"))
@@ -133,7 +135,9 @@ def _naming_its_file(save: Function) -> Function:
             return
         if getattr(runner, "saves_in_background", False):  # mmengine has named it, which is too early
             note.unlink() if before is None else write_whole(note, before)
-        _when_saved(runner, functools.partial(write_whole, note, os.path.relpath(self.last_ckpt, runner.work_dir)))
+        # Of real places: `..` leads out of where a link points to, and not of the folder that the link is in.
+        relative = os.path.relpath(os.path.realpath(self.last_ckpt), os.path.realpath(runner.work_dir))
+        _when_saved(runner, functools.partial(write_whole, note, relative))
 
     return run
 
@@ -212,7 +216,8 @@ def newest_whole(folder: str | Path, since: float = 0) -> str | None:
     """The checkpoint from which a run in this folder goes on.
 
     Args:
-        folder: A work dir. Its own checkpoints are looked at, and the one that its `last_checkpoint` names.
+        folder: A work dir. Its own checkpoints are looked at, and the one that its `last_checkpoint` names, with those
+            beside it where that is in another folder, an `out_dir`.
         since: Those written before, in seconds since the epoch, are left out.
 
     Returns:
@@ -246,12 +251,15 @@ def newest_whole(folder: str | Path, since: float = 0) -> str | None:
 
 
 def _candidates(folder: Path) -> list[Path]:
-    candidates = [path for path in folder.iterdir() if _SAVED.fullmatch(path.name)] if folder.is_dir() else []
     try:
         last = (folder / "last_checkpoint").read_text().strip()
     except (OSError, UnicodeDecodeError):
-        return candidates
-    named = folder / last if last else folder
+        last = ""
+    named = folder / last
+    # Named relative to here, it may be in an `out_dir` with those before it; a whole path is of who knows which folder.
+    elsewhere = bool(last) and not os.path.isabs(last) and named.parent.is_dir() and not named.parent.samefile(folder)
+    folders = [folder] * folder.is_dir() + [named.parent] * elsewhere
+    candidates = [path for each in folders for path in each.iterdir() if _SAVED.fullmatch(path.name)]
     # A moved folder has its checkpoint still, under the name that it had elsewhere.
     if last and named.exists() and not any(path.samefile(named) for path in candidates if path.exists()):
         candidates.append(named)

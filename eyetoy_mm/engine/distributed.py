@@ -64,13 +64,18 @@ def place_of(launcher: str, environment: Mapping[str, str]) -> Place:
     Raises:
         UserError: The environment is not that of the launcher; which variables are missing, and what to do.
     """
-    if launcher == "pytorch":
-        return _of_torchrun(environment)
-    if launcher == "slurm":
-        return _of_slurm(environment)
-    if launcher == "mpi":
-        return _of_mpi(environment)
-    raise UserError(f"--launcher {launcher}: it is one of {', '.join(LAUNCHERS)}")
+    read = dict(pytorch=_of_torchrun, slurm=_of_slurm, mpi=_of_mpi).get(launcher)
+    if read is None:
+        raise UserError(f"--launcher {launcher}: it is one of {', '.join(LAUNCHERS)}")
+    place = read({name: value for name, value in environment.items() if value})  # scripts export empty ones
+    if place.rank >= place.world_size:
+        raise UserError(
+            f"--launcher {launcher}: the environment says process {place.rank} of {place.world_size}, which are "
+            "numbered from 0; are its variables left from another start?"
+        )
+    if not 0 < place.port < 1 << 16:
+        raise UserError(f"--launcher {launcher}: MASTER_PORT is a number from 1 to 65535, not {place.port}")
+    return place
 
 
 def _of_torchrun(environment: Mapping[str, str]) -> Place:
@@ -88,7 +93,9 @@ def _of_slurm(environment: Mapping[str, str]) -> Place:
     local_rank = _number(environment, "SLURM_LOCALID", "slurm", start)
     address = environment.get("MASTER_ADDR")
     if address is None:
-        nodes = environment.get("SLURM_STEP_NODELIST") or _text(environment, "SLURM_NODELIST", "slurm", start)
+        names = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")
+        nodes = next((environment[name] for name in names if name in environment), None)
+        nodes = nodes or _text(environment, "SLURM_NODELIST", "slurm", start)
         address = first_host(nodes)
     if "MASTER_PORT" in environment:
         port = _number(environment, "MASTER_PORT", "slurm", start)
@@ -158,10 +165,12 @@ def joined(config: Config) -> Iterator[None]:
 
     Raises:
         UserError: The environment is not that of the launcher, there are more processes than devices, or the others
-            cannot be reached.
+            cannot be reached. Or torchrun started several, and ``launcher`` is none.
     """
     launcher = config.get("launcher", "none")
     settings = (config.get("env_cfg") or {}).get("dist_cfg") or {}
+    if launcher == "none":
+        _check_alone(os.environ)
     if dist.is_initialized() or (launcher == "none" and not shards_model(config)):
         yield
         return
@@ -174,6 +183,16 @@ def joined(config: Config) -> Iterator[None]:
     dist.barrier()
     gc.collect()  # models in shards hold their group, whose threads have to end before the interpreter does
     dist.destroy_process_group()
+
+
+def _check_alone(environment: Mapping[str, str]) -> None:
+    """Refuse to be one of several processes that know nothing of each other: each would train all of it."""
+    processes = environment.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in environment else "1"
+    if processes != "1":
+        raise UserError(
+            f"torchrun has started {processes} processes, and without --launcher pytorch each does all the work alone: "
+            "add it, or use tools/dist_train.sh and dist_test.sh"
+        )
 
 
 def restarted(environment: Mapping[str, str] = os.environ) -> bool:

@@ -28,6 +28,7 @@ from eyetoy_mm.engine.hooks import (
     CompareResumedHook,
     DataPicturesHook,
     DescribeRunHook,
+    EvaluateSavedBuffersHook,
     EvaluationPicturesHook,
     KeepPredictionsHook,
     LiveProgressHook,
@@ -98,6 +99,7 @@ def _train(config: Config, resume: str | None, may_stay: list[str], force: bool)
         for hook in (
             SaveOnSignalHook(),
             SeedIterationsHook(),
+            EvaluateSavedBuffersHook(),
             ProgressHook(),
             live,
             DataPicturesHook(),

@@ -44,9 +44,7 @@ def occupied(work_dir: str | Path, force: bool = False) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "a+")  # noqa: SIM115 - it is held as long as the run lasts
     except OSError as error:
-        raise UserError(
-            f"cannot write to the work dir {folder}: {error.strerror}. Choose another one: --work-dir DIR"
-        ) from error
+        raise _not_writable(folder, error) from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,13 +64,20 @@ def occupied(work_dir: str | Path, force: bool = False) -> Iterator[None]:
             print_log(f"{folder} is used by another run ({other}); --force", "current", logging.WARNING)
             yield
             return
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n")
-        file.flush()
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n"
+        try:  # at once: what a buffer keeps, closing the file would try to write again
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), holder.encode())
+        except OSError as error:  # a disk without room, which makes files and takes nothing into them
+            raise _not_writable(folder, error) from error
         if removed := remove_temporaries(folder):
             print_log(f"Removed what a killed run was writing: {', '.join(removed)}", "current", logging.INFO)
         yield
         file.truncate(0)
+
+
+def _not_writable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write to the work dir {folder}: {error.strerror}. Choose another one: --work-dir DIR")
 
 
 @contextmanager

@@ -97,6 +97,27 @@ def test_a_moved_folder_goes_on(tmp_path):
     assert find_latest_checkpoint(str(tmp_path / "moved")) == str(tmp_path / "moved" / name)
 
 
+def test_checkpoints_elsewhere_are_found_through_a_link_to_the_work_dir(tmp_path):
+    """Work dirs and checkpoints on other disks, the first behind a link that leads deeper than it is."""
+    (tmp_path / "disk/deep/runs").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "disk/deep/runs")
+    runner = build(tmp_path / "runs/run")
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    hook.out_dir = str(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints/run").mkdir(parents=True)
+    (tmp_path / "checkpoints/run/.iter_1.pth.77.part").touch()
+    runner.train()
+    assert not list((tmp_path / "checkpoints/run").glob("*.part"))
+    found = find_latest_checkpoint(str(tmp_path / "runs/run"))
+    (saved,) = (tmp_path / "checkpoints/run").glob("[ei]*.pth")
+    assert found is not None and Path(found).samefile(saved)
+
+    earlier = save(saved.with_name("iter_1.pth"), 1)
+    damage(saved, "cut off")
+    found = find_latest_checkpoint(str(tmp_path / "runs/run"))
+    assert found is not None and Path(found).samefile(earlier)
+
+
 @pytest.mark.parametrize("moved", [True, False])
 def test_the_best_of_another_folder_is_left_alone(moved, tmp_path):
     """A run that goes on in a moved folder replaces its best there; one elsewhere does not touch the first one's."""

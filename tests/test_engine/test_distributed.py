@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
-from eyetoy_mm.engine.distributed import Place, first_host, place_of
+from eyetoy_mm.engine.distributed import Place, first_host, joined, place_of
 from eyetoy_mm.errors import UserError
 from tests import program
 
@@ -45,6 +46,8 @@ def test_first_host_as_scontrol_says(nodes, host):
         ("slurm", SLURM, Place(5, 16, 1, "gpu07", 20000 + 42 * 7)),
         ("slurm", SLURM | dict(SLURM_STEP_NODELIST="gpu08"), Place(5, 16, 1, "gpu08", 20000 + 42 * 7)),
         ("slurm", SLURM | dict(MASTER_ADDR="a", MASTER_PORT="9"), Place(5, 16, 1, "a", 9)),
+        ("slurm", SLURM | dict(MASTER_ADDR="", MASTER_PORT=""), Place(5, 16, 1, "gpu07", 20294)),  # exported, and empty
+        ("slurm", SLURM | dict(SLURM_NODELIST="", SLURM_JOB_NODELIST="b1,b2"), Place(5, 16, 1, "b1", 20294)),
         (
             "mpi",
             {f"OMPI_COMM_WORLD_{name}": value for name, value in
@@ -74,6 +77,8 @@ def test_each_launcher(launcher, environment, place):
         ("pytorch", dict(RANK="x"), "needs a number in RANK, which is 'x'"),
         ("slurm", {}, "needs SLURM_PROCID .* start it with srun"),
         ("slurm", {key: SLURM[key] for key in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")}, "SLURM_NODELIST"),
+        ("slurm", SLURM | dict(SLURM_NTASKS="5"), "process 5 of 5, which are numbered from 0"),
+        ("slurm", SLURM | dict(MASTER_PORT="77777"), "MASTER_PORT is a number from 1 to 65535, not 77777"),
         ("mpi", {}, "OMPI_COMM_WORLD_RANK.*none are all set; start it with mpirun"),
         ("mpi", dict(PMI_RANK="2", PMI_SIZE="4", PMI_LOCAL_RANK="1"), "needs MASTER_ADDR.*several hosts"),
     ],
@@ -81,6 +86,16 @@ def test_each_launcher(launcher, environment, place):
 def test_what_is_missing_is_named(launcher, environment, message):
     with pytest.raises(UserError, match=message):
         place_of(launcher, environment)
+
+
+def test_processes_of_torchrun_that_would_not_join_are_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="torchrun has started 4 processes.*--launcher pytorch"), joined(Config()):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with joined(Config()):
+        pass
 
 
 def free_port() -> str:
@@ -177,6 +192,22 @@ def test_scripts_say_that_they_were_told_to_stop(number, stand_ins):
     assert process.returncode == 85
 
 
+def test_an_interrupt_from_a_terminal_is_one_more_way_to_tell(stand_ins):
+    """It goes to all processes of the script; torchrun would end its workers with it, and they would not save."""
+    python = Path(stand_ins["PATH"].split(":")[0], "python")
+    python.write_text(
+        "#!/bin/bash\ntrap 'echo stopped; exit 1' TERM\necho $PET_SIGNALS_TO_HANDLE\n"
+        "for i in {1..200}; do sleep 0.1; done\n"
+    )
+    command = [ROOT / "tools/dist_train.sh", "c.py", "2"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=stand_ins, stdout=pipe, text=True, start_new_session=True) as process:
+        assert "SIGINT" not in process.stdout.readline().split(",")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=60)[0] == "stopped\n"
+    assert process.returncode == 85
+
+
 def test_slurm_script_queues_what_was_told_to_stop_again(stand_ins):
     stand_ins = stand_ins | dict(SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(ROOT))
     done = script("slurm_train.sh", "c.py", "--amp", env=stand_ins)
@@ -186,8 +217,9 @@ def test_slurm_script_queues_what_was_told_to_stop_again(stand_ins):
     assert failed.returncode == 1 and "requeue" not in failed.stdout
     stand_in = Path(stand_ins["PATH"].split(":")[0])
     (stand_in / "scontrol").write_text("#!/bin/sh\necho scontrol $@\n")
-    stopped = script("slurm_train.sh", "c.py", env=stand_ins, STATUS="85")
-    assert stopped.returncode == 0 and stopped.stdout.endswith("scontrol requeue 7\n")
+    for status in ("85", str(128 + signal.SIGUSR1)):  # saved; told before there was anything to save
+        stopped = script("slurm_train.sh", "c.py", env=stand_ins, STATUS=status)
+        assert stopped.returncode == 0 and stopped.stdout.endswith("scontrol requeue 7\n")
 
 
 def test_scripts_are_shell_that_parses():

@@ -71,6 +71,20 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         pass
 
 
+def test_a_disk_without_room_for_the_name_of_the_run(tmp_path):
+    """Files can be made, and take nothing in: a limit of the process does that as a full disk does."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write to the work dir .*too large.*--work-dir"), occupied(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with occupied(tmp_path):  # it is not locked
+        assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
+
+
 def test_disk_errors_say_where_to_go_on(tmp_path):
     message = "cannot write x: No space left on device. No checkpoint was saved.*--resume"
     with pytest.raises(UserError, match=message), explained_disk_errors(tmp_path):

@@ -20,6 +20,7 @@ from eyetoy_mm.engine.hooks.rehearse import RehearseEvaluationHook
 from eyetoy_mm.engine.hooks.results_picture import ResultsPictureHook
 from eyetoy_mm.engine.hooks.resume import CompareResumedHook
 from eyetoy_mm.engine.hooks.save_on_signal import SaveOnSignalHook
+from eyetoy_mm.engine.hooks.saved_buffers import EvaluateSavedBuffersHook
 from eyetoy_mm.engine.hooks.seed_iterations import SeedIterationsHook
 from eyetoy_mm.engine.hooks.seg_labels import CheckSegLabelsHook
 from eyetoy_mm.engine.hooks.shards import ShardsHook
@@ -36,6 +37,7 @@ __all__ = [
     "CompareResumedHook",
     "DataPicturesHook",
     "DescribeRunHook",
+    "EvaluateSavedBuffersHook",
     "EvaluateUntrainedHook",
     "EvaluationPicturesHook",
     "ExactEarlyStoppingHook",
