@@ -22,6 +22,7 @@ trap tell TERM USR1 INT
 "${PYTHON:-python}" -m torch.distributed.run "${where[@]}" --nproc_per_node "$processes" \
     --max_restarts "${MAX_RESTARTS:-0}" "$tool" "$config" --launcher pytorch "$@" &
 child=$!
+[[ -z $told ]] || tell # before there was a number to tell it by
 while status=0; wait "$child" || status=$?; kill -0 "$child" 2> /dev/null; do :; done # a signal ends a wait
 [[ -n $told && $status != 0 ]] && exit 85
 exit "$status"
