@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -201,7 +202,11 @@ def test_an_interrupt_from_a_terminal_is_one_more_way_to_tell(stand_ins):
     )
     command = [ROOT / "tools/dist_train.sh", "c.py", "2"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=stand_ins, stdout=pipe, text=True, start_new_session=True) as process:
+    # a suite that runs in the background ignores it, and what it starts cannot trap it then
+    caught = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, env=stand_ins, stdout=pipe, text=True, start_new_session=True, preexec_fn=caught
+    ) as process:
         assert "SIGINT" not in process.stdout.readline().split(",")
         os.killpg(process.pid, signal.SIGINT)
         assert process.communicate(timeout=60)[0] == "stopped\n"

@@ -166,11 +166,13 @@ def _let_parent_end(hook: SaveOnSignalHook | None = None) -> None:
     waited for them for ever: multiprocessing ends its children with SIGTERM. So a thread takes the signals, and asks
     who sent them. One that came before is taken for its parent's.
     """
-    if hook is not None and hook.told_child:
+    can_wait = hasattr(signal, "sigwaitinfo")  # not on macOS
+    if can_wait:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    if hook is not None and hook.told_child:  # asked when no more can come that nobody asks for
         os._exit(0)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS
+    if not can_wait:
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
