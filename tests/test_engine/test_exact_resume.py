@@ -477,13 +477,21 @@ def test_a_run_that_is_told_before_it_has_trained_saves_nothing(tmp_path, signal
     assert not list(tmp_path.glob("*.pth"))
 
 
+def begin_and_sleep(begun):
+    begun.set()
+    time.sleep(60)
+
+
 def test_processes_of_a_run_end_when_it_ends_them(monkeypatch):
     """A pool of a metric that fails waited for ever for its processes, which ignored SIGTERM."""
     monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)  # left as it was
     hook = SaveOnSignalHook()
     try:
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        context = multiprocessing.get_context("fork")
+        begun = context.Event()
+        child = context.Process(target=begin_and_sleep, args=(begun,), daemon=True)
         child.start()
+        assert begun.wait(60)  # Python forgets what is signalled before
         child.terminate()
         child.join(20)
         ended = child.exitcode
