@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import logging
 import os
 import re
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 
@@ -39,6 +38,7 @@ from eyetoy_mm.engine.config_rules import rule_findings
 from eyetoy_mm.engine.config_structure import datasets_in, missing_findings, structure_findings
 from eyetoy_mm.engine.engines import engine_findings
 from eyetoy_mm.engine.skeletons import Observed, build_on_meta, run_parts
+from eyetoy_mm.engine.terminal_log import quiet
 
 _AT_MOST = 8  # mistakes of a model that are told at once
 # What PyTorch says of shapes that do not fit; other errors of a run on meta say nothing about a config.
@@ -68,7 +68,7 @@ def config_findings(config: Config, *splits: str) -> list[Finding]:
     findings = [*structure_findings(config), *missing_findings(config, splits)]
     if any(finding.fatal for finding in findings):
         return findings  # nothing below holds
-    with DefaultScope.overwrite_default_scope(config.get("default_scope")), _quiet():
+    with DefaultScope.overwrite_default_scope(config.get("default_scope")), _without_warnings():
         findings += _model_findings(config, "train" in splits)
         for split in splits:
             findings += _dataset_findings(config, split)
@@ -80,17 +80,11 @@ def config_findings(config: Config, *splits: str) -> list[Finding]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What is built to be looked at logs nothing: it will be built again."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # what has no logger prints
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def _without_warnings() -> Iterator[None]:
+    """What is built to be looked at says nothing: it will be built again."""
+    with warnings.catch_warnings(), quiet():
+        warnings.simplefilter("ignore")
+        yield
 
 
 # --- The model --------------------------------------------------------------------------------------------------------
@@ -186,7 +180,7 @@ def shape_findings(config: Config, size: tuple[int, int] | None = None) -> list[
     """
     wanted = copy.deepcopy(config.model)
     wanted.setdefault("data_preprocessor", copy.deepcopy(config.get("data_preprocessor")))
-    with DefaultScope.overwrite_default_scope(config.get("default_scope")), _quiet():
+    with DefaultScope.overwrite_default_scope(config.get("default_scope")), _without_warnings():
         return list(_misfits(wanted, config, size))
 
 

@@ -7,7 +7,6 @@ metric by whose name the best checkpoint is chosen and that nobody gives: none o
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
@@ -30,6 +29,7 @@ from eyetoy_mm.engine.config_places import at, explain
 from eyetoy_mm.engine.config_rules import monitor_findings
 from eyetoy_mm.engine.evaluation_report import passing_comparisons
 from eyetoy_mm.engine.loop_checks import same_random_numbers
+from eyetoy_mm.engine.terminal_log import quiet
 from eyetoy_mm.errors import UserError, first_few
 
 _IMAGES = 2  # a batch of more than one, where validation has such
@@ -104,7 +104,7 @@ def _computed(metric: BaseMetric) -> dict[str, Any] | None:
     results = list(metric.results)
     if not results or not (is_own or type(metric).__name__ in _OF_ANY_PART):
         return None
-    with _unchanged([metric]), _quiet(), passing_comparisons():
+    with _unchanged([metric]), quiet(), passing_comparisons():
         if type(metric).__name__ == "CocoMetric":
             metric.img_ids = [truth["img_id"] for truth, _ in results]  # type: ignore[attr-defined]
         try:
@@ -176,16 +176,3 @@ def _unchanged(metrics: Sequence[BaseMetric]) -> Iterator[None]:
             vars(metric).clear()
             vars(metric).update(state)
             metric.results[:] = results
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Scores of two images are nobody's scores: they are neither logged nor printed."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

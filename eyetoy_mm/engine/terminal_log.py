@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -29,6 +31,19 @@ _FOR_THE_FILE = (
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias of ',
 )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What is tried before it counts is neither logged, errors aside, nor printed: it will be said again."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # what has no logger prints
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class LongRecordsFilter(logging.Filter):

@@ -81,8 +81,7 @@ def neighborhood_attention(
     """
     _refuse_no_tensors(query=query, key=key, value=value, bias=bias)
     query, key, value = _autocast(query), _autocast(key), _autocast(value)
-    kinds = _kind(query), _kind(key), _kind(value), None if bias is None else _kind(bias)
-    neighborhood = _neighborhood(*kinds, kernel_size, dilation)
+    neighborhood = _neighborhood(_kinds(query, key, value, bias), kernel_size, dilation)
     scale = query.shape[-1] ** -0.5 if scale is None else checked_scale(scale)
     if key.shape[-2] != query.shape[-2]:
         key, value = _for_every_head(key, query.shape[-2]), _for_every_head(value, query.shape[-2])
@@ -105,8 +104,7 @@ def available_backends(
     bias: Tensor | None = None,
 ) -> dict[str, str | None]:
     """Ask which back ends can run a case: for each name None (it can) or the reason why not, in order of preference."""
-    kind = _kind(query)
-    neighborhood = _neighborhood(kind, kind, kind, None if bias is None else _kind(bias), kernel_size, dilation)
+    neighborhood = _neighborhood(_kinds(query, query, query, bias), kernel_size, dilation)
     return {name: backend.refusal(query, neighborhood, bias) for name, backend in BACKENDS.items()}
 
 
@@ -162,42 +160,32 @@ class _Kind(NamedTuple):
     device: torch.device
 
 
-def _kind(x: Tensor) -> _Kind:
-    return _Kind(x.shape, x.dtype, x.device)
+_Kinds = tuple[_Kind, _Kind, _Kind, _Kind | None]  # of query, key, value and bias
 
 
-def _neighborhood(
-    query: _Kind,
-    key: _Kind,
-    value: _Kind,
-    bias: _Kind | None,
-    kernel_size: int | Sequence[int],
-    dilation: int | Sequence[int],
-) -> Neighborhood:
-    """The neighborhood of a map; raises ValueError where the arguments make no sense."""
-    arguments = query, key, value, bias, kernel_size, dilation
+def _kinds(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> _Kinds:
+    q, k, v = (_Kind(x.shape, x.dtype, x.device) for x in (query, key, value))
+    return q, k, v, None if bias is None else _Kind(bias.shape, bias.dtype, bias.device)
+
+
+def _neighborhood(kinds: _Kinds, *sizes: int | Sequence[int]) -> Neighborhood:
+    """The neighborhood of a map, of a kernel size and a dilation; raises ValueError where they make no sense."""
     if torch.compiler.is_compiling() or plain_form.is_wanted():  # lengths may be symbols or tensors
-        return _checked(*arguments)
-    if not (_is_plain(kernel_size) and _is_plain(dilation)):  # what is equal to a size may be none, as 3.0
-        return _checked(*arguments)
+        return _checked(kinds, *sizes)
+    if not all(map(_is_plain, sizes)):  # what is equal to a size may be none, as 3.0
+        return _checked(kinds, *sizes)
     try:
-        return _known(*arguments)
+        return _known(kinds, *sizes)
     except TypeError:  # lengths without a hash
-        return _checked(*arguments)
+        return _checked(kinds, *sizes)
 
 
 def _is_plain(sizes: int | Sequence[int]) -> bool:
     return type(sizes) is int or (type(sizes) is tuple and all([type(size) is int for size in sizes]))
 
 
-def _checked(
-    query: _Kind,
-    key: _Kind,
-    value: _Kind,
-    bias: _Kind | None,
-    kernel_size: int | Sequence[int],
-    dilation: int | Sequence[int],
-) -> Neighborhood:
+def _checked(kinds: _Kinds, kernel_size: int | Sequence[int], dilation: int | Sequence[int]) -> Neighborhood:
+    query, key, value, bias = kinds
     ndim = len(query.shape) - 3
     if not 1 <= ndim <= 3:
         raise ValueError(

@@ -327,7 +327,13 @@ def kernels() -> ModuleType:
 
 
 def _launch(
-    name: str, programs: int, tensors: Sequence[Tensor], strides: Sequence[int], numbers: Sequence[Any], options: Any
+    name: str,
+    programs: int,
+    tensors: Sequence[Tensor],
+    scales: Sequence[float],
+    strides: Sequence[int],
+    numbers: Sequence[int],
+    options: dict[str, Any],
 ) -> None:
     """Run a kernel on the GPU of its tensors.
 
@@ -335,16 +341,16 @@ def _launch(
     was compiled is called as such where Triton would choose it again. That depends on what is here in the key.
 
     Args:
-        name: Of the kernel.
+        name: Of the kernel, which takes what follows in this order.
         programs: Number of programs.
-        tensors: Its first arguments.
-        strides: What it is specialised for.
-        numbers: The arguments before (floats) and after the strides (ints), which it is not specialised for.
+        tensors: All on one GPU.
+        scales: Floats.
+        strides: Of query, key and value, which it is specialised for.
+        numbers: Those that it is not specialised for.
         options: Its constants and those of the compiler.
     """
     function = getattr(kernels(), name)
-    scales = [x for x in numbers if isinstance(x, float)]
-    arguments = (*tensors, *scales, *strides, *numbers[len(scales) :])
+    arguments = (*tensors, *scales, *strides, *numbers)
     device = tensors[0].device
     grid = (programs, 1, 1)
     if device.type != "cuda" or torch.version.hip is not None:  # AMD's are specialised for the sizes of tensors, too
@@ -389,8 +395,9 @@ def _forward(
         "attention_forward",
         plan.tiles * query.shape[-2] * len(query),
         (*call[:4], output, logsumexp),
+        (scale * LOG2E,),
         call.strides,
-        (scale * LOG2E, *plan.numbers),
+        plan.numbers,
         plan.compilation | {"PRECISION": _precision(query)},
     )
     return output, logsumexp
@@ -423,12 +430,12 @@ def _backward(
     )
     row_numbers = torch.empty((batch, heads, math.prod(spatial), 2), dtype=torch.float32, device=query.device)
     options = plan.compilation | {"PRECISION": _precision(query)}
-    numbers = (scale * LOG2E, scale, *plan.numbers)
     programs = plan.tiles * heads * batch
+    others = (scale * LOG2E, scale), call.strides, plan.numbers, options
     of_queries = (*call[:4], output, logsumexp, gradient, query_gradient, row_numbers)
-    _launch("attention_query_gradient", programs, of_queries, call.strides, numbers, options)
+    _launch("attention_query_gradient", programs, of_queries, *others)
     of_keys = (*call[:4], gradient, row_numbers, key_gradient, value_gradient)
-    _launch("attention_key_value_gradient", programs, of_keys, call.strides, numbers, options)
+    _launch("attention_key_value_gradient", programs, of_keys, *others)
     bias_gradient = query.new_empty(0) if bias is None else _bias_gradient(call, bias, gradient, row_numbers, scale)
     return query_gradient, key_gradient, value_gradient, bias_gradient
 
@@ -447,8 +454,9 @@ def _bias_gradient(call: _Call, bias: Tensor, gradient: Tensor, row_numbers: Ten
         "attention_bias_gradient",
         programs * parts,
         (*call[:4], gradient, row_numbers, sums),
+        (scale * LOG2E,),
         call.strides,
-        (scale * LOG2E, batch, parts, *plan.numbers),
+        (batch, parts, *plan.numbers),
         plan.constants | dict(OFFSETS=ENTRIES_AT_ONCE, num_warps=plan.warps, num_stages=1),
     )
     return sums.sum(0).to(bias.dtype)

@@ -21,8 +21,31 @@ if TYPE_CHECKING:
 MOST = 2000  # images of an evaluation that are counted
 
 
+class _TallyHook(Hook):
+    """Counts the images of a loop; a run whose counting fails goes on without it, and its log says why."""
+
+    failing: str
+    """What a log says that there will not be."""
+
+    def __init__(self) -> None:
+        self._tally: Tally | None = None
+
+    def _begin(self, runner: Runner, loop: Any) -> None:
+        self._tally = None
+        with told_if_it_fails(runner, self.failing):
+            self._tally = make_tally(runner.default_scope.scope_name, loop.dataloader.dataset)
+
+    def _count(self, runner: Runner, outputs: Sequence[Any] | None) -> None:
+        tally, self._tally = self._tally, None
+        if tally is not None:
+            with told_if_it_fails(runner, self.failing):
+                for sample in outputs or ():
+                    tally.add(sample)
+                self._tally = tally
+
+
 @HOOKS.register_module()
-class EvaluationPicturesHook(Hook):
+class EvaluationPicturesHook(_TallyHook):
     """Draw what the last evaluation of a run says beside its metrics, when the run ends.
 
     ``confusion.png`` in every toolbox, ``precision_recall.png`` of detection, ``iou.png`` of segmentation, and
@@ -32,37 +55,26 @@ class EvaluationPicturesHook(Hook):
     """
 
     priority = "VERY_LOW"  # before the curves, and what comes next
-
-    def __init__(self) -> None:
-        self._tally: Tally | None = None
-        self._failed = False
+    failing = "No pictures of this evaluation"
 
     @master_only
     def before_val(self, runner: Runner) -> None:
         """Begin to count."""
-        loop: Any = runner.val_loop
-        self._tally, self._failed = None, False
-        with told_if_it_fails(runner, "No pictures of this evaluation"):
-            self._tally = make_tally(runner.default_scope.scope_name, loop.dataloader.dataset)
+        self._begin(runner, runner.val_loop)
 
     @master_only
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
         """Count the images of a batch."""
-        if self._tally is None or self._failed or self._tally.images >= MOST:
-            return
-        self._failed = True
-        with told_if_it_fails(runner, "No pictures of this evaluation"):
-            for sample in outputs or ():
-                self._tally.add(sample)
-            self._failed = False
+        if self._tally is not None and self._tally.images < MOST:
+            self._count(runner, outputs)
 
     @master_only
     def after_train(self, runner: Runner) -> None:
         """Draw."""
         tally = self._tally
-        if tally is None or self._failed or not tally.images:
+        if tally is None or not tally.images:
             return
         folder = Path(runner.work_dir)
         written = []
@@ -70,11 +82,48 @@ class EvaluationPicturesHook(Hook):
             for name, figure in _figures(tally):
                 save_figure(figure, folder / name)
                 written.append(name)
-            loop: Any = runner.val_loop
-            if _save_worst(runner, loop, tally, folder):
+            if _save_worst(runner, runner.val_loop, tally, folder):
                 written.append("worst.png")
         if written:
             runner.logger.info(f"The last evaluation as pictures, in {folder}: {', '.join(written)}")
+
+
+@HOOKS.register_module()
+class WorstImagesHook(_TallyHook):
+    """Paint the images of a test run that were predicted worst, truth on the left: ``worst.png``.
+
+    They are of the images of this process, all of them. A run whose picture fails goes on, and its log says why.
+
+    Args:
+        out_dir: Folder of the picture.
+    """
+
+    failing = "No picture of the worst images"
+
+    def __init__(self, out_dir: str | Path) -> None:
+        super().__init__()
+        self.out_dir = Path(out_dir)
+        self.written = False
+
+    @master_only
+    def before_test(self, runner: Runner) -> None:
+        """Begin to count."""
+        self._begin(runner, runner.test_loop)
+
+    @master_only
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Count the images of a batch."""
+        self._count(runner, outputs)
+
+    @master_only
+    def after_test(self, runner: Runner) -> None:
+        """Paint."""
+        if self._tally is not None:
+            with told_if_it_fails(runner, self.failing):
+                self.out_dir.mkdir(parents=True, exist_ok=True)
+                self.written = _save_worst(runner, runner.test_loop, self._tally, self.out_dir)
 
 
 def _figures(tally: Tally) -> list[tuple[str, Figure]]:
@@ -88,49 +137,6 @@ def _figures(tally: Tally) -> list[tuple[str, Figure]]:
     if isinstance(tally, PixelTally):
         figures.append(("iou.png", draw_class_bars(tally.iou(), "IoU", title)))
     return figures
-
-
-@HOOKS.register_module()
-class WorstImagesHook(Hook):
-    """Paint the images of a test run that were predicted worst, truth on the left: ``worst.png``.
-
-    They are of the images of this process, all of them. A run whose picture fails goes on, and its log says why.
-
-    Args:
-        out_dir: Folder of the picture.
-    """
-
-    def __init__(self, out_dir: str | Path) -> None:
-        self.out_dir = Path(out_dir)
-        self.written = False
-        self._tally: Tally | None = None
-
-    @master_only
-    def before_test(self, runner: Runner) -> None:
-        """Begin to count."""
-        loop: Any = runner.test_loop
-        with told_if_it_fails(runner, "No picture of the worst images"):
-            self._tally = make_tally(runner.default_scope.scope_name, loop.dataloader.dataset)
-
-    @master_only
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
-    ) -> None:
-        """Count the images of a batch."""
-        tally, self._tally = self._tally, None
-        if tally is not None:
-            with told_if_it_fails(runner, "No picture of the worst images"):
-                for sample in outputs or ():
-                    tally.add(sample)
-                self._tally = tally
-
-    @master_only
-    def after_test(self, runner: Runner) -> None:
-        """Paint."""
-        if self._tally is not None:
-            with told_if_it_fails(runner, "No picture of the worst images"):
-                self.out_dir.mkdir(parents=True, exist_ok=True)
-                self.written = _save_worst(runner, runner.test_loop, self._tally, self.out_dir)
 
 
 def _save_worst(runner: Runner, loop: Any, tally: Tally, folder: Path) -> bool:
