@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Callable, Hashable, Mapping
@@ -73,7 +74,11 @@ def can_see_memory() -> bool:
 
 
 def resident_memory() -> int:
-    """Bytes of this process in memory, after what was freed is given back: else it would be used again, unseen."""
+    """Bytes of this process in memory, after what was freed is given back: else it would be used again, unseen.
+
+    Garbage too: collected later, it would make room that is taken unseen.
+    """
+    gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return _status("VmRSS")
 

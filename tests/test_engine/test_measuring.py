@@ -1,5 +1,6 @@
 """Memory at the peak, turns, and cores."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,18 @@ def test_the_peak_is_that_of_the_call():
         for _ in range(3):
             np.ones(2**22)  # 32 MB, and freed
 
+    assert 30e6 < peak_memory(allocate) < 60e6
+
+
+@pytest.mark.skipif(not can_see_memory(), reason="the kernel of Linux counts")
+def test_garbage_from_before_makes_no_room():
+    def allocate():
+        gc.collect()
+        np.ones(2**22)
+
+    garbage = [np.ones(2**24)]
+    garbage.append(garbage)
+    del garbage
     assert 30e6 < peak_memory(allocate) < 60e6
 
 
