@@ -58,7 +58,7 @@ def test_lists_that_are_right(tmp_path):
     assert data_findings(config(tmp_path, ann_file="list.txt", with_label=False), "train") == []
     (tmp_path / "list.txt").write_text("a/0.jpg 0\na/1.jpg 0")
     (finding,) = data_findings(config(tmp_path, ann_file="list.txt"), "train")
-    assert not finding.fatal and "label 0 in every line" in finding.message
+    assert not finding.fatal and "label 0 for every image" in finding.message
 
 
 def test_images_that_may_be_missing(tmp_path):

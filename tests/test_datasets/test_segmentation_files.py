@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.datasets.segmentation_files import segmentation_findings
+from eyetoy_mm.datasets.segmentation_files import look_at_segmentation
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.errors import UserError
@@ -49,7 +49,7 @@ def write(root: Path, masks: list, suffix: str = ".jpg", mask_suffix: str = ".pn
 
 def find(dataset: dict, num_classes: int = 2, **settings) -> list[Finding]:
     with DefaultScope.overwrite_default_scope("mmseg"):
-        return segmentation_findings("train", dataset, num_classes, **settings)
+        return look_at_segmentation("train", dataset, num_classes, **settings).findings
 
 
 def palette(mask: np.ndarray) -> Image.Image:
