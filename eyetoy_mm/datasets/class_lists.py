@@ -34,11 +34,13 @@ class Listed:
         findings: What is wrong with them.
         classes: Names of the classes: of the config, of the folders or of the file; none where nothing names them.
         paths: Of the images.
+        several: Whether an image has several labels, or none.
     """
 
     findings: list[Finding] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     paths: list[str] = field(default_factory=list)
+    several: bool = False
 
 
 def look_at_list(dataset: dict, outputs: int | None, skip: float = 0.0) -> Listed | None:
@@ -115,7 +117,7 @@ def _folder_findings(built: CustomDataset, folders: list[str]) -> Iterator[Findi
 
 
 def _look_into(built: CustomDataset, folders: list[str], paths: list[str]) -> Iterator[Finding]:
-    """Folders without an image, and images of suffixes that the dataset does not take; the others are added to paths."""
+    """Folders without an image, and images of suffixes that the dataset does not take; the others go into paths."""
     empty, suffixes = [], Counter[str]()
     for name in folders:
         before = len(paths)
@@ -138,15 +140,15 @@ def _look_into(built: CustomDataset, folders: list[str], paths: list[str]) -> It
         yield Finding("images left out", f"{takes}: these are left out. {remedy}", count=suffixes.total(), fatal=False)
     if empty and built.with_label:
         message = f"{built.img_prefix} has class folders without an image: {first_few(empty)}"
-        yield Finding("classes without images", f"{message}. Take them out, or fill them", count=len(empty), fatal=False)
+        yield Finding(
+            "classes without images", f"{message}. Take them out, or fill them", count=len(empty), fatal=False
+        )
 
 
 # --- Lists ------------------------------------------------------------------------------------------------------------
 
 
-def _look_at_lines(
-    built: CustomDataset, lines: list[str], outputs: int | None, skip: float, listed: Listed
-) -> None:
+def _look_at_lines(built: CustomDataset, lines: list[str], outputs: int | None, skip: float, listed: Listed) -> None:
     names, labels = lines, None
     if built.with_label:
         listed.findings += _line_findings(built, lines)
@@ -220,15 +222,18 @@ def _label_findings(
 def _repeated(built: BaseDataset, names: Sequence[str], labels: Sequence[Any] | None) -> Iterator[Finding]:
     """Images that are listed twice, with the same label or another."""
     twice = {name for name, count in Counter(names).items() if count > 1}
-    if not twice:
-        return
-    known: dict[str, Any] = {}
-    unlike = [name for name, label in zip(names, labels or ()) if name in twice and known.setdefault(name, label) != label]
+    of: dict[str, set] = {name: set() for name in twice}
+    for name, label in zip(names, map(repr, labels or ())):
+        if name in twice:
+            of[name].add(label)
+    unlike = sorted(name for name, all_labels in of.items() if len(all_labels) > 1)
     if unlike:
         message = f"{built.ann_file} lists images with several labels, of which a model can learn one at most; keep one"
-        yield Finding("contradictory labels", message, tuple(dict.fromkeys(unlike)), fatal=False)
+        yield Finding("contradictory labels", message, tuple(unlike), fatal=False)
     if same := tuple(twice.difference(unlike)):
-        message = f"{built.ann_file} lists {len(same)} images more than once: they count as often. Keep one line of each"
+        message = (
+            f"{built.ann_file} lists {len(same)} images more than once: they count as often. Keep one line of each"
+        )
         yield Finding("images listed twice", message, tuple(sorted(same)), fatal=False)
 
 
@@ -261,9 +266,10 @@ def _look_at_json(built: BaseDataset, outputs: int | None, skip: float) -> Liste
         listed.findings.append(Finding("list of images", f"{built.ann_file} has an empty data_list"))
         return listed
     listed.findings += _gt_label_findings(built, samples, outputs or len(listed.classes))
+    labels = [sample.get("gt_label") for sample in samples]
+    listed.several = any(isinstance(label, list) and len(label) != 1 for label in labels)
     listed.paths = [sample["img_path"] for sample in samples if isinstance(sample.get("img_path"), str)]
     inside = [os.path.relpath(path, built.img_prefix or ".") for path in listed.paths]
-    labels = [repr(sample.get("gt_label")) for sample in samples]
     listed.findings += _repeated(built, inside, labels if len(labels) == len(inside) else None)
     listed.findings += _missing(built, inside, listed.paths, skip)
     return listed
@@ -281,6 +287,10 @@ def _gt_label_findings(built: BaseDataset, samples: Sequence[dict], outputs: int
             "class, from 0 on, or for each image the list of such numbers"
         )
         yield Finding("list of images", message, _places(wrong), len(wrong))
+    elif several and not any(labels):
+        yield Finding(
+            "list of images", f"{built.ann_file} has no label in any image: gt_label is an empty list in each"
+        )
     elif several and _are_one_hot(labels, outputs):
         message = (
             f"{built.ann_file} has lists of {outputs} zeros and ones for gt_label, such as {labels[0]}: they are read "

@@ -156,7 +156,7 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
 def _listed_twice(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Finding]:
     twice = [path for path, count in Counter(item["img_path"] for item in items).items() if count > 1]
     if twice:
-        message = f"{built.ann_file} lists {len(twice)} images more than once: they count as often. Keep one line of each"
+        message = f"{built.ann_file} lists {len(twice)} images more than once: they count as often. Keep each once"
         yield Finding("images listed twice", message, tuple(twice), fatal=False)
 
 
@@ -201,9 +201,7 @@ def _contrary_steps(labelling: Labelling) -> Finding | None:
     return Finding("reduce_zero_label", f"{message}. Write the same in both, or leave it out of LoadAnnotations")
 
 
-def _mask_findings(
-    items: Sequence[dict], masks: Sequence[tuple[str, Mask]], labelling: Labelling
-) -> Iterator[Finding]:
+def _mask_findings(items: Sequence[dict], masks: Sequence[tuple[str, Mask]], labelling: Labelling) -> Iterator[Finding]:
     """What the numbers in some masks say, as the pipeline loads them."""
     faults: dict[Fault, list[str]] = {}
     for item, (path, mask) in zip(items, masks):

@@ -179,6 +179,7 @@ def check_dataset(
         _count_classes(part, names, report)
     report.findings += _findings_across(parts, config)
     report.findings += _unseen_classes(report.counts)
+    report.findings += [] if report.fatal() else _never_there(report.counts)
     report.findings = list(dict.fromkeys(report.findings))  # of files that several datasets have
     report.seconds = time.monotonic() - began
     return report
@@ -414,15 +415,20 @@ def _labels_out_of_range(parts: list[_Part], config: Config) -> Iterator[tuple[s
 
 
 def _unseen_classes(counts: dict[str, dict[str, int]]) -> Iterator[tuple[str, Finding]]:
-    """Classes that training has no example of: those of evaluation, and those of nothing at all."""
+    """Classes of evaluation that training has no example of."""
     trained = counts.get("train")
     for split in ("val", "test"):
         unseen = [name for name, count in counts.get(split, {}).items() if trained and count and not trained.get(name)]
         if unseen:
             message = "no training image has these classes, and a model does not find what it has never seen"
             yield split, Finding("class without training", message, tuple(unseen), fatal=False)
-    nowhere = [name for name in trained or () if not any(of.get(name) for of in counts.values())]
-    if nowhere and any((trained or {}).values()):
+
+
+def _never_there(counts: dict[str, dict[str, int]]) -> Iterator[tuple[str, Finding]]:
+    """Classes that nothing has an example of, where others are there."""
+    trained = counts.get("train") or {}
+    nowhere = [name for name in trained if not any(of.get(name) for of in counts.values())]
+    if nowhere and len(nowhere) < len(trained):
         message = (
             "no image has these classes: if they should, labels are counted from elsewhere than the classes are (from "
             "1, or by reduce_zero_label)"

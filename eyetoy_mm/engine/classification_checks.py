@@ -37,6 +37,8 @@ def classification_findings(config: Config, *splits: str) -> list[Finding]:
             if listed is None:
                 continue
             found.update(dict.fromkeys(listed.findings))
+            if listed.several and _tells_one_class(head):
+                found[_SEVERAL_LABELS] = None
             images.setdefault(split, []).extend(listed.paths)
             if listed.classes and not any(finding.fatal for finding in listed.findings):
                 classes.append((split, listed.classes))
@@ -44,12 +46,19 @@ def classification_findings(config: Config, *splits: str) -> list[Finding]:
     return [*found, *trained_images_findings(images)]
 
 
+_SEVERAL_LABELS = Finding(
+    "several labels",
+    "the images of a dataset have several labels, and model.head tells one of them all: take "
+    'dict(type="MultiLabelLinearClsHead", ...), and a metric such as dict(type="MultiLabelMetric")',
+)
+
+
 def _one_class(head: dict) -> Iterator[Finding]:
-    """A softmax of one output, which is always 1; heads of several labels have a sigmoid."""
+    """A softmax of one output, which is always 1."""
     loss = head.get("loss") or {}
     by_softmax = not loss.get("use_sigmoid") and loss.get("mode") != "multi_label"
     usual = type_name(loss or dict(type="CrossEntropyLoss")) in ("CrossEntropyLoss", "LabelSmoothLoss")
-    if head.get("num_classes") == 1 and by_softmax and usual and not _of_several_labels(head):
+    if head.get("num_classes") == 1 and by_softmax and usual and _tells_one_class(head):
         yield Finding(
             "one class",
             "model.head has num_classes=1, and softmax of one output is always 1: the loss is 0 and the accuracy 100, "
@@ -57,9 +66,9 @@ def _one_class(head: dict) -> Iterator[Finding]:
         )
 
 
-def _of_several_labels(head: dict) -> bool:
-    kind = class_of(head, MODELS)
-    return any(base.__name__ == "MultiLabelClsHead" for base in getattr(kind, "__mro__", ()))
+def _tells_one_class(head: dict) -> bool:
+    """Whether a head is one of mmpretrain's for one class an image; those of several labels are of another kind."""
+    return any(base.__name__ == "ClsHead" for base in getattr(class_of(head, MODELS), "__mro__", ()))
 
 
 def _class_findings(classes: list[tuple[str, tuple[str, ...]]], outputs: int | None) -> Iterator[Finding]:

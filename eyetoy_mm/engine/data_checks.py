@@ -47,9 +47,10 @@ def data_findings(config: Config, *splits: str, masks: bool = True) -> list[Find
     datasets = list(datasets_of(config, splits))
     findings = [finding for _, dataset in datasets for finding in _outside_findings(dataset)]
     findings += dict.fromkeys(finding for split, dataset in datasets for finding in _old_names(split, dataset))
-    misnamed = dict.fromkeys(finding for split, dataset in datasets for finding in _odd_names(split, dataset))
-    if misnamed:  # what else is looked at goes by these names
-        return [*findings, *misnamed]
+    if toolbox_of(config) != "mmdet":  # where the names are looked for in the file
+        misnamed = dict.fromkeys(finding for split, dataset in datasets for finding in _odd_names(split, dataset))
+        if misnamed:  # what else is looked at goes by these names
+            return [*findings, *misnamed]
     if toolbox_of(config) == "mmdet":
         findings += detection_findings(config, *splits)
     elif toolbox_of(config) == "mmseg":
