@@ -277,7 +277,7 @@ def _look_at_json(built: BaseDataset, outputs: int | None, skip: float) -> Liste
 
 
 def _gt_label_findings(built: BaseDataset, samples: Sequence[dict], outputs: int) -> Iterator[Finding]:
-    labels = [sample.get("gt_label") for sample in samples]
+    labels: list[Any] = [sample.get("gt_label") for sample in samples]
     if all(label is None for label in labels) or any(isinstance(label, dict) for label in labels):
         return  # images of a test set, or labels of several tasks
     several = isinstance(labels[0], list)

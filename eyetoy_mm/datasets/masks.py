@@ -190,7 +190,7 @@ def together_findings(masks: Sequence[tuple[str, Mask]], labelling: Labelling) -
     pixels = np.sum([np.pad(mask.counts or (), (0, most - len(mask.counts or ()))) for _, mask in loaded], axis=0)
     held = first_few(map(str, sorted({value for _, mask in loaded for value in mask.values})), 8)
     classes, ignored = labelling.classes, labelling.ignored
-    labels = [label for label in np.flatnonzero(pixels) if label != ignored]
+    labels = [int(label) for label in np.flatnonzero(pixels) if label != ignored]
     some_ignored = most > ignored and pixels[ignored] > 0
     if not labels:
         message = (

@@ -285,8 +285,9 @@ def test_images_normalised_by_numbers_of_another_scale(runner_of, toolbox, numbe
     assert message is None or re.search(message, found[0])
 
 
-def test_images_normalised_twice(runner_of):
-    runner = runner_of("mmseg")
+@pytest.mark.parametrize("toolbox", ["mmseg", "mmdet"])  # mmdet's are padded, with zeros between equal numbers
+def test_images_normalised_twice(runner_of, toolbox):
+    runner = runner_of(toolbox)
     normalise = dict(type="Normalize", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
     runner.train_dataloader.dataset.pipeline.transforms.insert(-1, TRANSFORMS.build(normalise))
     with pytest.raises(
