@@ -94,6 +94,13 @@ def numbered_otherwise(folder: Path) -> None:
     check_data(Config(dict(default_scope="mmseg", train_dataloader=dict(dataset=dataset))), "train")
 
 
+def mirrored(config: Config) -> None:
+    """A program copied the photo's tag into the mask."""
+    tag = Image.Exif()
+    tag[0x0112] = 2
+    Image.fromarray(labels(0, 1)).save(Path(config.train_dataloader.dataset.data_root, "masks/0.png"), exif=tag)
+
+
 def one_image_twice(config: Config) -> None:
     folder = Path(config.train_dataloader.dataset.data_root)
     (folder / "list.txt").write_text("0\n0\n1\n", encoding="utf-8")
@@ -124,6 +131,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "labels from 0, reduced by 1": said(labels(0, 1, 2), num_classes=3, reduce_zero_label=True),
     "masks resized bilinearly": said(SMOOTH, SMOOTH[::-1], num_classes=6),
     "palettes that number colours as they come": numbered_otherwise,
+    "masks with a tag of orientation": changed(mirrored),
     "masks for images": changed(own_masks),
     "an image listed twice": changed(one_image_twice),
     "validation on the images of training": changed(lambda c: c.update(val_dataloader=c.train_dataloader)),
@@ -132,5 +140,8 @@ CASES: dict[str, Callable[[Path], Any]] = {
     ),
     "classes as a text": changed(lambda c: c.train_dataloader.dataset.update(metainfo=dict(classes="ab"))),
     "one name for two classes": changed(lambda c: c.train_dataloader.dataset.update(metainfo=dict(classes=("a", "a")))),
+    "masks that are loaded when the image was flipped": changed(
+        lambda c: c.train_dataloader.dataset.pipeline.insert(1, dict(type="RandomFlip", prob=0.5))
+    ),
     "padding that is learnt": changed(lambda c: c.model.data_preprocessor.update(seg_pad_val=0)),
 }

@@ -17,7 +17,7 @@ from mmengine import fileio
 from PIL import Image
 
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.datasets.image_files import Fault, Header, ImageReport, examine_file
+from eyetoy_mm.datasets.image_files import TURNED_ON_REQUEST, Fault, Header, ImageReport, examine_file
 from eyetoy_mm.errors import first_few
 
 
@@ -83,6 +83,8 @@ def look_at_mask(path: str, labelling: Labelling) -> Mask:
     size = (pixels.shape[1], pixels.shape[0])
     if report.header is not None and report.header.format == "JPEG":
         report = replace(report, faults=(*faults, _LOSSY))
+    if report.header is not None and report.header.orientation != 1 and report.header.format in TURNED_ON_REQUEST:
+        report = replace(report, faults=(*report.faults, _TURNED))
     fault = number_fault(pixels, report.header)
     if fault is not None:
         return Mask(replace(report, faults=(*report.faults, fault)), size)
@@ -145,6 +147,12 @@ _LOSSY = Fault(
     "these masks are JPEG, which changes numbers where labels meet: pixels there become other classes. Export them "
     "anew, as PNG",
     fatal=False,
+)
+
+_TURNED = Fault(
+    "orientation of masks",
+    "these masks have an EXIF tag by which programs show them turned, and masks are loaded as they are stored. Write "
+    "them as their images are loaded, without the tag",
 )
 
 

@@ -126,6 +126,17 @@ def test_labels_that_were_mixed_like_colours(tmp_path):
     assert finding.kind == "blended labels" and not finding.fatal and finding.where == (str(tmp_path / "masks/1.png"),)
 
 
+def test_masks_that_programs_show_turned(tmp_path):
+    dataset = write(tmp_path, GOOD)
+    tag = Image.Exif()
+    tag[0x0112] = 2
+    Image.fromarray(GOOD[0]).save(tmp_path / "masks/0.png", exif=tag)
+    (finding,) = find(dataset)
+    assert (
+        finding.fatal and finding.kind == "orientation of masks" and finding.where == (str(tmp_path / "masks/0.png"),)
+    )
+
+
 def test_palettes_that_number_colours_otherwise(tmp_path):
     colours = [[0, 0, 0], [255, 0, 0], [0, 255, 0]]
     masks = []
