@@ -5,8 +5,8 @@ On CPU ``flex_attention`` has no backward pass, and uncompiled it materialises e
 is used.
 
 From PyTorch 2.11 on, one kernel serves all sizes, windows and dilations. Before it is used, it is compared with the
-``torch`` back end on two small maps, gradients too. Where it differs, and with an older PyTorch, each case has a kernel of
-its own.
+``torch`` back end on two small maps, gradients too. Where it differs, and with an older PyTorch, each case has a
+kernel of its own.
 """
 
 from __future__ import annotations
