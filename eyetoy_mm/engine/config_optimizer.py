@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ _CLIPS: dict[str, Callable[..., Any]] = {
     "norm": torch.nn.utils.clip_grad_norm_,
     "value": torch.nn.utils.clip_grad_value_,
 }
+_BASE = re.compile(r"base_(lr|wd) should not be None")  # mmengine's words
 _MULTIPLIERS = ("lr_mult", "decay_mult")  # of custom_keys; the rest goes into the optimizer's group as it is
 
 
@@ -57,6 +59,11 @@ def optimizer_findings(model: BaseModel, optim_wrapper: dict) -> Iterator[Findin
     except (OSError, ImportError, NotImplementedError):
         return  # of what shards or offloads, and wants real weights
     except Exception as error:  # whatever an optimizer raises
+        if found := _BASE.search(str(error)):
+            setting = {"lr": "lr", "wd": "weight_decay"}[found[1]]
+            told = f"is missing: paramwise_cfg multiplies it, and takes it from the config: set optimizer.{setting}"
+            yield Finding(f"optim_wrapper.optimizer.{setting}", told)
+            return
         yield explain(error, "optim_wrapper", optim_wrapper, OPTIM_WRAPPERS).finding
         return
     yield from settings.unread("optim_wrapper.paramwise_cfg")
