@@ -26,6 +26,7 @@ from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import data_findings
 from eyetoy_mm.engine.own_config import Data, Source, write_config
 from eyetoy_mm.engine.recipes import DataSize, Machine, Recipe, choose_recipe
+from eyetoy_mm.engine.terminal_log import quiet
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import check_folder
 
@@ -217,9 +218,10 @@ def _measure(found: Found) -> DataSize:
 
 def _check(config: Path, found: Found, machine: Machine) -> tuple[list[tuple[str, Finding]], int]:
     """Everything about a small data set, by its files; of a large one what its lists and annotations say."""
-    loaded = load_config(config)
     splits = _parts(found)
-    if len(found.items) <= MOST_OPENED:
-        report = check_dataset(loaded, splits, machine.cores)
-        return report.findings, report.images
-    return [("", finding) for finding in data_findings(loaded, *splits)], 0
+    with quiet():
+        loaded = load_config(config)
+        if len(found.items) <= MOST_OPENED:
+            report = check_dataset(loaded, splits, machine.cores)
+            return report.findings, report.images
+        return [("", finding) for finding in data_findings(loaded, *splits)], 0

@@ -99,7 +99,7 @@ def test_all_options(tmp_path, monkeypatch, capsys):
 def test_problems_of_the_data_are_told_and_the_exit_code_says_it(tmp_path, capsys):
     FOLDERS["class-folders-in-parts"][0](tmp_path / "data")
     (tmp_path / "data/train/disc/a.jpg").write_bytes(b"<html>not found</html>")
-    with pytest.raises(SystemExit, match="findings with which a run would be wrong.*c.py is written"):
+    with pytest.raises(SystemExit, match="1 finding with which a run would be wrong.*c.py is written"):
         main(["init", str(tmp_path / "data"), "--config", str(tmp_path / "c.py")])
     assert "a web page, such as a failed download leaves" in " ".join(capsys.readouterr().out.split())
 

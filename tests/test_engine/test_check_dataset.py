@@ -148,7 +148,7 @@ def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
     main([*command, "--plot", str(tmp_path / "classes.png")])
     out = capsys.readouterr().out
     assert "| val | warning | 1 | images of training | " in out and f"{tmp_path}/b.jpg = {tmp_path}/a.jpg" in out
-    assert "2 images opened" in out and "0 errors, 1 warnings" in out
+    assert "2 images opened" in out and "0 errors, 1 warning" in out
     written = json.loads((tmp_path / "found.json").read_text())
     assert written["findings"][0]["where"] == [f"{tmp_path}/b.jpg = {tmp_path}/a.jpg"]
     assert written["classes"] == {"train": {"cat": 1}, "val": {"cat": 1}}
@@ -156,7 +156,7 @@ def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
     with pytest.raises(SystemExit, match="0 findings with which a run would be wrong, 1 in all"):
         main([*command, "--strict"])
     (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(SystemExit, match="1 findings with which a run would be wrong, 1 in all"):
+    with pytest.raises(SystemExit, match="1 finding with which a run would be wrong, 1 in all"):
         main(command)
 
 
