@@ -99,7 +99,8 @@ def start(request: Request, machine: Machine | None = None) -> Started:
     if config.exists() and not request.overwrite:
         raise UserError(f"{config} is there already: write another one, --config FILE, or over it, --overwrite")
     out = Path(os.path.abspath(request.out)) if request.out else root / OURS
-    check_folder("--out", out)
+    if request.out:
+        check_folder("--out", out)
     machine = machine or Machine.here()
 
     found = look_at(root, request.data_format, request.classes)
@@ -108,8 +109,11 @@ def start(request: Request, machine: Machine | None = None) -> Started:
     check_parts(found)
     data, written = arrange(found, out)
     recipe = choose_recipe(found.task, _measure(found), machine)
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(write_config(found.task, data, recipe, request.command), encoding="utf-8")
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(write_config(found.task, data, recipe, request.command), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the config {config}: {error}; choose another place: --config FILE") from error
     findings, opened = _check(config, found, machine)
     return Started(found, recipe, machine, config, written, findings, opened)
 

@@ -104,6 +104,15 @@ def test_problems_of_the_data_are_told_and_the_exit_code_says_it(tmp_path, capsy
     assert "a web page, such as a failed download leaves" in " ".join(capsys.readouterr().out.split())
 
 
+def test_places_that_cannot_be_are_told_before_or_after_the_data(tmp_path):
+    FOLDERS["class-folders-in-parts"][0](tmp_path / "data")
+    (tmp_path / "data.zip").touch()
+    with pytest.raises(SystemExit, match="data.zip is an archive: unpack it"):
+        main(["init", str(tmp_path / "data.zip"), "--config", str(tmp_path / "c.py")])
+    with pytest.raises(SystemExit, match="cannot write the config .*c.py: .*choose another place: --config FILE"):
+        main(["init", str(tmp_path / "data"), "--config", str(tmp_path / "data.zip" / "c.py")])
+
+
 def test_help_has_every_format():
     from eyetoy_mm.datasets.layouts import FORMATS
 

@@ -138,6 +138,12 @@ def test_images_of_other_channels_than_most(tmp_path):
     assert found(check_dataset(config, ["train"])) == {("train", "number of channels", "grey.png", True)}
 
 
+def test_a_config_without_data_is_not_one_without_findings(tmp_path):
+    (tmp_path / "config.py").write_text("default_scope = 'mmdet'\n")
+    with pytest.raises(SystemExit, match="error: the config has no train_dataloader and no val_dataloader: no data to"):
+        main(["check", str(tmp_path / "config.py"), "--split", "train", "val"])
+
+
 def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
     put(tmp_path, {"a.jpg": jpeg(0), "b.jpg": jpeg(0)})
     for name, file in (("train", "a.jpg"), ("val", "b.jpg")):
