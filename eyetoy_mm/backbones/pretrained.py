@@ -67,7 +67,8 @@ def read_state(filename: str | Path, map_location: str = "cpu") -> State:
     Raises:
         CheckpointError: The file cannot be loaded safely, or is not a dict of named tensors.
     """
-    return unwrap(CheckpointLoader.load_checkpoint(str(filename), map_location=map_location), str(filename))
+    loaded = CheckpointLoader.load_checkpoint(str(filename), map_location, logger="silent")
+    return unwrap(loaded, str(filename))
 
 
 def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:

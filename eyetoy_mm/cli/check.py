@@ -28,7 +28,7 @@ from eyetoy_mm.cli.options import (
     positive,
     write_json,
 )
-from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.errors import UserError, counted, first_few
 from eyetoy_mm.tables import markdown_table
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> None:
 
         picture_dataset(report).savefig(args.plot)
     if report.fatal() or (args.strict and report.findings):
-        raise UserError(f"{report.fatal()} findings with which a run would be wrong, {len(report.findings)} in all")
+        wrong = counted(report.fatal(), "finding")
+        raise UserError(f"{wrong} with which a run would be wrong, {len(report.findings)} in all")
 
 
 def findings_table(report: Report) -> str:
@@ -92,10 +93,11 @@ def findings_table(report: Report) -> str:
 def summary(report: Report) -> str:
     """A line of what was opened and found."""
     speed = report.images / report.seconds
-    unopened = f"; {report.not_opened} samples have no file of their own" if report.not_opened else ""
+    unopened = f"; samples without a file of their own: {report.not_opened:,}" if report.not_opened else ""
+    warnings = len(report.findings) - report.fatal()
     return (
-        f"{report.images} images opened in {report.seconds:.1f} s ({speed:.0f} a second){unopened}: "
-        f"{report.fatal()} errors, {len(report.findings) - report.fatal()} warnings"
+        f"{counted(report.images, 'image')} opened in {report.seconds:.1f} s ({speed:.0f} a second){unopened}: "
+        f"{counted(report.fatal(), 'error')}, {counted(warnings, 'warning')}"
     )
 
 

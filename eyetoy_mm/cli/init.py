@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.errors import UserError, counted, first_few
 
 if TYPE_CHECKING:
     from eyetoy_mm.engine.own_data import Started
@@ -62,8 +63,8 @@ def run(args: argparse.Namespace) -> None:
     fatal = sum(finding.fatal for _, finding in started.findings)
     if fatal:
         raise UserError(
-            f"{fatal} findings with which a run would be wrong. {started.config} is written; correct the data, and run "
-            f"this again with --overwrite"
+            f"{counted(fatal, 'finding')} with which a run would be wrong. {started.config} is written; correct the "
+            "data, and run this again with --overwrite"
         )
 
 
@@ -83,8 +84,8 @@ def _told(started: Started) -> Iterator[str]:
         yield from _entry("made", str(path))
     looked = "lists and annotations read, images not opened (eyetoy check opens them)"
     if started.opened:
-        looked = f"{started.opened} images opened, with their masks and annotations"
-    yield from _entry("checked", f"{looked}: {len(started.findings)} findings")
+        looked = f"{counted(started.opened, 'image')} opened, with their masks and annotations"
+    yield from _entry("checked", f"{looked}: {counted(len(started.findings), 'finding')}")
     for split, finding in sorted(started.findings, key=lambda pair: not pair[1].fatal):
         where = f"{split}: " * bool(split)
         yield from _entry("error" if finding.fatal else "warning", f"{where}{finding}")
@@ -96,17 +97,18 @@ def _told(started: Started) -> Iterator[str]:
 
 
 def _entry(name: str, text: str) -> list[str]:
-    lines = textwrap.wrap(text, 108, break_long_words=False, break_on_hyphens=False) or [""]
+    width = max(20, min(118, shutil.get_terminal_size((118, 24)).columns) - 10)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
     return [f"{name if index == 0 else '':9s} {line}" for index, line in enumerate(lines)]
 
 
 def _content(started: Started) -> str:
     found = started.found
-    text = f"{len(found.items):,} images"
+    text = counted(len(found.items), "image")
     if found.task in ("instances", "detection"):
         without = sum(not item.things for item in found.items)
-        text += f", {sum(len(item.things) for item in found.items):,} objects"
-        text += f", {without:,} images without" if without else ""
+        text += f", {counted(sum(len(item.things) for item in found.items), 'object')}"
+        text += f", {counted(without, 'image')} without" if without else ""
     return text
 
 

@@ -161,9 +161,12 @@ def write_json(target: str, content: object) -> None:
     text = json.dumps(content, indent=1)
     if target == "-":
         print(text)
-    else:
+        return
+    try:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         Path(target).write_text(f"{text}\n")
+    except OSError as error:
+        raise UserError(f"cannot write --json {target}: {error}") from error
 
 
 def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:

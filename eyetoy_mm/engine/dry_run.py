@@ -303,7 +303,7 @@ def dry_run(path: Path, own_data: bool = False) -> tuple[list[str], str]:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 cells.extend(stages(path, own_data, Path(scratch)))
         except Exception as error:  # whatever it is, it is the answer
-            return cells, f"{type(error).__name__}: {error}"
+            return cells, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     print(f"{path.stem}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     return cells, ""
 
@@ -335,5 +335,5 @@ def dry_run_table(paths: Iterable[Path], own_data: bool = False) -> tuple[str, l
         name = path.relative_to(CONFIGS) if path.is_relative_to(CONFIGS) else path
         rows.append([f"`{name}`", *cells, *["-"] * (len(STAGES) - len(cells))])
         if error:
-            failed.append(f"{path} {STAGES[len(cells)]}: no. {error}")
+            failed.append(f"{name} stops where it {STAGES[len(cells)]}: {error}")
     return markdown_table(["config", *STAGES], rows), failed

@@ -209,10 +209,12 @@ def _load_file(path: str, task: Task) -> tuple[Callable[[], float], None]:
 
 def _load_config(path: str, task: Task) -> tuple[Callable[[], float], int]:
     from eyetoy_mm.engine.config import load_config
+    from eyetoy_mm.engine.config_checks import check_config
     from eyetoy_mm.engine.dry_run import build, without_downloads
     from eyetoy_mm.engine.toolbox_batches import make_batch
 
     config = load_config(path)
+    check_config(config)
     without_downloads(config)
     for settings in (config.model.get("data_preprocessor"), config.get("data_preprocessor")):
         if settings and settings.get("size") is not None:  # mmseg's pads images in training to it
