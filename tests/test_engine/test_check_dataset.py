@@ -95,6 +95,8 @@ def test_segmentation(tmp_path):
 
 def test_labels_of_masks(tmp_path):
     mask = np.ones((32, 48), np.uint8)
+    put(tmp_path, {"train/images/one.jpg": jpeg(7), "train/masks/one.png": mask})
+    assert ("train", "class without example", "road", False) in found(check_dataset(segmentation(tmp_path), ["train"]))
     masks = {
         "sound": mask, "colour": np.dstack([mask] * 3), "wide": mask.astype(np.uint16) * 257, "beyond": mask * 7,
         "void": mask * 0,
@@ -130,9 +132,9 @@ def test_classification(tmp_path):
 
 
 def test_images_of_other_channels_than_most(tmp_path):
-    put(tmp_path, {f"train/cat/{i}.jpg": jpeg(i) for i in range(3)})
+    put(tmp_path, {f"train/{name}/{i}.jpg": jpeg(i) for i, name in enumerate(("cat", "cat", "dog"))})
     put(tmp_path, {"train/cat/grey.png": np.zeros((32, 48), np.uint8)})
-    config = classification(tmp_path, 1)
+    config = classification(tmp_path)
     assert not check_dataset(config, ["train"]).findings
     config.train_dataloader.dataset.pipeline[0].color_type = "unchanged"
     assert found(check_dataset(config, ["train"])) == {("train", "number of channels", "grey.png", True)}
