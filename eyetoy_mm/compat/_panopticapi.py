@@ -41,7 +41,7 @@ def save_json(content: Any, path: str | os.PathLike[str]) -> None:
 
 
 class IdGenerator:
-    """Numbers and colours of the segments of an image: each thing has one of its own, all stuff of a category shares one.
+    """Numbers and colours of the segments of an image: a thing has one of its own, all stuff of a category the same.
 
     Args:
         categories: For each id, its ``color`` and whether it is a thing, as ``isthing`` of 0 or 1.
