@@ -131,7 +131,7 @@ def _has_no_rules() -> bool:
 
 
 def _is_functionalized() -> bool:
-    """Whether ``torch.func.functionalize`` is among the transforms: it takes no autograd function, and no node of ours."""
+    """Whether ``torch.func.functionalize`` is among the transforms: it has no rule for autograd functions."""
     levels = torch._C._functorch.get_interpreter_stack() or []
     return any(level.key() == torch._C._functorch.TransformType.Functionalize for level in levels)
 
