@@ -64,7 +64,8 @@ def look_at_list(dataset: dict, outputs: int | None, skip: float = 0.0) -> Liste
         built = DATASETS.build({**copy.deepcopy(dict(dataset)), "type": kind, "lazy_init": True})
     except Exception:  # whatever a class raises of its settings
         return None
-    if any(map(is_address, (built.ann_file, built.img_prefix))):
+    folder = built.data_prefix.get("img_path")
+    if not isinstance(folder, str) or is_address(folder) or is_address(built.ann_file):
         return None
     try:
         look = _look_at_custom if isinstance(built, CustomDataset) else _look_at_json

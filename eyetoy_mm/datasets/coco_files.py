@@ -14,6 +14,7 @@ from eyetoy_mm.datasets.coco_boxes import (
     BOX_FORM,
     MOST,
     Boxes,
+    area_findings,
     drop_findings,
     drop_reasons,
     form_findings,
@@ -75,7 +76,8 @@ def coco_findings(
         used = [category["name"] for category in file["categories"]] if wrong else classes
         boxes = boxes_of(file, used)
         misread = form_findings(boxes)
-        found += misread + repeated_findings(boxes)
+        found += (misread or area_findings(boxes)) + repeated_findings(boxes)
+        found += _without_boxes(boxes, dataset)
         found += _annotation_findings(file, boxes, dataset, compare=not misread)
         return found + list(_image_findings(file, used, dataset))
 
@@ -209,6 +211,14 @@ def boxes_of(content: dict[str, list[dict]], classes: Sequence[str]) -> Boxes:
         ignored=np.array([bool(annotation.get("ignore")) for annotation in used], bool),
         masks=[annotation.get("segmentation") for annotation in used],
     )
+
+
+def _without_boxes(boxes: Boxes, dataset: dict) -> Iterator[Finding]:
+    """A file to train on that teaches but what is background; where empty images are left out, none is left."""
+    learns = any(type_name(step) == "LoadAnnotations" for step in _steps(dataset)) and not dataset.get("test_mode")
+    if not boxes.ids and learns and not (dataset.get("filter_cfg") or {}).get("filter_empty_gt"):
+        message = "has no box of the classes: a detector learns from it what is background, and nothing else"
+        yield Finding("no boxes", message, fatal=False)
 
 
 def _annotation_findings(

@@ -14,6 +14,7 @@ from eyetoy_mm.engine.classification_checks import classification_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.detection_checks import detection_findings
+from eyetoy_mm.engine.pipeline_checks import late_annotation_findings
 from eyetoy_mm.engine.segmentation_checks import segmentation_config_findings
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address, join
@@ -51,6 +52,8 @@ def data_findings(config: Config, *splits: str, masks: bool = True) -> list[Find
         misnamed = dict.fromkeys(finding for split, dataset in datasets for finding in _odd_names(split, dataset))
         if misnamed:  # what else is looked at goes by these names
             return [*findings, *misnamed]
+    if "train" in splits and toolbox_of(config) in ("mmdet", "mmseg"):
+        findings += late_annotation_findings(config, str(toolbox_of(config)))
     if toolbox_of(config) == "mmdet":
         findings += detection_findings(config, *splits)
     elif toolbox_of(config) == "mmseg":

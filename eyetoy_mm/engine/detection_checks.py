@@ -23,7 +23,7 @@ from eyetoy_mm.datasets.coco_kin import (
 )
 from eyetoy_mm.datasets.coco_panoptic import panoptic_findings
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.datasets.voc_files import voc_findings
+from eyetoy_mm.datasets.voc_files import image_folder, voc_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.engine.config_structure import datasets_in
 from eyetoy_mm.engine.trained_images import trained_images_findings
@@ -83,7 +83,8 @@ def _images(uses: list[_Use], read: Callable[..., Any]) -> dict[str, list[str]]:
                 names = [image["file_name"] for image in read(use.path, use.dataset.get("backend_args"))["images"]]
                 folder = folder_of(use.dataset)
             elif use.check is voc_findings:
-                names, folder = Path(use.path).read_text(encoding="utf-8").splitlines(), folder_of(use.dataset)
+                names = [f"{id_}.jpg" for id_ in Path(use.path).read_text(encoding="utf-8").splitlines()]
+                folder = image_folder(use.dataset)
             else:
                 continue
             images.setdefault(use.split, []).extend(os.path.join(folder, name) for name in names)

@@ -13,6 +13,7 @@ from mmseg.datasets import BaseSegDataset
 
 from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.data_checks import data_findings
+from eyetoy_mm.engine.pipeline_checks import late_annotation_findings
 
 
 @pytest.fixture
@@ -108,3 +109,21 @@ def test_what_is_filled_in_is_learnt(config):
     ]
     config.train_dataloader.dataset.pipeline = steps
     assert found(config, model__data_preprocessor=dict(seg_pad_val=255)) == [("filled labels", False)] * 2
+
+
+@pytest.mark.parametrize(
+    ("scope", "steps", "fatal"),
+    [
+        ("mmseg", ["RandomFlip", "LoadAnnotations"], True),
+        ("mmseg", ["Resize", "LoadAnnotations", "RandomFlip"], False),  # compared at the size of the mask
+        ("mmdet", ["Resize", "LoadAnnotations"], True),
+        ("mmdet", ["LoadAnnotations", "Resize"], False),
+        ("mmdet", ["Resize"], False),
+    ],
+)
+def test_annotations_of_an_image_that_was_moved(scope, steps, fatal):
+    dataset = dict(type="CocoDataset", pipeline=[dict(type="LoadImageFromFile"), *(dict(type=name) for name in steps)])
+    wrapped = dict(type="RepeatDataset", times=2, dataset=dataset)
+    found = list(late_annotation_findings(Config(dict(train_dataloader=dict(dataset=wrapped))), scope))
+    assert [finding.kind for finding in found] == ["train_dataloader.dataset.dataset.pipeline"] * fatal
+    assert not fatal or f"LoadAnnotations comes after {steps[0]}" in found[0].message
