@@ -175,6 +175,8 @@ EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "a division by zero": (CLS, {"optim_wrapper.optimizer": dict(type="AdamW", lr=1e-3, eps=0, _delete_=True)}),
     "momentum above one": (CLS, {"optim_wrapper.optimizer": dict(type="SGD", lr=0.1, momentum=9, _delete_=True)}),
     "gradients of half a step": (CLS, {"optim_wrapper.accumulative_counts": 2.5}),
+    "a loss of negative weight": (CLS, {"model.head.loss.loss_weight": -1.0}),
+    "anchors of no size": (DET, {"model.rpn_head.anchor_generator.scales": [0]}),
     "a word for what happens on a full disk": (SEG, {"on_save_error": "goon"}),
     "learning rates scaled from no batch": (SEG, {"auto_scale_lr": dict(base_batch_size=0)}),
 }

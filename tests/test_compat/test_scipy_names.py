@@ -16,7 +16,7 @@ def table(side: int) -> torch.Tensor:
 
 
 def expected(side: int) -> torch.Tensor:
-    """By another interpolation of SciPy's: places grow by 1 % from one to the next, as both toolboxes have the same size."""
+    """By another interpolation of SciPy's: places grow by 1 % each, as both toolboxes have them for the same size."""
     away = np.cumsum(1.01 ** np.arange(side // 2))
     places, wanted = np.concatenate([-away[::-1], [0], away]), np.arange(side) - side // 2
     grid = np.stack(np.meshgrid(wanted, wanted, indexing="ij"), axis=-1)
