@@ -80,7 +80,15 @@ def load_checkpoint(
         _log.warning("%s has other tensors too, which are not used: %s", source, ", ".join(others))
     if checked and (bad := unusable(state, _learned(model))):
         raise CheckpointError(f"{source} has {len(bad)} tensors that cannot be weights: {first_few(bad, 8)}")
-    loaded = load_fitting(model, state)
+    try:
+        loaded = load_fitting(model, state)
+    except Exception as error:  # of a module that fits tensors to its size, as tables of positions
+        if not checked:
+            raise
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CheckpointError(
+            f"{source} does not fit this {type(model).__name__}, which fails at it: {told}"
+        ) from error
     roots = [f"{name}." if name else "" for name in parts] or ([""] if of_module else [])
     if checked:
         _refuse(model, parts, roots, loaded, state, source)

@@ -261,6 +261,22 @@ def test_one_number_throughout(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         caplog.clear()
 
 
+def test_a_module_that_fails_at_a_file(tmp_path: Path) -> None:
+    """As those do that fit their tables to another size."""
+
+    def fit(state: dict[str, Tensor], *args: Any) -> None:
+        _, _heads = state["backbone.layers.0.bias"].shape
+
+    model = theirs()
+    model.register_load_state_dict_pre_hook(lambda module, state, *args: fit(state))
+    path = saved(shuffled(theirs()), tmp_path)
+    with (
+        allow_missing([]),
+        pytest.raises(CheckpointError, match=r"does not fit this Model, which fails at it: ValueError: not"),
+    ):
+        load_checkpoint(model, path)
+
+
 def test_what_is_told_to_be_named_is_no_more_than_what_is_missing(tmp_path: Path) -> None:
     """A tensor of the backbone itself has no module: to name that would be to allow everything."""
     model = theirs()
