@@ -70,6 +70,15 @@ def test_a_model_of_another_dtype_is_near_float32(dtype, most):
     assert relative_error(maps, exact) < most
 
 
+def test_maps_lie_in_memory_as_the_images_do():
+    backbone, x = small(), images()
+    expected = backbone(x)
+    channels_last = backbone.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    for actual, e in zip(channels_last, expected, strict=True):
+        torch.testing.assert_close(actual, e)
+        assert e.is_contiguous() and actual.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_deterministic_mode_repeats_bit_for_bit():
     backbone, x = small(dropout=0.1, drop_path_rate=0.1), images()
     torch.use_deterministic_algorithms(True)
