@@ -3,10 +3,12 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples/deploy"
 HEADERS = os.environ.get("EYETOY_ONNXRUNTIME_HEADERS")  # the folder that has onnxruntime_c_api.h
@@ -55,3 +57,33 @@ def test_a_photo_is_painted_in_cpp_with_onnxruntime_alone(tmp_path):
         done = run(tmp_path / "segment", tmp_path / model, tmp_path / image, tmp_path / "x.ppm")
         assert done.returncode == 1 and message in done.stderr and not (tmp_path / "x.ppm").exists()
     assert run(tmp_path / "segment").returncode == 2
+
+
+class BrightestChannel(torch.nn.Module):
+    def forward(self, images):
+        return (images.argmax(1),)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("EYETOY_LONG_TESTS" not in os.environ, reason="compiles for a minute: EYETOY_LONG_TESTS=1 runs it")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_a_photo_is_painted_in_cpp_with_libtorch_alone(tmp_path):
+    """From a program of torch.export, as `eyetoy export` saves one, compiled by the script that goes with it."""
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(BrightestChannel(), (torch.rand(2, 3, 13, 21),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "model.pt2", extra_files={"eyetoy.palette": str(PALETTE)})
+    script = [sys.executable, EXAMPLES / "compile_pt2.py", tmp_path / "model.pt2", tmp_path / "compiled.pt2"]
+    folder = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+    home = Path(torch.__file__).parent
+    flags = ["-std=c++20", "-O1", f"-I{home}/include", f"-L{home}/lib", f"-Wl,-rpath,{home}/lib"]
+    libraries = ["-ltorch", "-ltorch_cpu", "-lc10"]
+    compiler = ["g++", *flags, EXAMPLES / "segment_pt2.cpp", *libraries, "-o", tmp_path / "segment"]
+    for command in (script, compiler):
+        done = subprocess.run(list(map(str, command)), env=folder, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+    photo = np.random.default_rng(0).integers(0, 256, (13, 21, 3), dtype=np.uint8)
+    (tmp_path / "photo.ppm").write_bytes(b"P6 21 13 255\n" + photo.tobytes())
+    done = run(tmp_path / "segment", *(tmp_path / name for name in ("compiled.pt2", "photo.ppm", "labels.ppm")))
+    assert done.returncode == 0, done.stderr
+    painted = np.frombuffer((tmp_path / "labels.ppm").read_bytes()[-photo.size :], np.uint8).reshape(13, 21, 3)
+    assert (painted == np.array(PALETTE)[photo.argmax(2)]).all()
