@@ -35,6 +35,7 @@ _OF_THE_TOOLBOXES = (
     r"Default ``avg_non_ignore`` is False",
     r"For binary segmentation, we suggest using`out_channels = 1`",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # of PyTorch, when it exports
+    r"The draw is False, it means that the hook for visualization",
     r"Seems like `optimizer\.step\(\)` has been overridden",
 )
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyetoy_mm.errors import UserError, counted, first_few
+from eyetoy_mm.tables import labelled
 
 if TYPE_CHECKING:
     from eyetoy_mm.engine.own_data import Started
@@ -71,35 +70,29 @@ def run(args: argparse.Namespace) -> None:
 def _told(started: Started) -> Iterator[str]:
     """What was found, decided and written, and what comes next."""
     found, recipe = started.found, started.recipe
-    yield from _entry("found", f"{found.format}: {_content(started)}")
-    yield from _entry("learnt", _task(found.task))
-    yield from _entry("classes", f"{len(found.classes)}, from {found.names_from}: {_classes(started)}")
-    yield from _entry("parts", _parts(started))
+    yield labelled("found", f"{found.format}: {_content(started)}")
+    yield labelled("learnt", _task(found.task))
+    yield labelled("classes", f"{len(found.classes)}, from {found.names_from}: {_classes(started)}")
+    yield labelled("parts", _parts(started))
     for decision in found.decided:
-        yield from _entry("decided", decision)
-    yield from _entry("machine", str(started.machine))
+        yield labelled("decided", decision)
+    yield labelled("machine", str(started.machine))
     for reason in recipe.why:
-        yield from _entry("recipe", reason)
+        yield labelled("recipe", reason)
     for path in started.written:
-        yield from _entry("made", str(path))
+        yield labelled("made", str(path))
     looked = "lists and annotations read, images not opened (eyetoy check opens them)"
     if started.opened:
         looked = f"{counted(started.opened, 'image')} opened, with their masks and annotations"
-    yield from _entry("checked", f"{looked}: {counted(len(started.findings), 'finding')}")
+    yield labelled("checked", f"{looked}: {counted(len(started.findings), 'finding')}")
     for split, finding in sorted(started.findings, key=lambda pair: not pair[1].fatal):
         where = f"{split}: " * bool(split)
-        yield from _entry("error" if finding.fatal else "warning", f"{where}{finding}")
-    yield from _entry("config", f"{started.config}: change in it what you want otherwise")
+        yield labelled("error" if finding.fatal else "warning", f"{where}{finding}")
+    yield labelled("config", f"{started.config}: change in it what you want otherwise")
     yield ""
     yield "Next:"
     for verb, options in (("dry-run", "--own-data"), ("check", "--plot classes.png"), ("train", "")):
         yield f"    eyetoy {verb} {shlex.quote(str(started.config))} {options}".rstrip()
-
-
-def _entry(name: str, text: str) -> list[str]:
-    width = max(20, min(118, shutil.get_terminal_size((118, 24)).columns) - 10)
-    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
-    return [f"{name if index == 0 else '':9s} {line}" for index, line in enumerate(lines)]
 
 
 def _content(started: Started) -> str:

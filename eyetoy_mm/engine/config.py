@@ -26,7 +26,7 @@ from eyetoy_mm.paths import EMBEDDED, join, package_file
 from eyetoy_mm.registry import type_name
 
 _SYNC_NORMS = ("SyncBN", "SyncBatchNorm")
-_INSTALL = "pip install 'eyetoy-mm[lite]' (README.md says how with mmcv's compiled operators)"
+_INSTALL = "pip install 'eyetoy-mm[lite]' (docs/install.md says how with mmcv's compiled operators)"
 
 
 def load_config(

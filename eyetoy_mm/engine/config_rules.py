@@ -209,7 +209,7 @@ def _writable(key: str, folder: Any) -> Iterator[Finding]:
     if not existing.is_dir():
         yield Finding(at(key, folder), f"it cannot be made: {existing} is a file")
     elif not os.access(existing, os.W_OK | os.X_OK):
-        yield Finding(key, f"it cannot be written: {existing} may not be written by this user. Give --work-dir DIR")
+        yield Finding(key, f"it cannot be written: {existing} may not be written by this user. Give --work-dir FOLDER")
 
 
 def _typed(key: str, part: Any, registry: Registry, others: tuple[str, ...] = ()) -> Iterator[Finding]:
