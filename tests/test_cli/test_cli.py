@@ -251,17 +251,26 @@ def test_labels_out_of_range_are_named(tmp_path):
     )
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_each_verb_needs_the_standard_library_alone(verb):
-    """It says what the verb does and shows an example, and is the same with the package's other files out of reach."""
+def help_with_the_standard_library_alone(*verb: str) -> str:
     blocked = ["torch", "numpy", "mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "matplotlib"]
     code = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\nfrom eyetoy_mm.cli import main\nmain()"
-    done = subprocess.run([sys.executable, "-c", code, verb, "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *verb, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def help_of_all() -> str:
+    return help_with_the_standard_library_alone()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_needs_the_standard_library_alone(verb, help_of_all):
+    """It says what the verb does and shows an example, and is the same with the package's other files out of reach."""
+    shown = help_with_the_standard_library_alone(verb)
     first = import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").__doc__.splitlines()[0]
-    assert first in " ".join(done.stdout.split()) and f"    eyetoy {verb} " in done.stdout and "::\n" not in done.stdout
-    done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert re.search(rf"^    {verb}\b", done.stdout, re.MULTILINE), done.stdout
+    assert first in " ".join(shown.split()) and f"    eyetoy {verb} " in shown and "::\n" not in shown
+    assert re.search(rf"^    {verb}\b", help_of_all, re.MULTILINE), help_of_all
 
 
 # What the values of options are called in help and messages, in all verbs.

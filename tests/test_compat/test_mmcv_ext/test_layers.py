@@ -6,18 +6,15 @@ import ast
 import importlib
 import inspect
 import math
-import os
 import pkgutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import eyetoy_mm
 from eyetoy_mm.compat.mmcv_ops import LAYERS_WITHOUT
+from tests import program
 from tests.test_compat.test_mmcv_ext import sync_bn_process
 
 
@@ -120,10 +117,9 @@ def test_sync_bn_of_one_process_is_batch_norm(mode):
 @pytest.mark.slow
 def test_sync_bn_of_two_processes_is_batch_norm_of_both_batches(tmp_path):
     script = str(Path(__file__).with_name("sync_bn_process.py"))
-    env = dict(os.environ, PYTHONPATH=str(Path(eyetoy_mm.__file__).parents[1]), OMP_NUM_THREADS="1")
-    command = [sys.executable, script, str(tmp_path)]
-    processes = [subprocess.Popen([*command, str(rank)], env=env) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    for process, _, stderr in [program.start(script, tmp_path, rank) for rank in range(2)]:
+        process.join(120)
+        assert process.exitcode == 0, stderr.read_text()
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
 
     x, layer = sync_bn_process.inputs().requires_grad_(), sync_bn_process.weighted(torch.nn.BatchNorm2d(3))
