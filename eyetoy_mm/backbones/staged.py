@@ -137,8 +137,8 @@ class StagedBackbone(BaseModule):
             x: Images ``(B, in_channels, H, W)`` of any size.
 
         Returns:
-            One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index, or its mean ``(B, C_i)``; or the
-            context token ``(B, C)`` alone.
+            One map ``(B, C_i, ceil(H / stride_i), ceil(W / stride_i))`` per out index, in memory as the images
+            (contiguous or channels_last), or its mean ``(B, C_i)``; or the context token ``(B, C)`` alone.
 
         Raises:
             TypeError: No tensor, or one of whole numbers.
@@ -146,13 +146,16 @@ class StagedBackbone(BaseModule):
         """
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # sizes are symbols there
             check_images(x, self.in_channels)
+        # the layout of the images; as the maps lie, they are channels_last
+        is_channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_channels_last else torch.contiguous_format
         outputs = []
         for stage, (features, context_token) in enumerate(self.forward_stages(x)):
             if stage not in self.out_indices:
                 continue
             norm = self.get_submodule(f"norm{stage}")
             if self.out_type == "featmap":
-                outputs.append(to_channels_first(norm(features)).contiguous())
+                outputs.append(to_channels_first(norm(features)).contiguous(memory_format=layout))
             elif self.out_type == "avg_featmap":
                 outputs.append(norm(features).flatten(1, -2).mean(1))
             else:

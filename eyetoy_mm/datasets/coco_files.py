@@ -351,7 +351,7 @@ def images_not_on_disk(used: list[dict], dataset: dict) -> Iterator[Finding]:
             "images missing",
             f"names {len(missing)} images (of {len(paths)}) that are not on disk: {first_few(missing)}. "
             f"{why_missing(name, Path(folder), 'file_name')}"
-            "Put them there, or say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR",
+            "Put them there, or say where they are: data_prefix=dict(img=...) of the dataset, or --data-root FOLDER",
         )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -157,8 +157,13 @@ def check_dataset(
         What was found.
 
     Raises:
-        UserError: A process was killed, as by a lack of memory.
+        UserError: The config has none of these splits, or a process was killed, as by a lack of memory.
     """
+    splits = list(splits)
+    if not any(config.get(f"{split}_dataloader") for split in splits):
+        raise UserError(
+            f"the config has no {' and no '.join(f'{split}_dataloader' for split in splits)}: no data to open"
+        )
     began = time.monotonic()
     report, loaders = Report(), list[Loader]()
     report.unit = {"mmdet": "boxes", "mmseg": "pixels"}.get(toolbox_of(config) or "", "images")
@@ -221,7 +226,7 @@ def _open_split(config: Config, split: str, loaders: list[Loader], report: Repor
 
 def _build(config: Config, settings: dict) -> Any:
     # What pycocotools prints would be among the findings.
-    with DefaultScope.overwrite_default_scope(toolbox_of(config)), contextlib.redirect_stdout(sys.stderr):
+    with DefaultScope.overwrite_default_scope(toolbox_of(config)), contextlib.redirect_stdout(io.StringIO()):
         return DATASETS.build(dict(settings, lazy_init=False) if settings.get("lazy_init") else settings)
 
 

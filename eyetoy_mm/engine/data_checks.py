@@ -86,7 +86,7 @@ def check_paths(config: Config, *splits: str) -> None:
         )
         raise UserError(
             f"the dataset is not there. Missing, from the current folder {Path.cwd()}:\n{lines}\n"
-            f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root DIR"
+            f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root FOLDER"
         )
 
 

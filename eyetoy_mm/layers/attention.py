@@ -14,6 +14,7 @@ from eyetoy_mm.layers.checks import at_least, fraction
 from eyetoy_mm.layers.conv import CONVS, keeps_size
 from eyetoy_mm.layers.resize import repeat_to, rescale
 from eyetoy_mm.ops import neighborhood_attention, plain_form
+from eyetoy_mm.ops.attention import autocast_dtype
 from eyetoy_mm.params import ConvParams, HeadParams, NeighborhoodAttentionParams
 
 
@@ -101,13 +102,14 @@ class SharedScaleNA(nn.Module):
     def _tokenize_and_project(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C)`` of whole cells -> ``(B, *spatial / merging, 3 * heads * dim)`` by one matrix."""
         conv, proj = self.tokenizer, self.qkv_proj
+        dtype = autocast_dtype(proj.weight)
         # in the parameters' own precision: fewer casts than of four tensors, and one rounding instead of two
         with contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             outer = proj.weight.reshape(proj.out_channels, conv.groups, -1).transpose(0, 1)
             inner = conv.weight.reshape(conv.groups, conv.out_channels // conv.groups, -1)
             weight = (outer @ inner).unflatten(-1, (conv.in_channels // conv.groups, -1))
             # (groups, 3 * heads * dim, in_channels / groups, cell) -> (3 * heads * dim, cell * in_channels)
-            weight = weight.permute(1, 3, 0, 2).flatten(1)
+            weight = weight.permute(1, 3, 0, 2).to(dtype, memory_format=torch.contiguous_format).flatten(1)
             bias = proj.bias if conv.bias is None else F.linear(conv.bias, proj.weight.flatten(1), proj.bias)
         return F.linear(self._cells(x), weight, bias)
 
@@ -205,6 +207,8 @@ class MultiScaleMultiHeadNA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C_in)`` -> ``(B, *ceil(spatial * scale_factor), out_channels)``."""
         size = tuple(x.shape[1:-1])
+        if x.device.type != "cpu":  # once for all groups, before they copy it; on CPUs their convolutions are float32
+            x = x.to(autocast_dtype(x))
         groups = [repeat_to(head(x), size, factor) for head, factor in zip(self.heads, self.merging)]
         return self.out_proj(rescale(torch.cat(groups, dim=-1), self.scale_factor))
 

@@ -80,7 +80,7 @@ def neighborhood_attention(
         RuntimeError: The named back end cannot run this case; the message has its reason.
     """
     _refuse_no_tensors(query=query, key=key, value=value, bias=bias)
-    query, key, value = _autocast(query), _autocast(key), _autocast(value)
+    query, key, value = (x.to(autocast_dtype(x)) for x in (query, key, value))
     neighborhood = _neighborhood(_kinds(query, key, value, bias), kernel_size, dilation)
     scale = query.shape[-1] ** -0.5 if scale is None else checked_scale(scale)
     if key.shape[-2] != query.shape[-2]:
@@ -121,14 +121,14 @@ def _nothing(*tensors: Tensor | None) -> Tensor:
     return (zero * query.new_zeros(*query.shape[:-1], value.shape[-1])).to(query.dtype)
 
 
-def _autocast(x: Tensor) -> Tensor:
-    """What autocast does to the inputs of a matrix product; it does not know our operators."""
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """To what autocast converts an input of a matrix product; it does not know our operators."""
     device = x.device.type
     if device == "meta":  # which autocast does not know
-        return x
+        return x.dtype
     if x.is_floating_point() and x.dtype != torch.float64 and torch.is_autocast_enabled(device):
-        return x.to(torch.get_autocast_dtype(device))
-    return x
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
 def _refuse_no_tensors(**tensors: Tensor | None) -> None:

@@ -3,22 +3,40 @@
 The neighborhood is its ``mask_mod`` and the relative position bias its ``score_mod``, so this one trains with a bias.
 On CPU ``flex_attention`` has no backward pass, and uncompiled it materialises every score: there the ``torch`` back end
 is used.
+
+From PyTorch 2.11 on, one kernel serves all sizes, windows and dilations. Before it is used, it is compared with the
+``torch`` back end on two small maps, gradients too. Where it differs, and with an older PyTorch, each case has a
+kernel of its own.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from eyetoy_mm.ops import backend_torch
 from eyetoy_mm.ops.caching import cached_tensors
 from eyetoy_mm.ops.flex import MaskMod, compile_for_case, make_block_mask
 from eyetoy_mm.ops.neighborhood import Neighborhood
+
+_log = logging.getLogger("eyetoy_mm")
+
+
+class Kind(NamedTuple):
+    """What one kernel for all sizes is compiled for."""
+
+    axes: int
+    dtype: torch.dtype
+    dim: int
+    value_dim: int
+    with_bias: bool
 
 
 def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> str | None:
@@ -43,7 +61,12 @@ def attend(
     # (B, heads, N, dim); flex_attention has no rule for tensors that are to be negated when read
     q, k, v = (x.flatten(1, -3).transpose(1, 2).resolve_neg() for x in (query, key, value))
     mask = _block_mask(neighborhood, query.device)
-    output = _compiled(neighborhood, bias is not None)(q, k, v, bias, mask, scale)
+    kind = Kind(len(neighborhood.axes), query.dtype, query.shape[-1], value.shape[-1], bias is not None)
+    # within somebody's graph nothing can be tried
+    if not torch.compiler.is_compiling() and _serves_all_sizes(kind, query.device):
+        output = _for_all_sizes(kind)(q, k, v, bias, mask, scale, neighborhood)
+    else:
+        output = _compiled(neighborhood, bias is not None)(q, k, v, bias, mask, scale)
     return output.transpose(1, 2).unflatten(1, neighborhood.spatial)
 
 
@@ -86,10 +109,70 @@ def _block_mask(neighborhood: Neighborhood, device: torch.device) -> BlockMask:
     return make_block_mask(mask_mod(neighborhood), math.prod(neighborhood.spatial), device)
 
 
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    mask: BlockMask,
+    scale: float,
+    neighborhood: Neighborhood,
+) -> Tensor:
+    """``flex_attention`` of ``(B, heads, N, dim)``, as a function of all that a case is."""
+    modification = None if bias is None else score_mod(neighborhood, bias)
+    return cast(Tensor, flex_attention(q, k, v, score_mod=modification, block_mask=mask, scale=scale))
+
+
 @functools.lru_cache(maxsize=64)
 def _compiled(neighborhood: Neighborhood, with_bias: bool) -> Callable[..., Tensor]:
-    def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: BlockMask, scale: float) -> Tensor:
-        modification = None if bias is None else score_mod(neighborhood, bias)
-        return cast(Tensor, flex_attention(q, k, v, score_mod=modification, block_mask=mask, scale=scale))
+    def for_one(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: BlockMask, scale: float) -> Tensor:
+        return attention(q, k, v, bias, mask, scale, neighborhood)
 
-    return compile_for_case(attention, neighborhood, with_bias)
+    return compile_for_case(for_one, neighborhood, with_bias)
+
+
+@functools.lru_cache(maxsize=64)
+def _for_all_sizes(kind: Kind) -> Callable[..., Tensor]:
+    return compile_for_case(attention, kind, dynamic=True)
+
+
+@functools.cache
+def _serves_all_sizes(kind: Kind, device: torch.device) -> bool:
+    """Whether one kernel of a kind has the outputs and gradients of the ``torch`` back end; the log says where not."""
+    if torch.__version__ < "2.11":  # the first that it has been tried with; versions are compared, not letters
+        return False
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            difference = max(_difference(kind, device, first, window) for first, window in ((5, 3), (9, 4)))
+    except Exception as error:  # of PyTorch's compiler
+        _log.warning("flex is compiled for each size: one kernel for all does not work (%s)", str(error).split("\n")[0])
+        return False
+    if not difference < 0.02:
+        _log.warning("flex is compiled for each size: one kernel for all is wrong by %.2g", difference)
+    return difference < 0.02
+
+
+def _difference(kind: Kind, device: torch.device, first: int, window: int) -> float:
+    """Between the kernel and the ``torch`` back end, output and gradients, as a share of the largest number."""
+    generator = torch.Generator(device).manual_seed(0)
+    draw = functools.partial(torch.randn, device=device, generator=generator)
+    spatial, ones = (first, 6, 5)[: kind.axes], (1,) * kind.axes
+    inputs = [draw(1, *spatial, 2, dim).to(kind.dtype) for dim in (kind.dim, kind.dim, kind.value_dim)]
+    inputs += [draw(2, *[2 * window - 1] * kind.axes).to(kind.dtype)] if kind.with_bias else []
+    inputs = [x.requires_grad_() for x in inputs]
+    neighborhood = Neighborhood.of(spatial, (window,) * kind.axes, ones)
+
+    def by_flex(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+        q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in (query, key, value))
+        mask = _block_mask(neighborhood, device)
+        output = _for_all_sizes(kind)(q, k, v, bias, mask, 0.3, neighborhood)
+        return output.transpose(1, 2).unflatten(1, spatial)
+
+    def by_torch(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+        return backend_torch.attend(query, key, value, neighborhood, bias, 0.3)
+
+    found = []
+    for function in (by_flex, by_torch):
+        output = function(*inputs)
+        found.append([output, *torch.autograd.grad(output.float().square().sum(), inputs)])
+    return max(float((a - e).abs().max() / e.abs().max()) for a, e in zip(*found, strict=True))

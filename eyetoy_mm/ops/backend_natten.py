@@ -19,7 +19,7 @@ from eyetoy_mm.ops.neighborhood import Neighborhood
 def _unusable() -> str | None:
     try:
         natten = importlib.import_module("natten")
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # the last two where it was compiled for another PyTorch
         return f"natten cannot be imported ({error})"
     if not getattr(natten, "HAS_LIBNATTEN", False):
         return "natten is installed without its compiled part (natten.HAS_LIBNATTEN is False)"

@@ -16,15 +16,19 @@ overlap: each holds the halos of its tiles (see :mod:`eyetoy_mm.ops.tiles`), cop
     +--:--------:-----+    +-----:--------:--+
 
 Dilation splits the map into independent interleaved maps, which are batched where their sizes agree. The backward pass
-is written by hand and computes the probabilities again. float16 and bfloat16 inputs are computed in float32.
+is written by hand and computes the probabilities again.
+
+Scores, softmax and all sums are float32, of float64 inputs float64. The matrices of float16 and bfloat16 inputs are
+multiplied as they are on GPUs that have such products with sums in float32; elsewhere they are float32, too.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +38,7 @@ from eyetoy_mm.ops import dense_form, plain_form
 from eyetoy_mm.ops.caching import cached_tensors
 from eyetoy_mm.ops.neighborhood import Neighborhood
 from eyetoy_mm.ops.operator import Operator
-from eyetoy_mm.ops.tiles import Cut, Plan, Turn, at_once, bias_index, dilation_groups, maps_at_once
+from eyetoy_mm.ops.tiles import AtOnce, Cut, Plan, Turn, at_once, bias_index, dilation_groups, maps_at_once
 
 
 def refusal(query: Tensor, neighborhood: Neighborhood, bias: Tensor | None) -> str | None:
@@ -53,6 +57,45 @@ def attend(
     return OPERATOR(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
 
 
+# --- What suits a device ----------------------------------------------------------------------------------------------
+
+
+class Way(NamedTuple):
+    """How a case is computed."""
+
+    most: AtOnce
+    factors: torch.dtype  # of the matrix products
+
+
+def factors(dtype: torch.dtype, capability: int) -> torch.dtype:
+    """The dtype of what is multiplied, for inputs of one.
+
+    Args:
+        dtype: Of the inputs.
+        capability: Compute capability of a GPU of NVIDIA, 90 for 9.0; 0 for anything else.
+    """
+    least = {torch.float16: 70, torch.bfloat16: 80}.get(dtype)
+    return dtype if least is not None and capability >= least else _of_sums(dtype)
+
+
+def way(x: Tensor) -> Way:
+    """What suits the device and dtype of a tensor."""
+    return Way(at_once(x.device.type), factors(x.dtype, _capability(x.device)))
+
+
+@functools.cache
+def _capability(device: torch.device) -> int:
+    """As :func:`factors` takes it; 0 too where PyTorch has no products of 16 bits that it gives in float32."""
+    if device.type != "cuda" or torch.version.hip is not None or "dtype" not in torch.ops.aten.bmm.overloads():
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def _of_sums(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 # --- The operators ----------------------------------------------------------------------------------------------------
 
 
@@ -64,15 +107,17 @@ def _forward(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
+    how: Way | None = None,
 ) -> Tensor:
+    most, dtype = how or way(query)
     output = query.new_empty(*query.shape[:-1], value.shape[-1])
-    for plan, (q, k, v, o) in _maps(kernel_size, dilation, query, key, value, output):
+    for plan, (q, k, v, o) in _maps(kernel_size, dilation, most, query, key, value, output):
         masks = _masks(plan, bias, query)
-        q, k, v = _cut(q, plan.queries).mul_(scale), _cut(k, plan.keys), _cut(v, plan.keys)
+        q, k, v = _cut(q, plan.queries, dtype), _cut(k, plan.keys, dtype), _cut(v, plan.keys, dtype)
         outputs = q.new_empty(*q.shape[:-1], v.shape[-1])
         for turn in plan.turns:
-            p = _probabilities(q, k, turn, masks)
-            outputs[turn.matrices, turn.queries] = torch.bmm(p, v[turn.matrices, turn.keys])
+            p = _probabilities(q, k, turn, masks, scale)
+            _write_product(outputs[turn.matrices, turn.queries], p.to(dtype), v[turn.matrices, turn.keys])
         for position, strip in _pairs(o, outputs, plan.queries):
             position.copy_(strip)
     return output
@@ -87,29 +132,33 @@ def _backward(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
+    how: Way | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gradients = [torch.zeros(x.shape, dtype=_compute_dtype(x), device=x.device) for x in (query, key, value)]
+    most, dtype = how or way(query)
+    gradients = [torch.zeros(x.shape, dtype=_of_sums(x.dtype), device=x.device) for x in (query, key, value)]
     bias_gradient = query.new_zeros(0) if bias is None else torch.zeros_like(bias)
-    for plan, maps in _maps(kernel_size, dilation, gradient, query, key, value, *gradients):
+    for plan, maps in _maps(kernel_size, dilation, most, gradient, query, key, value, *gradients):
         masks = _masks(plan, bias, query)
         mask_gradients = [] if bias is None else [torch.zeros_like(mask) for mask in masks if mask is not None]
         cuts = (plan.queries, plan.queries, plan.keys, plan.keys)
-        do, q, k, v = (_cut(x, cut) for x, cut in zip(maps[:4], cuts, strict=True))
-        q.mul_(scale)
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        do, q, k, v = (_cut(x, cut, dtype) for x, cut in zip(maps[:4], cuts, strict=True))
+        dq = torch.empty_like(q, dtype=_of_sums(dtype))
+        dk, dv = (torch.zeros_like(x, dtype=dq.dtype) for x in (k, v))
         for turn in plan.turns:
             tiles, halos = (turn.matrices, turn.queries), (turn.matrices, turn.keys)
-            p = _probabilities(q, k, turn, masks)
-            dv[halos].add_(torch.bmm(p.transpose(1, 2), do[tiles]))
-            dp = torch.bmm(do[tiles], v[halos].transpose(1, 2))
+            p = _probabilities(q, k, turn, masks, scale)
+            dv[halos].add_(_product(p.to(dtype).transpose(1, 2), do[tiles]))
+            dp = _product(do[tiles], v[halos].transpose(1, 2))
             ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
-            dk[halos].add_(torch.bmm(ds.transpose(1, 2), q[tiles]))
-            dq[tiles] = torch.bmm(ds, k[halos])
             if bias is not None:
                 one_pattern = len(plan.cases[turn.case].pattern_of_strip) == 1
-                ds = ds.view(turn.strips, -1, len(bias), *ds.shape[1:])  # (strips, maps, heads, queries, keys)
-                mask_gradients[turn.case] += ds.sum((0, 1) if one_pattern else 1, keepdim=True)
+                per_head = ds.view(turn.strips, -1, len(bias), *ds.shape[1:])  # (strips, maps, heads, queries, keys)
+                mask_gradients[turn.case] += per_head.sum((0, 1) if one_pattern else 1, keepdim=True)
+            ds = ds.to(dtype)
+            dk[halos].add_(_product(ds.transpose(1, 2), q[tiles]))
+            _write_product(dq[tiles], ds, k[halos])
         dq.mul_(scale)
+        dk.mul_(scale)
         for x, strips, cut in zip(maps[4:], (dq, dk, dv), (plan.queries, plan.keys, plan.keys), strict=True):
             for position, strip in _pairs(x, strips, cut):
                 position.add_(strip)
@@ -125,20 +174,39 @@ OPERATOR = Operator("neighborhood_attention", _forward, _backward)
 # --- One turn of the loop ---------------------------------------------------------------------------------------------
 
 
-def _probabilities(q: Tensor, k: Tensor, turn: Turn, masks: Sequence[Tensor | None]) -> Tensor:
+def _probabilities(q: Tensor, k: Tensor, turn: Turn, masks: Sequence[Tensor | None], scale: float) -> Tensor:
     """``(strips * maps * heads, queries, keys)``; computed in the forward and again in the backward pass."""
-    scores = torch.bmm(q[turn.matrices, turn.queries], k[turn.matrices, turn.keys].transpose(1, 2))
+    scores = _product(q[turn.matrices, turn.queries], k[turn.matrices, turn.keys].transpose(1, 2))
     mask = masks[turn.case]
-    if mask is not None:
-        scores.view(turn.strips, -1, *mask.shape[2:]).add_(mask)
+    if mask is None:
+        return scores.mul_(scale).softmax(-1)
+    per_strip = scores.view(turn.strips, -1, *mask.shape[2:])
+    torch.add(mask, per_strip, alpha=scale, out=per_strip)
     return scores.softmax(-1)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Products of matrices, in the dtype of sums."""
+    if left.dtype == _of_sums(left.dtype):
+        return torch.bmm(left, right)
+    if left.is_cuda:
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(left.float(), right.float())  # the same numbers, where a GPU's way is looked at without one
+
+
+def _write_product(result: Tensor, left: Tensor, right: Tensor) -> None:
+    """The same into memory that is there, on a GPU without a copy on the way; on a CPU this is no gain."""
+    if result.is_cuda and result.dtype == left.dtype:
+        torch.bmm(left, right, out=result)
+    else:
+        result.copy_(_product(left, right))
 
 
 def _masks(plan: Plan, bias: Tensor | None, like: Tensor) -> Sequence[Tensor | None]:
     """What to add to the scores per case of the plan, ``(strips or 1, 1, heads or 1, queries, keys)``, or None."""
     if bias is None:
-        return _plain_masks(plan, _compute_dtype(like), like.device)
-    table = F.pad(bias.flatten(1).to(_compute_dtype(like)), (0, 1), value=-math.inf)
+        return _plain_masks(plan, _of_sums(like.dtype), like.device)
+    table = F.pad(bias.flatten(1).to(_of_sums(like.dtype)), (0, 1), value=-math.inf)
     masks = [table[:, index.to(like.device)] for index in _indices(plan)]  # (heads, patterns, queries, keys)
     return [
         mask.transpose(0, 1)[list(case.pattern_of_strip), None] for mask, case in zip(masks, plan.cases, strict=True)
@@ -181,18 +249,16 @@ def _bias_gradient(plan: Plan, mask_gradients: Sequence[Tensor]) -> Tensor:
 # --- Maps and strips --------------------------------------------------------------------------------------------------
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor) -> Iterator[tuple[Plan, list[Tensor]]]:
+def _maps(
+    kernel_size: Sequence[int], dilation: Sequence[int], most: AtOnce, *tensors: Tensor
+) -> Iterator[tuple[Plan, list[Tensor]]]:
     """Undilated maps, some of one size at a time: a plan and views ``(batch, maps..., heads, *spatial, dim)``."""
     kernel_size, dilation = tuple(kernel_size), tuple(dilation)
     tensors = tuple(x.resolve_neg() for x in tensors)  # PyTorch's copy from float16 to float32 may lose the sign
     if len(kernel_size) == 1:  # a sequence is a map of one row
         kernel_size, dilation, tensors = (1, *kernel_size), (1, *dilation), tuple(x.unsqueeze(1) for x in tensors)
     batch, *spatial, heads, _ = tensors[0].shape
-    dim, most = max(x.shape[-1] for x in tensors), at_once(tensors[0].device.type)
+    dim = max(x.shape[-1] for x in tensors)
     neighborhood = Neighborhood.of(tuple(spatial), kernel_size, dilation)
     for groups in itertools.product(*(dilation_groups(axis) for axis in neighborhood.axes)):
         axes = tuple(axis for _, _, axis in groups)
@@ -216,11 +282,11 @@ def _maps(kernel_size: Sequence[int], dilation: Sequence[int], *tensors: Tensor)
             yield Plan.of(axes, samples * maps_per_sample, most), views
 
 
-def _cut(x: Tensor, cut: Cut) -> Tensor:
+def _cut(x: Tensor, cut: Cut, dtype: torch.dtype) -> Tensor:
     """Copy a map into strips ``(strips * maps * heads, rows * columns, dim)``; zero past the end of the map."""
     n = len(cut.runs)
     shape = (*cut.counts, *x.shape[: -1 - n], *cut.widths, x.shape[-1])
-    strips = (torch.zeros if cut.ragged else torch.empty)(shape, dtype=_compute_dtype(x), device=x.device)
+    strips = (torch.zeros if cut.ragged else torch.empty)(shape, dtype=dtype, device=x.device)
     for positions, strip in _pairs(x, strips, cut):
         strip.copy_(positions)
     return strips.view(-1, x.shape[-2 - n] * math.prod(cut.widths), x.shape[-1])

@@ -113,6 +113,7 @@ def _too_old(capability: int, dtype: torch.dtype, dim: int) -> str | None:
 def _too_large(neighborhood: Neighborhood, elements: int, with_bias: bool) -> str | None:
     """Why the numbers of a case do not fit the 32 bits that the kernels count with, or None."""
     limit = LARGEST_HALO[len(neighborhood.axes)]
+    largest = (limit - MOST_ROWS) // 2
     if math.prod(neighborhood.spatial) * elements >= 2**31:
         return f"its kernels are for fewer than 2**31 elements of a sample, got {neighborhood.spatial} by {elements}"
     # keys of a tile's queries, or queries of its keys: of those between two borders, nearly two windows
@@ -120,10 +121,9 @@ def _too_large(neighborhood: Neighborhood, elements: int, with_bias: bool) -> st
         torch.sym_min(-(-axis.length // axis.dilation), 2 * axis.kernel_size + MOST_ROWS) for axis in neighborhood.axes
     ]
     if any(extent > limit for extent in halo) or math.prod(halo) * halo[-1] >= 2**32 - 2**20:
-        largest = (limit - MOST_ROWS) // 2
         return f"its kernels are for windows of at most {largest} along an axis, got {neighborhood.kernel_size}"
-    if with_bias and any(axis.kernel_size > limit // 2 for axis in neighborhood.axes):
-        return f"its tables of biases are for windows of at most {limit // 2}, got {neighborhood.kernel_size}"
+    if with_bias and any(axis.kernel_size > largest for axis in neighborhood.axes):
+        return f"its tables of biases are for windows of at most {largest}, got {neighborhood.kernel_size}"
     return None
 
 
@@ -436,30 +436,42 @@ def _backward(
     _launch("attention_query_gradient", programs, of_queries, *others)
     of_keys = (*call[:4], gradient, row_numbers, key_gradient, value_gradient)
     _launch("attention_key_value_gradient", programs, of_keys, *others)
-    bias_gradient = query.new_empty(0) if bias is None else _bias_gradient(call, bias, gradient, row_numbers, scale)
+    bias_gradient = query.new_empty(0)
+    if bias is not None:
+        bias_gradient = _bias_gradient(call, bias, gradient, row_numbers, scale, options)
     return query_gradient, key_gradient, value_gradient, bias_gradient
 
 
-ENTRIES_AT_ONCE = 16  # of the table of biases by one program
-PROGRAMS = 2048  # about, which is enough for any GPU; each of them sums over some of the tiles
+PROGRAMS = 4096  # about, which is enough for any GPU; each of them sums over some of the tiles
 
 
-def _bias_gradient(call: _Call, bias: Tensor, gradient: Tensor, row_numbers: Tensor, scale: float) -> Tensor:
-    batch, heads = len(gradient), len(bias)
-    programs = heads * math.ceil(bias[0].numel() / ENTRIES_AT_ONCE)
+def _bias_gradient(
+    call: _Call, bias: Tensor, gradient: Tensor, row_numbers: Tensor, scale: float, options: dict[str, Any]
+) -> Tensor:
+    """The kernel's sums for each row and column of a tile; then those of each offset from row to column."""
     plan = call.plan
-    parts = min(plan.tiles * batch, max(1, PROGRAMS // programs))
-    sums = torch.empty(parts, *bias.shape, dtype=torch.float32, device=bias.device)
+    rows = [options[size] for size in ("TD", "TH", "TW")]
+    entries = [1] * (3 - (bias.dim() - 1)) + list(bias.shape[1:])
+    box = [of_table + of_tile - 1 for of_table, of_tile in zip(entries, rows, strict=True)]
+    programs = len(bias) * math.ceil(math.prod(box) / options["COLUMNS"])
+    parts = min(plan.tiles * len(gradient), max(1, PROGRAMS // programs))
+    sums = torch.empty(parts, len(bias), *rows, *box, dtype=torch.float32, device=bias.device)
     _launch(
         "attention_bias_gradient",
         programs * parts,
         (*call[:4], gradient, row_numbers, sums),
         (scale * LOG2E,),
         call.strides,
-        (batch, parts, *plan.numbers),
-        plan.constants | dict(OFFSETS=ENTRIES_AT_ONCE, num_warps=plan.warps, num_stages=1),
+        (len(gradient), parts, *plan.numbers),
+        {name: option for name, option in options.items() if name != "BIAS"},
     )
-    return sums.sum(0).to(bias.dtype)
+    sums = sums.sum(0)
+    of_head, *strides = sums.stride()
+    of_rows, of_box = strides[:3], strides[3:]
+    # entry e of the table is row r with column r + e, for each r
+    along = [row + column for row, column in zip(of_rows, of_box, strict=True)]
+    pairs = sums.as_strided((len(bias), *entries, *rows), (of_head, *of_box, *along))
+    return pairs.sum((-3, -2, -1)).view(bias.shape).to(bias.dtype)
 
 
 OPERATOR = Operator("neighborhood_attention_triton", _forward, _backward, keeps=True)

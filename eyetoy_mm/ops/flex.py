@@ -19,12 +19,12 @@ def make_block_mask(mask_mod: MaskMod, length: int, device: torch.device) -> Blo
     return create(mask_mod, None, None, length, length, device=device)
 
 
-def compile_for_case(function: Callable[..., Tensor], *case: Hashable) -> Callable[..., Tensor]:
-    """Compile a function for one case.
+def compile_for_case(function: Callable[..., Tensor], *case: Hashable, dynamic: bool = False) -> Callable[..., Tensor]:
+    """Compile a function for one case; ``dynamic`` for all sizes of its tensors.
 
     The compiler counts recompilations per code object and, after a few, runs the function uncompiled, which holds all
     scores. A code object of its own gives each case a count of its own; ``fullgraph`` turns silence into an error.
     """
     code = function.__code__.replace(co_name=f"{function.__name__}_{abs(hash(case))}")
     copy = types.FunctionType(code, function.__globals__, code.co_name, None, function.__closure__)
-    return torch.compile(copy, dynamic=False, fullgraph=True)
+    return torch.compile(copy, dynamic=dynamic, fullgraph=True)

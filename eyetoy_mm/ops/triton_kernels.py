@@ -87,9 +87,10 @@ def _tile(
 ):  # fmt: skip
     """What a program knows of its tile.
 
-    Of each row: its place in the flattened map; whether the map has it; first and last column of its interval and its
-    own column, packed, from the first of the halo; and its own, linear in the table of biases. Of the halo: the place
-    of its first position, and its extents, raised to what `_divisor` takes, with the packed last column that it has.
+    Of each row: its place in the flattened map; whether the map has it; first and last column of its interval, packed,
+    from the first of the halo; and its own, linear in the table of biases. Of the halo: the place of its first
+    position, and its extents, raised to what `_divisor` takes, with the packed last column that it has. And how far
+    the tile's first row is from the halo's first position, along each axis.
     """
     at = tile // (NW * SW)
     group_w, length_w, row_w, from_w, extent_w = _along(tile % (NW * SW), NW, LW, KW, SW, TW, TRANSPOSED)
@@ -107,10 +108,10 @@ def _tile(
     origin = (group_h + SH * from_h) * LW + group_w + SW * from_w
     first = _pack(0, first_h - from_h, first_w - from_w, AXES)
     last = _pack(0, last_h - from_h, last_w - from_w, AXES)
-    own = _pack(0, h - from_h, w - from_w, AXES)
     end = _pack(0, extent_h - 1, extent_w - 1, AXES)
     own_in_table = (h - from_h) * (2 * KW - 1) + w - from_w
     extent_d = 1
+    corner_d = 0
     if AXES == 3:
         group_d, length_d, row_d, from_d, extent_d = _along(at // (NH * SH), ND, LD, KD, SD, TD, TRANSPOSED)
         d = row_d + row // (TW * TH)
@@ -121,11 +122,17 @@ def _tile(
         origin += (group_d + SD * from_d) * (LH * LW)
         first += _pack(first_d - from_d, 0, 0, AXES)
         last += _pack(last_d - from_d, 0, 0, AXES)
-        own += _pack(d - from_d, 0, 0, AXES)
         end += _pack(extent_d - 1, 0, 0, AXES)
         own_in_table += (d - from_d) * ((2 * KH - 1) * (2 * KW - 1))
         extent_h = tl.maximum(extent_h, 2)
-    return place, inside, first, last, own, own_in_table, origin, extent_d, extent_h, tl.maximum(extent_w, 2), end
+        corner_d = row_d - from_d
+    extent_w = tl.maximum(extent_w, 2)
+    corner_h = row_h - from_h
+    corner_w = row_w - from_w
+    return (
+        place, inside, first, last, own_in_table,
+        origin, extent_d, extent_h, extent_w, end, corner_d, corner_h, corner_w,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -195,7 +202,7 @@ def attention_forward(
     program = tl.program_id(0)
     head = (program // tiles) % heads
     sample = (program // tiles // heads).to(tl.int64)
-    rows, inside, first, last, own, own_in_table, origin, extent_d, extent_h, extent_w, end = _tile(
+    rows, inside, first, last, own_in_table, origin, extent_d, extent_h, extent_w, end, _, _, _ = _tile(
         program % tiles, LD, LH, LW, KD, KH, KW, SD, SH, SW, ND, NH, NW, TD, TH, TW, AXES, False
     )
     # a program whose dilation group ends before its tile goes on with masked rows: few, and their loop is as short
@@ -257,7 +264,7 @@ def attention_query_gradient(
     program = tl.program_id(0)
     head = (program // tiles) % heads
     sample = (program // tiles // heads).to(tl.int64)
-    rows, inside, first, last, own, own_in_table, origin, extent_d, extent_h, extent_w, end = _tile(
+    rows, inside, first, last, own_in_table, origin, extent_d, extent_h, extent_w, end, _, _, _ = _tile(
         program % tiles, LD, LH, LW, KD, KH, KW, SD, SH, SW, ND, NH, NW, TD, TH, TW, AXES, False
     )
     start = sample * sample_stride + head * head_stride
@@ -313,7 +320,7 @@ def attention_key_value_gradient(
     program = tl.program_id(0)
     head = (program // tiles) % heads
     sample = (program // tiles // heads).to(tl.int64)
-    rows, inside, first, last, own, own_in_table, origin, extent_d, extent_h, extent_w, end = _tile(
+    rows, inside, first, last, own_in_table, origin, extent_d, extent_h, extent_w, end, _, _, _ = _tile(
         program % tiles, LD, LH, LW, KD, KH, KW, SD, SH, SW, ND, NH, NW, TD, TH, TW, AXES, True
     )
     start = sample * sample_stride + head * head_stride
@@ -366,49 +373,68 @@ def attention_bias_gradient(
     scale, sample_stride, place_stride, head_stride, samples, parts,
     heads, tiles, LD, LH, LW, KD, KH, KW, SD, SH, SW, ND, NH, NW,
     HEAD_DIM: tl.constexpr, DIM: tl.constexpr, TD: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr,
-    OFFSETS: tl.constexpr, AXES: tl.constexpr,
+    COLUMNS: tl.constexpr, AXES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the bias, ``(parts, heads, entries)``: of each of some entries, the sum over a part of all tiles.
+    """Gradients of the scores, ``(parts, heads, rows, columns)``, each summed over a part of all tiles.
 
-    An entry is an offset from query to key, so there is one product for each query: no matrix, and no sum over
-    different places of one tensor either.
+    Columns here are not those of a tile's own halo, but of a box that holds the halo of any tile: along each axis from
+    K - 1 positions before its first row to K - 1 behind its last. A row and a column are as far apart in all tiles, so
+    they have one entry of the table of biases, and its gradient is the sum over those that have it. A program has some
+    columns.
     """
     program = tl.program_id(0)
-    size = _size(KD, KH, KW)
-    blocks = (size + OFFSETS - 1) // OFFSETS
-    block = program % blocks
+    box_h = TH + 2 * KH - 2
+    box_w = TW + 2 * KW - 2
+    box = (TD + 2 * KD - 2) * box_h * box_w
+    blocks = (box + COLUMNS - 1) // COLUMNS
+    begin = (program % blocks) * COLUMNS
     head = (program // blocks) % heads
     part = program // blocks // heads
-    bias += head * size
-    sums = tl.zeros((OFFSETS,), tl.float32)
+    column = begin + tl.arange(0, COLUMNS)
+    d = column // (box_h * box_w) - KD + 1  # from the tile's first row
+    h = column // box_w % box_h - KH + 1
+    w = column % box_w - KW + 1
+    row = tl.arange(0, TD * TH * TW)
+    d_in_table = d[None, :] - (row // (TW * TH))[:, None] + KD - 1
+    h_in_table = h[None, :] - (row // TW % TH)[:, None] + KH - 1
+    w_in_table = w[None, :] - (row % TW)[:, None] + KW - 1
+    in_table = (d_in_table >= 0) & (d_in_table <= 2 * KD - 2)
+    in_table = in_table & (h_in_table >= 0) & (h_in_table <= 2 * KH - 2)
+    in_table = in_table & (w_in_table >= 0) & (w_in_table <= 2 * KW - 2)
+    entry = (d_in_table * (2 * KH - 1) + h_in_table) * (2 * KW - 1) + w_in_table
+    biases = LOG2E * tl.load(bias + head * _size(KD, KH, KW) + entry, mask=in_table, other=0.0)
+    sums = tl.zeros((TD * TH * TW, COLUMNS), tl.float32)
     for item in range(part, tiles * samples, parts):
-        rows, inside, first, last, own, own_in_table, origin, extent_d, extent_h, extent_w, end = _tile(
+        (
+            rows, inside, first, last, _,
+            origin, extent_d, extent_h, extent_w, end, corner_d, corner_h, corner_w,
+        ) = _tile(
             item % tiles, LD, LH, LW, KD, KH, KW, SD, SH, SW, ND, NH, NW, TD, TH, TW, AXES, False
-        )
-        sample = (item // tiles).to(tl.int64)
-        start = sample * sample_stride + head * head_stride
-        of_rows, rows_mask = _vectors(rows, inside, place_stride, HEAD_DIM, DIM)
-        q = tl.load(query + start + of_rows, mask=rows_mask, other=0.0).to(tl.float32)
-        dense, dense_mask = _vectors(rows, inside, heads * HEAD_DIM, HEAD_DIM, DIM)
-        dense += (sample * (LD * LH * LW) * heads + head) * HEAD_DIM
-        do = tl.load(gradient + dense, mask=dense_mask, other=0.0).to(tl.float32)
-        pairs = row_numbers + ((sample * heads + head) * (LD * LH * LW) + rows) * 2
-        log_sum = tl.load(pairs, mask=inside, other=0.0)
-        mean = tl.load(pairs + 1, mask=inside, other=0.0)
-        for i in range(OFFSETS):
-            entry = block * OFFSETS + i
-            w = entry % (2 * KW - 1) - KW + 1
-            h = (entry // (2 * KW - 1)) % (2 * KH - 1) - KH + 1
-            d = entry // ((2 * KW - 1) * (2 * KH - 1)) - KD + 1
-            attends = _is_in(own + _pack(d, h, w, AXES), first, last, AXES) & inside & (entry < size)
-            if tl.max(attends.to(tl.int32), 0) > 0:  # away from the borders, a quarter of the entries of a map
-                there = rows + d * (SD * LH * LW) + h * (SH * LW) + w * SW
-                of_keys, keys_mask = _vectors(there, attends, place_stride, HEAD_DIM, DIM)
-                k = tl.load(key + start + of_keys, mask=keys_mask, other=0.0).to(tl.float32)
-                v = tl.load(value + start + of_keys, mask=keys_mask, other=0.0).to(tl.float32)
-                scores = tl.sum(q * k, 1) * scale + LOG2E * tl.load(bias + entry)
-                ds = tl.exp2(scores - log_sum) * (tl.sum(do * v, 1) - mean)
-                sums += tl.where(tl.arange(0, OFFSETS) == i, tl.sum(tl.where(attends, ds, 0.0), 0), 0.0)
-    entries = block * OFFSETS + tl.arange(0, OFFSETS)
-    bias_gradient += (part * heads + head).to(tl.int64) * size
-    tl.store(bias_gradient + entries, sums, mask=entries < size)
+        )  # fmt: skip
+        halo = ((KD - 1 - corner_d) * box_h + KH - 1 - corner_h) * box_w + KW - 1 - corner_w  # its first column
+        halo_end = halo + ((extent_d - 1) * box_h + extent_h - 1) * box_w + extent_w
+        if (begin < halo_end) & (begin + COLUMNS > halo):
+            sample = (item // tiles).to(tl.int64)
+            start = sample * sample_stride + head * head_stride
+            of_rows, rows_mask = _vectors(rows, inside, place_stride, HEAD_DIM, DIM)
+            q = tl.load(query + start + of_rows, mask=rows_mask, other=0.0)
+            columns = _pack(d + corner_d, h + corner_h, w + corner_w, AXES)
+            places = (d + corner_d) * (SD * LH * LW) + (h + corner_h) * (SH * LW) + (w + corner_w) * SW
+            of_columns, columns_mask = _vectors(places, _is_in(columns, 0, end, AXES), place_stride, HEAD_DIM, DIM)
+            start += origin * place_stride
+            k = tl.load(key + start + of_columns, mask=columns_mask, other=0.0)
+            scores = tl.dot(q, k.T, input_precision=PRECISION) * scale + biases
+            pairs = row_numbers + ((sample * heads + head) * (LD * LH * LW) + rows) * 2
+            log_sum = tl.load(pairs, mask=inside, other=float("inf"))  # so that rows beyond the map attend to nothing
+            mean = tl.load(pairs + 1, mask=inside, other=0.0)
+            attends = _is_in(columns[None, :], first[:, None], last[:, None], AXES)
+            p = tl.exp2(tl.where(attends, scores - log_sum[:, None], float("-inf")))
+            dense, dense_mask = _vectors(rows, inside, heads * HEAD_DIM, HEAD_DIM, DIM)
+            dense += (sample * (LD * LH * LW) * heads + head) * HEAD_DIM
+            do = tl.load(gradient + dense, mask=dense_mask, other=0.0)
+            v = tl.load(value + start + of_columns, mask=columns_mask, other=0.0)
+            dp = tl.dot(do, v.T, input_precision=PRECISION)
+            sums += p * (dp - mean[:, None])
+    bias_gradient += (part * heads + head).to(tl.int64) * box * (TD * TH * TW)
+    place = row.to(tl.int64)[:, None] * box + column[None, :]
+    tl.store(bias_gradient + place, sums, mask=(column < box)[None, :])

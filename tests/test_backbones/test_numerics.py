@@ -2,13 +2,13 @@
 
 import io
 import shutil
-import subprocess
 import sys
 
 import pytest
 import torch
 
 from eyetoy_mm.backbones.eyetoy import EyeToy
+from tests import program
 
 # All parts (groups that merge tokens, a stage that downsamples, the global stack) in as few operators as can be.
 SMALL = dict(
@@ -70,6 +70,15 @@ def test_a_model_of_another_dtype_is_near_float32(dtype, most):
     assert relative_error(maps, exact) < most
 
 
+def test_maps_lie_in_memory_as_the_images_do():
+    backbone, x = small(), images()
+    expected = backbone(x)
+    channels_last = backbone.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    for actual, e in zip(channels_last, expected, strict=True):
+        torch.testing.assert_close(actual, e)
+        assert e.is_contiguous() and actual.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_deterministic_mode_repeats_bit_for_bit():
     backbone, x = small(dropout=0.1, drop_path_rate=0.1), images()
     torch.use_deterministic_algorithms(True)
@@ -115,10 +124,17 @@ def test_compiles_with_inductor():
 # --- Export -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_exports_for_any_batch_and_one_size():
+@pytest.fixture(scope="module")
+def exported():
+    """A backbone, and its program for any batch and one size."""
+    torch.manual_seed(0)
     backbone = small().eval()
-    exported = torch.export.export(backbone, (images(),), dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
+    return backbone, torch.export.export(backbone, (images(),), dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
+
+
+@pytest.mark.slow
+def test_exports_for_any_batch_and_one_size(exported):
+    backbone, exported = exported
     assert not [node for node in exported.graph.nodes if "eyetoy_mm" in str(node.target)]  # plain operators alone
     file = io.BytesIO()
     torch.export.save(exported, file)
@@ -139,20 +155,12 @@ def test_traces_for_any_batch():
 
 
 @pytest.mark.slow
-def test_exports_to_onnx_for_any_batch(tmp_path):
+def test_exports_to_onnx_for_any_batch(exported, tmp_path):
     pytest.importorskip("onnx", reason="onnx is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    backbone, file = small().eval(), tmp_path / "backbone.onnx"
-    torch.onnx.export(
-        backbone,
-        (images(),),
-        file,
-        input_names=["x"],
-        output_names=["map0", "map1"],
-        dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
-        dynamo=True,
-    )
+    (backbone, graph), file = exported, tmp_path / "backbone.onnx"
+    torch.onnx.export(graph, (), file, input_names=["x"], output_names=["map0", "map1"], dynamo=True)
     session = runtime.InferenceSession(file)
     for batch in (1, 2, 3):
         for actual, expected in zip(session.run(None, {"x": images(batch).numpy()}), backbone(images(batch))):
@@ -191,7 +199,8 @@ for backbone.encoder.transformer_stack.gradient_checkpointing in (True, False): 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 def test_with_cp_needs_less_memory():
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    done = program.run_code(MEMORY)
+    assert done.returncode == 0, done.stderr
     checkpointed, plain = map(int, done.stdout.split())
     assert checkpointed < 0.75 * plain
 
@@ -200,21 +209,24 @@ DISTRIBUTED = """
 import sys, torch
 import torch.distributed as dist
 from eyetoy_mm.backbones import EyeToy
-arch, file = eval(sys.argv[1]), sys.argv[2]
-x = torch.randn(4, 3, 37, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+arch, file, is_compiled = eval(sys.argv[1]), sys.argv[2], sys.argv[3:] == ["compiled"]
+draw = lambda *size: torch.randn(4, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
-def gradients(wrap, x):
+def gradients(wrap, batches):
     torch.manual_seed(0)
     model = wrap(EyeToy(arch=arch, out_indices=(0, 1)).double())
-    sum((m.square().mean((0, 2, 3)) * torch.arange(m.shape[1])).mean() for m in model(x)).backward()
+    for x in batches:
+        sum((m.square().mean((0, 2, 3)) * torch.arange(m.shape[1])).mean() for m in model(x)).backward()
     return [p.grad for p in model.parameters()]
 
 def step(rank):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     ddp = lambda m: torch.nn.parallel.DistributedDataParallel(m, find_unused_parameters=False)
-    mine = gradients(ddp, x[2 * rank : 2 * rank + 2])
-    for a, e in zip(mine, gradients(lambda m: m, x), strict=True):
+    wrap = (lambda m: torch.compile(ddp(m), backend="eager", dynamic=False)) if is_compiled else ddp
+    batches = [draw(37, 50), draw(32, 41)] if is_compiled else [draw(37, 50)]
+    mine = gradients(wrap, [x[2 * rank : 2 * rank + 2] for x in batches])
+    for a, e in zip(mine, gradients(lambda m: m, batches), strict=True):
         torch.testing.assert_close(a, e)
     dist.destroy_process_group()
 
@@ -224,7 +236,8 @@ torch.multiprocessing.start_processes(step, nprocs=2, start_method="fork")  # be
 
 @pytest.mark.skipif(sys.platform != "linux", reason="starts processes by fork")
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
-def test_two_processes_have_the_gradients_of_the_joined_batch(tmp_path):
-    command = [sys.executable, "-c", DISTRIBUTED, repr(SMALL), str(tmp_path / "store")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("how", [[], pytest.param(["compiled"], marks=pytest.mark.slow)], ids=["eager", "compiled"])
+def test_two_processes_have_the_gradients_of_the_joined_batch(how, tmp_path):
+    """Compiled for one size of images and then for the next."""
+    done = program.run_code(DISTRIBUTED, repr(SMALL), tmp_path / "store", *how)
     assert done.returncode == 0, done.stderr

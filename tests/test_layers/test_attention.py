@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eyetoy_mm.layers import (
     MultiScaleMultiHeadNA1D,
@@ -12,6 +14,7 @@ from eyetoy_mm.layers import (
     SharedScaleNA3D,
 )
 from eyetoy_mm.layers.resize import repeat_to, rescale
+from eyetoy_mm.ops import use_backend
 from eyetoy_mm.ops.neighborhood import Axis
 from eyetoy_mm.params import ConvParams, NeighborhoodAttentionParams, msnat_params
 
@@ -27,6 +30,36 @@ def one_head(window=3, factor=1, heads=2, dim=4, channels=8, **conv):
     params = NeighborhoodAttentionParams(window)
     conv_params = ConvParams(factor, factor, "valid", in_channels=channels, out_channels=8, **conv)
     return SharedScaleNA2D(params, heads, channels, dim, conv_params, dropout=0.0).double()
+
+
+def test_autocast_on_a_gpu_converts_a_map_once_for_all_groups():
+    """On a GPU without memory: what layer norm leaves there is float32, and is copied in 16 bits."""
+    launched = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            output = function(*args, **(kwargs or {}))
+            if function.__name__.split(".")[0] in ("_to_copy", "clone", "constant_pad_nd"):
+                launched.append((function.__name__.split(".")[0], args[0].dtype, tuple(args[0].shape)))
+            return output
+
+    with FakeTensorMode(), use_backend("torch"), torch.device("cuda"):
+        module = MultiScaleMultiHeadNA2D(**attention_params().__dict__)
+        x = torch.empty(2, 18, 18, 8)
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        torch.set_autocast_enabled("cuda", True)
+        try:
+            with Watch():
+                output = module(x)
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+            torch.clear_autocast_cache()
+    assert output.dtype == torch.bfloat16
+    of_maps = [(name, dtype) for name, dtype, shape in launched if shape[0] == 2 and shape[-1] == 8 and len(shape) > 3]
+    assert of_maps.count(("_to_copy", torch.float32)) == 1
+    assert [name for name, dtype in of_maps if dtype == torch.float32] == [
+        "_to_copy"
+    ]  # neither padded nor copied before
 
 
 def test_shared_scale_equals_the_equations_token_by_token():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention.flex_attention import flex_attention
 
 from eyetoy_mm.ops import backend_flex, neighborhood_attention
@@ -45,10 +46,37 @@ def test_every_neighborhood_is_compiled_for_itself():
     assert codes[0] != codes[1]
 
 
+def test_one_graph_serves_sizes_and_windows():
+    """Not compiled by inductor, whose kernels for a CPU have no gradients; what is guarded is the same."""
+    torch.compiler.reset()  # compilations of other tests count against a limit
+    counter = CompileCounterWithBackend("eager")
+    function = torch.compile(backend_flex.attention, dynamic=True, fullgraph=True, backend=counter)
+    for spatial, window in [((6, 9), 3), ((7, 5), 4), ((4, 5), 6), ((8, 11), 5)]:
+        q, k, v = torch.randn(3, 2, *spatial, 2, 8)
+        bias = torch.randn(2, *[2 * window - 1] * 2)
+        neighborhood = Neighborhood.of(spatial, (window,) * 2, (1, 1))
+        flat = [x.flatten(1, -3).transpose(1, 2) for x in (q, k, v)]
+        mask = backend_flex._block_mask(neighborhood, q.device)
+        with torch.no_grad():
+            actual = function(*flat, bias, mask, 0.3, neighborhood).transpose(1, 2).unflatten(1, spatial)
+        expected = neighborhood_attention(q, k, v, window, 1, bias, 0.3, backend="reference")
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 1
+
+
+def test_where_one_kernel_for_all_sizes_does_not_work_each_has_its_own(caplog):
+    """As on a CPU, which has no gradients of it."""
+    kind = backend_flex.Kind(2, torch.float32, 16, 16, True)
+    assert not backend_flex._serves_all_sizes(kind, torch.device("cpu"))
+    assert "flex is compiled for each size: one kernel for all does not work" in caplog.text
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled flex_attention trains on CUDA alone")
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_equals_torch_on_cuda(with_bias):
-    tensors = [torch.randn(1, 20, 24, 2, 32, device="cuda", requires_grad=True) for _ in range(3)]
+@pytest.mark.parametrize("spatial", [(20, 24), (33, 20)])
+def test_equals_torch_on_cuda(with_bias, spatial):
+    tensors = [torch.randn(1, *spatial, 2, 32, device="cuda", requires_grad=True) for _ in range(3)]
     bias = torch.randn(2, 13, 13, device="cuda", requires_grad=True) if with_bias else None
     tensors += [bias] if with_bias else []
     results = []

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from eyetoy_mm.ops import backend_torch, dense_form, neighborhood_attention, tiles
+from eyetoy_mm.ops.backend_torch import Way
 from eyetoy_mm.ops.neighborhood import Axis
 from eyetoy_mm.ops.tiles import Plan
 
@@ -35,15 +36,78 @@ def test_small_maps_are_computed_at_once(monkeypatch):
         assert len(calls) == dense  # 17 x 16 positions are too many
 
 
-def test_takes_more_at_once_on_a_gpu(monkeypatch):
+def results(inputs, kernel_size, dilation, scale, how):
+    """Output, gradient of its squares' sum for query, key, value and bias; of the operator's own functions."""
+    arguments = (*inputs, kernel_size, dilation, scale, how)
+    output = backend_torch._forward(*arguments)
+    return [output, *backend_torch._backward(2 * output, *arguments)]
+
+
+def test_takes_more_at_once_on_a_gpu():
     """The same result in a quarter of the turns or less, each of which is some launches there."""
-    q, k, v = inputs = [torch.randn(8, 48, 48, 2, 8, requires_grad=True) for _ in range(3)]
-    results, turns = [], []
-    for most in (tiles.at_once("cpu"), tiles.at_once("cuda")):
-        monkeypatch.setattr(backend_torch, "at_once", lambda device, most=most: most)
-        output = neighborhood_attention(q, k, v, 17, backend="torch")
-        results.append([output, *torch.autograd.grad(output.square().sum(), inputs)])
-        turns.append(sum(len(plan.turns) for plan, _ in backend_torch._maps((17, 17), (1, 1), q)))
-    for actual, expected in zip(*results, strict=True):
+    inputs = [*torch.randn(3, 2, 24, 24, 2, 4), None]
+    found = []
+    for most in (tiles.AtOnce(2**14, 2**14), tiles.at_once("cuda")):
+        found.append(results(inputs, (17, 17), (1, 1), 0.3, Way(most, torch.float32)))
+    for actual, expected in zip(*found, strict=True):
         torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
-    assert turns[1] * 4 <= turns[0]
+    x = torch.empty(1).expand(8, 48, 48, 2, 8)
+    on_cpu, on_gpu = (
+        sum(len(plan.turns) for plan, _ in backend_torch._maps((17, 17), (1, 1), tiles.at_once(device), x))
+        for device in ("cpu", "cuda")
+    )
+    assert on_gpu * 4 <= on_cpu
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "expected"),
+    [
+        (torch.bfloat16, 0, torch.float32),
+        (torch.bfloat16, 75, torch.float32),
+        (torch.bfloat16, 80, torch.bfloat16),
+        (torch.float16, 75, torch.float16),
+        (torch.float32, 90, torch.float32),
+        (torch.float64, 90, torch.float64),
+    ],
+)
+def test_multiplies_16_bits_where_a_gpu_adds_them_up_in_32(dtype, capability, expected):
+    assert backend_torch.factors(dtype, capability) == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "spatial", "kernel_size", "dilation", "with_bias"),
+    [
+        (torch.bfloat16, (13, 19), (5, 7), (1, 2), True),
+        (torch.float16, (13, 19), (5, 7), (1, 1), False),
+        (torch.bfloat16, (70,), (90,), (1,), False),
+        (torch.float16, (4, 5, 6), (3, 3, 3), (1, 1, 2), True),
+    ],
+)
+def test_products_of_16_bits_lose_nothing_but_the_factors_digits(dtype, spatial, kernel_size, dilation, with_bias):
+    """Scores of some tens would be wrong by a half where they are rounded to bfloat16 themselves."""
+    inputs = [(3 * x).to(dtype) for x in torch.randn(3, 2, *spatial, 2, 16)]
+    inputs.append(torch.randn(2, *(2 * size - 1 for size in kernel_size)) if with_bias else None)
+    scale, most = 0.3, tiles.at_once("cuda")
+    actual = results(inputs, kernel_size, dilation, scale, Way(most, dtype))
+    leaves = [x.double().requires_grad_() for x in inputs if x is not None]
+    output = neighborhood_attention(*leaves[:3], kernel_size, dilation, *leaves[3:], scale=scale, backend="reference")
+    expected = [output.detach(), *torch.autograd.grad(output, leaves, 2 * actual[0].double())]
+    for a, e in zip(actual, expected):  # without a bias its gradient is empty
+        error = float((a.double() - e).abs().max() / e.abs().max())
+        assert error <= 2 * torch.finfo(dtype).eps and a.isfinite().all()
+    in_float32 = results(inputs, kernel_size, dilation, scale, Way(most, torch.float32))
+    assert not torch.equal(actual[0], in_float32[0]) and not torch.equal(actual[1], in_float32[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gpu_multiplies_as_the_other_way_round(dtype):
+    """With products of 16 bits and with those of float32."""
+    inputs = [x.to(dtype) for x in torch.randn(3, 2, 40, 44, 2, 32, device="cuda")]
+    inputs.append(torch.randn(2, 13, 13, device="cuda"))
+    most = tiles.at_once("cuda")
+    found = [results(inputs, (7, 7), (1, 1), 0.3, Way(most, of)) for of in (dtype, torch.float32)]
+    for actual, expected in zip(*found, strict=True):
+        error = float((actual.double() - expected.double()).abs().max() / expected.abs().max())
+        assert error <= 4 * torch.finfo(dtype).eps

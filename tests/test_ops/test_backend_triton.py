@@ -24,7 +24,8 @@ PLAIN = ("contiguous",) * 4
 
 
 @pytest.fixture
-def kernels():
+def kernels(monkeypatch):
+    monkeypatch.setattr(backend_triton, "PROGRAMS", 8)  # so that one sums the gradient of a bias over several tiles
     with interpreted():
         yield
 
@@ -189,7 +190,7 @@ class OnCuda:
         ((7, 0), OnCuda(2, 9, 1, 32, dtype=F16), (3,), None, "this GPU has 7.0"),
         ((9, 0), OnCuda(2, 100000, 1, 32), (40000,), None, "windows of at most 16351 along an axis, got"),
         ((9, 0), OnCuda(2, 8, 8, 600, 1, 8), (3, 3, 500), None, "windows of at most 223 along an axis"),
-        ((9, 0), OnCuda(2, 99, 1, 8), (17000,), "a bias", "biases are for windows of at most 16383"),
+        ((9, 0), OnCuda(2, 99, 1, 8), (17000,), "a bias", "biases are for windows of at most 16351"),
         ((9, 0), OnCuda(1, 16384, 16384, 1, 32), (3, 3), None, "fewer than 2..31 elements"),
     ],
 )
@@ -235,9 +236,9 @@ def test_asking_for_the_gpu_leaves_a_graph_whole(monkeypatch):
 @pytest.mark.parametrize(
     "case",
     [
-        case((9, 13), (3, 5), (1, 2), bias=F32),
+        case((5, 13), (3, 5), (1, 2), bias=F32),
         case((37,), (5,), (4,), bias=BF16, dtype=BF16),
-        case((3, 5, 5), (2, 3, 3), (1, 1, 1), bias=F32),
+        case((3, 3, 5), (2, 2, 3), (1, 1, 1), bias=F32),
     ],
     ids=["map", "sequence", "volume"],
 )
@@ -326,9 +327,7 @@ def test_compiles_for_an_h100_and_fits_its_registers(cache, kernel):
     built = triton_builds.build(kernel, "sm_90")
     assert built.spilled == built.atomics == 0  # nothing depends on the order of programs
     assert built.registers <= 168 and built.shared <= 16 * 1024  # 6 programs or more of 2 warps on a quarter of an SM
-    assert 100 < built.loop < 700
-    if kernel != "bias":
-        assert built.matrix >= 16 and built.loop < 400
+    assert built.matrix >= 16 and 100 < built.loop < (600 if kernel == "bias" else 400)
 
 
 def test_sizes_are_no_reason_to_compile_again():
