@@ -50,6 +50,8 @@ LAYERS_WITHOUT = {
     "tin_shift": ("TINShift",),
     "voxelize": ("Voxelization",),
 }
+SUPPRESSION_WITHOUT = ("nms_rotated", "nms_quadri")
+"""Of what `nms` of a config can name, the functions whose operators have no replacement: told before a run."""
 
 
 def needed() -> bool:

@@ -204,7 +204,7 @@ def _annotations(config: Config, dataset: dict, short: str, scratch: Path) -> tu
     return instances, panoptic
 
 
-def _dataset_class(scope: str, dataset: dict) -> type:
+def _dataset_class(scope: str, dataset: dict) -> Any:
     kind = dataset["type"]
     return importlib.import_module(f"{scope}.registry").DATASETS.get(kind) if isinstance(kind, str) else kind
 

@@ -11,6 +11,7 @@ import mmcv.ops
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from eyetoy_mm.compat import mmcv_ops
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.engine.config_places import argument_findings, at, class_of, dicts_in
 from eyetoy_mm.layers.checks import is_whole
@@ -124,6 +125,12 @@ def _fits(value: Any, limit: _Limit) -> bool:
 def _nms_findings(key: str, settings: dict) -> Iterator[Finding]:
     """What mmcv looks at when a model has found something, which it does late."""
     kind = settings.get("type", "nms")
+    if getattr(kind, "__name__", kind) in mmcv_ops.SUPPRESSION_WITHOUT and mmcv_ops.needed():
+        told = (
+            f"needs mmcv's compiled ops, without which it is installed. To get full mmcv: {mmcv_ops.how_to_get_them()}"
+        )
+        yield Finding(at(f"{key}.type", kind), told)
+        return
     function = getattr(mmcv.ops, kind, None) if kind in _NMS else kind
     if not callable(function):
         yield Finding(at(f"{key}.type", kind), f"should be one of {', '.join(_NMS)}")

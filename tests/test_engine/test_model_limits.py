@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from eyetoy_mm.compat import mmcv_ops
 from eyetoy_mm.engine.model_limits import limit_findings
 
 
@@ -112,6 +113,12 @@ def test_windows_that_fail_in_the_first_evaluation(settings, message):
 )
 def test_suppression_that_fails_when_something_is_found(nms, message):
     assert any(told.startswith(f"model.test_cfg.{message}") for told in found(test_cfg=dict(rcnn=dict(nms=nms))))
+
+
+@pytest.mark.skipif(not mmcv_ops.needed(), reason="mmcv has its compiled ops")
+def test_suppression_without_its_operator():
+    told = found(test_cfg=dict(rcnn=dict(nms=dict(type="nms_rotated", iou_threshold=0.5))))
+    assert any("rcnn.nms.type='nms_rotated': needs mmcv's compiled ops" in message for message in told)
 
 
 def test_suppression_that_runs_is_left_alone():
