@@ -1,16 +1,18 @@
 """The notebook and the walk: their commands are the program's, and what they show is what was run."""
 
+import argparse
 import ast
 import json
 import re
 import shlex
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from docs.scripts import walk
-from eyetoy_mm.cli import parse
+from docs.scripts import site, walk
+from eyetoy_mm.cli import VERBS, parse
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "examples/own_data.ipynb"
@@ -39,6 +41,20 @@ def test_its_python_compiles_and_its_commands_are_the_programs():
                 assert program == "eyetoy"
                 verbs.append(parse(arguments).verb)
     assert verbs == ["init", "check", "train", "infer"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_commands_in_pages_and_help_are_the_programs(verb):
+    """Their options are, and each has what it needs; configs and files in them are anybody's."""
+    module = import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}")
+    parser = argparse.ArgumentParser(prog=verb)
+    module.add_arguments(parser)
+    texts = {verb: module.__doc__} | {page: (ROOT / page).read_text(encoding="utf-8") for page in site.pages()}
+    for where, text in texts.items():
+        for line in re.findall(rf"^(?:    |\$ )eyetoy {verb} +(.*)$", text, re.MULTILINE):
+            words = shlex.split(line.partition(">")[0], comments=True)
+            _, rest = parser.parse_known_args(words)  # ends the test with what is wrong
+            assert not [word for word in rest if word.startswith("-")], f"{where}: eyetoy {verb} {line}"
 
 
 def test_it_was_run_from_top_to_bottom():

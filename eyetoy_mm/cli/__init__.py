@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import os
 import pkgutil
 import shutil
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     if "_ARGCOMPLETE" in os.environ:
         _complete()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # letters that its encoding lacks are escaped: a path may have any
+        sys.stdout.reconfigure(errors="backslashreplace")
     args = parse(sys.argv[1:] if argv is None else argv)
     _leave_notebook()
     for message in _OF_THE_TOOLBOXES:

@@ -300,11 +300,15 @@ _TOO_LARGE = Fault(
 )
 
 
-def _unreadable(content: bytes, header: Header | None) -> Fault:
+def foreign_kind(content: bytes) -> str:
+    """What a file is that is called an image and is none, by how it begins, and what to do; empty if nothing known."""
     head = content[:64].lower()
-    for sign, what in _FOREIGN.items():
-        if sign in head:
-            return Fault("not an image", f"this is {what}")
+    return next((what for sign, what in _FOREIGN.items() if sign in head), "")
+
+
+def _unreadable(content: bytes, header: Header | None) -> Fault:
+    if what := foreign_kind(content):
+        return Fault("not an image", f"this is {what}")
     if header is not None and header.size[0] * header.size[1] > _PILLOW_MAX_PIXELS:
         return _TOO_LARGE
     if header is None:

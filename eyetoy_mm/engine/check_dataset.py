@@ -272,7 +272,7 @@ def _look_at_all(tasks: list[Task], loaders: list[Loader], jobs: int) -> Iterato
                 "a process that opened images was killed, as it happens when the memory is full: try fewer, --jobs 1"
             ) from error
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after ctrl-c
+            pool.shutdown(cancel_futures=True)  # after ctrl-c; one that is not waited for may fail at the exit
 
 
 @contextlib.contextmanager

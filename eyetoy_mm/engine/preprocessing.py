@@ -21,6 +21,7 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import TRANSFORMS
 
 from eyetoy_mm.compat.image_sizes import ImageTooLargeError
+from eyetoy_mm.datasets.image_files import foreign_kind
 from eyetoy_mm.engine.config_parts import datasets_of
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address
@@ -78,9 +79,9 @@ class Preprocessing:
             for step in self._loading:
                 results = step(results) if results is not None else None
         except (AssertionError, cv2.error, OSError, ValueError) as error:
-            raise UserError(_unreadable(path)) from error
+            raise UserError(why_unreadable(path)) from error
         if results is None or results.get("img") is None:
-            raise UserError(_unreadable(path))
+            raise UserError(why_unreadable(path))
         return results["img"]
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def read_image(path: str | Path, color_type: str = "color", channel_order: str =
     except ImageTooLargeError as error:
         raise UserError(str(error)) from error
     if image is None:
-        raise UserError(_unreadable(path))
+        raise UserError(why_unreadable(path))
     return image
 
 
@@ -363,6 +364,16 @@ def _is_annotation_loader(step: dict) -> bool:
     return type_name(step).startswith("Load") and "Annotation" in type_name(step)
 
 
-def _unreadable(path: str | Path) -> str:
-    is_empty = not is_address(path) and Path(path).stat().st_size == 0
-    return f"{path} is {'empty' if is_empty else 'not an image that can be read; it may be damaged or cut short'}"
+def why_unreadable(path: str | Path) -> str:
+    """What to say of a file that does not load as an image: that it is empty, or what it is instead."""
+    kind = ""
+    if not is_address(path):
+        try:
+            with open(path, "rb") as file:
+                head = file.read(64)
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror}"
+        if not head:
+            return f"{path} is empty"
+        kind = foreign_kind(head)
+    return f"{path} is not an image that can be read; it {f'is {kind}' if kind else 'may be damaged or cut short'}"

@@ -17,6 +17,7 @@ from PIL import Image
 
 from eyetoy_mm.compat.image_sizes import ImageTooLargeError, check_size, without_pillows_limit
 from eyetoy_mm.engine.predictions import Instances, Prediction, joined, label_type, prediction_of
+from eyetoy_mm.engine.preprocessing import why_unreadable
 from eyetoy_mm.errors import UserError
 
 _TIFF = (".tif", ".tiff")
@@ -155,7 +156,7 @@ def _open(path: str | Path) -> Rows:
         hint = "; as a TIFF it can be read in parts, with tifffile: pip install 'eyetoy-mm[tiff]'"
         raise UserError(f"{path}: {error}{hint}") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is not an image that can be read; it may be damaged or cut short") from error
+        raise UserError(why_unreadable(path)) from error
 
 
 def _open_tiff(path: str | Path) -> Rows:
@@ -164,7 +165,7 @@ def _open_tiff(path: str | Path) -> Rows:
     try:
         page: Any = tifffile.TiffFile(path).pages[0]
     except (tifffile.TiffFileError, OSError, IndexError) as error:
-        raise UserError(f"{path} is not an image that can be read; it may be damaged or cut short") from error
+        raise UserError(why_unreadable(path)) from error
     color = int(page.photometric)
     if color not in _PLAIN_COLORS and not (color == _YCBCR and int(page.compression) == _JPEG):
         page.parent.close()

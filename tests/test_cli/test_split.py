@@ -1,5 +1,6 @@
 """Splits of a folder of images per class, from the function and from the command line."""
 
+import io
 import re
 import subprocess
 import sys
@@ -148,6 +149,14 @@ def test_images_of_other_formats_are_told(tmp_path, capsys):
         path.rename(path.with_suffix(".gif"))
     with pytest.raises(SystemExit, match="the class 'a' has no image .*: it has 3 images in .*3 of .gif"):
         main(["split", str(tmp_path / "images")])
+
+
+def test_names_that_the_output_has_no_letters_for_are_escaped(tmp_path, monkeypatch):
+    make(tmp_path / "Bilder ä 数", a=3, b=3)
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    main(["split", str(tmp_path / "Bilder ä 数"), "--out", str(tmp_path / "Listen ä")])
+    assert rb"Listen \xe4/train.txt: 4 images" in written.getvalue()
 
 
 def test_mistakes_are_told_in_a_message(tmp_path):

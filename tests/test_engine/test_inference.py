@@ -63,6 +63,9 @@ def test_odd_images_do_not_end_a_folders_run(toolbox, tmp_path):
             done.extend(target for _, target in painted)  # extend keeps what came before the error
     reasons = str(refused.value).splitlines()[1:]
     assert f"{folder / 'empty.png'} is empty" in str(refused.value)
+    (folder / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    with pytest.raises(UserError, match="phone.jpg is not an image that can be read; it is HEIC, as iPhones write it"):
+        predictor.read(folder / "phone.jpg")
     for name in ("cut short", "no image"):
         assert f"{folder / name}.png is not an image that can be read" in str(refused.value)
     assert {"good", "grey", "rgba", "16 bit"} <= {path.stem for path in (tmp_path / "painted").iterdir()}
