@@ -389,7 +389,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "load_from: behind a trainer's prefix": of_lightning,
     "load_from: NaN": not_numbers,
     "load_from: zeros": partial(one_number, torch.zeros_like),
-    "load_from: numbers larger than any": partial(one_number, lambda x: x * 0 + 10**30),
+    "load_from: numbers larger than any": partial(one_number, lambda x: torch.full_like(x.float(), 1e30)),
     "load_from: variances below zero": variances_below_zero,
     "load_from: a piece is missing in the middle": damaged,
     "load_from: a name of torchvision's that is none": partial(address, "torchvision://resnet999"),

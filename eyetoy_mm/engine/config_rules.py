@@ -273,7 +273,8 @@ _ENDLESS = {"InfiniteSampler", "MultiSourceSampler", "GroupMultiSourceSampler"}
 
 def _order_findings(config: Config, split: str) -> Iterator[Finding]:
     """Samplers that never end where a loop waits for it, and images that are always trained on in one order."""
-    key, sampler = f"{split}_dataloader.sampler", (config[f"{split}_dataloader"] or {}).get("sampler")
+    key = f"{split}_dataloader.sampler"
+    sampler: Any = (config[f"{split}_dataloader"] or {}).get("sampler")
     kind: Any = class_of(sampler, DATA_SAMPLERS)
     names = {cls.__name__ for cls in getattr(kind, "__mro__", ())}
     loop = _loop_of(config, split)[0]

@@ -149,9 +149,17 @@ def test_checkpoints_in_the_middle_of_an_accumulation_are_told(kind, by_epoch, i
     loop.dataloader = loader_of((12, 8, 8), 2)
     hooks = [CheckpointHook(interval, by_epoch=by_epoch), CheckpointHook(-1)]
     cfg = Config(dict(optim_wrapper=dict(accumulative_counts=counts)))
-    _tell_cut_accumulations(SimpleNamespace(cfg=cfg, train_loop=loop, hooks=hooks))
+    _tell_cut_accumulations(SimpleNamespace(cfg=cfg, train_loop=loop, hooks=hooks, max_iters=18))
     assert len(told) == (fits is not None)
     assert fits is None or told[0].endswith(f"Take an interval of {fits}, or a multiple of it")
+
+
+def test_more_gradients_than_steps_are_told(monkeypatch):
+    told = []
+    monkeypatch.setattr("eyetoy_mm.engine.loop_checks.print_log", lambda text, *args: told.append(text))
+    cfg = Config(dict(optim_wrapper=dict(accumulative_counts=19)))
+    _tell_cut_accumulations(SimpleNamespace(cfg=cfg, hooks=[], train_loop=None, max_iters=18))
+    assert "gradients of 19 steps are accumulated, and training has 18: one update is made" in told[0]
 
 
 @pytest.mark.parametrize(
