@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
 import sys
@@ -30,12 +31,18 @@ _FROM_WORKER = re.compile(
 # mmengine's, of a client of other storage: petrel_client for s3://, lmdb, memcached.
 _NO_CLIENT = re.compile(r"Please (install (?P<package>\w+)|run \"pip install (?P<command>\w+)\") to enable \w+Backend")
 _OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
+# What a file system refuses: rights, a folder where a file should be, space.
+_REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
 
 
 def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
     """Decorate a program's ``main``: a :class:`UserError` ends it with exit code 1 and its message on stderr.
 
-    So does a file or folder that was refused: :class:`CheckpointError`, :class:`DataFileError`, :class:`ZooError`.
+    So does a file or folder that was refused: :class:`CheckpointError`, :class:`DataFileError`, :class:`ZooError`, and
+    what the file system does not allow.
     """
 
     @functools.wraps(main)
@@ -57,6 +64,10 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
                 f"error: these data are not on a disk, and {found['package'] or found['command']}, with which mmengine "
                 "reads them, is not installed: install it, or give a path on a disk"
             )
+        except OSError as error:
+            if error.errno not in _REFUSED or error.filename is None:
+                raise
+            sys.exit(f"error: {error.filename} cannot be used: {error.strerror}")
         except AssertionError as error:
             # The last one: before it a worker's traceback quotes the line of code with the message's pattern.
             match = next(reversed(list(UNREADABLE_IMAGE.finditer(str(error)))), None)
@@ -67,6 +78,11 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
             )
 
     return run
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2,000 images``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def first_few(values: Iterable[str], limit: int = 5) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from eyetoy_mm.errors import UserError
@@ -48,11 +49,14 @@ def check_folder(option: str, path: str | Path) -> None:
         path: The folder.
 
     Raises:
-        UserError: It, or what it would be in, is a file.
+        UserError: It, or what it would be in, is a file or cannot be written in.
     """
     for part in (Path(path), *Path(path).parents):
         if part.exists() and not part.is_dir():
             raise UserError(f"{option} {path} should be a folder, and {part} is a file")
+    there = next(part for part in (Path(path).absolute(), *Path(path).absolute().parents) if part.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path} cannot be written: {there} is read-only for this user")
 
 
 def is_address(path: str | Path) -> bool:

@@ -8,9 +8,10 @@ has no version is of the first.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,18 +176,35 @@ def _without_prefix(state: Mapping[str, Tensor], metadata: Mapping[str, dict[str
 # --- Comparing --------------------------------------------------------------------------------------------------------
 
 
+_LARGEST = 1e12  # no weight of a training; its square is near the end of float32's numbers
+
+
 def unusable(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """What cannot be weights, with the reason: tensors without values, of another kind of number, NaN or infinite.
+    """What cannot be weights, with the reason: without values, of another kind of number, NaN, infinite or negative.
 
     Args:
         state: From a file.
         wanted: The model's own state dict; its floating-point tensors are looked at.
     """
-    reasons = {key: _reason(x) for key, x in state.items() if key in wanted and wanted[key].is_floating_point()}
+    reasons = {key: _reason(key, x) for key, x in state.items() if key in wanted and wanted[key].is_floating_point()}
     return [f"{key}: {reason}" for key, reason in reasons.items() if reason]
 
 
-def _reason(x: Tensor) -> str | None:
+def constant_weights(state: Mapping[str, Tensor], names: Collection[str]) -> tuple[list[str], int]:
+    """Matrices and kernels that have one number throughout, as no training leaves them, and how many there are in all.
+
+    A file that was written in part, or made to have the right names and shapes, has them; norms and biases may.
+
+    Args:
+        state: From a file, of numbers that :func:`unusable` has let pass.
+        names: Which of them to look at.
+    """
+    tensors = {key: local_part(x) for key, x in state.items() if key in names and x.is_floating_point()}
+    weights = {key: x for key, x in tensors.items() if x.dim() > 1 and x.numel() > 1}
+    return [key for key, x in weights.items() if bool((x == x.flatten()[0]).all())], len(weights)
+
+
+def _reason(key: str, x: Tensor) -> str | None:
     if x.is_meta:
         return "without values, on the meta device"
     if not x.is_floating_point():
@@ -195,7 +213,14 @@ def _reason(x: Tensor) -> str | None:
         return f"{x.layout}, not strided"
     x = local_part(x)
     x = x.float() if x.element_size() == 1 else x  # of 8 bits, for which torch has few operators
-    return None if bool(torch.isfinite(x).all()) else "NaN or infinite"
+    if not x.numel():
+        return None
+    low, high = (float(limit) for limit in torch.aminmax(x))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "NaN or infinite"
+    if max(-low, high) > _LARGEST:
+        return f"numbers of up to {max(-low, high):.2g}"
+    return f"variances of down to {low:.2g}" if key.endswith("running_var") and low < 0 else None
 
 
 @dataclass(frozen=True)

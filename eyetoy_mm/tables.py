@@ -1,7 +1,9 @@
-"""Markdown tables that programs make, and their places in the documents that show them."""
+"""Tables that programs make: of markdown, with their places in the documents that show them, and for a terminal."""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +13,18 @@ from eyetoy_mm.errors import UserError
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells, one line for each row."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def labelled(label: str, text: str) -> str:
+    """A text as wide as the terminal, 118 columns at most, a word before its first line; its own lines stay lines."""
+    width = max(20, min(118, shutil.get_terminal_size((118, 24)).columns) - 10)
+    lines = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    return "\n".join(f"{label if index == 0 else '':9s} {line}" for index, line in enumerate(lines or [""]))
 
 
 def write_into(path: Path, program: str, text: str) -> None:

@@ -1,6 +1,7 @@
 """What holds for every test: one random state, its share of the cores, and toolboxes whose metafiles are read once."""
 
 import copy
+import gc
 import os
 import sys
 from functools import cache
@@ -17,12 +18,19 @@ def pytest_configure(config):
         threads = max(1, (os.cpu_count() or 1) // int(workers))
         torch.set_num_threads(threads)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))  # more are processes that import PyTorch
 
 
 def pytest_collection_modifyitems(items):
     """Files with tests that take long come first: workers that are given whole files then end together."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: collections of garbage, a quarter of a second each, need not go through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -69,4 +77,27 @@ def _configs_take_little_time():
         patch.setattr(
             Config, "_get_cfg_path", staticmethod(lambda path, file: (found if "::" in path else find)(path, file))
         )
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _models_are_run_on_meta_once():
+    """Most mistakes of configs, and most runs, are of the same few models, whose shapes say the same each time."""
+    try:
+        from eyetoy_mm.engine import config_checks
+    except ModuleNotFoundError:
+        yield
+        return
+    run, known = config_checks._misfits, {}
+
+    def run_once(model, config, size=None):
+        batch = (config.get("train_dataloader") or {}).get("batch_size")
+        settings = [config.get(key) for key in ("default_scope", "launcher", "sync_bn")]
+        key = repr((model, size or config_checks._image_size(model, config), batch, settings))
+        if key not in known:
+            known[key] = list(run(model, config, size))
+        return iter(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config_checks, "_misfits", run_once)
         yield

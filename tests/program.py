@@ -4,6 +4,7 @@ They are forked from one that has imported PyTorch and the toolboxes, and done n
 times as long as what a test asks of the program. What a test says of imports needs a fresh interpreter instead.
 """
 
+import gc
 import importlib.util
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import tempfile
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 _TOOLBOXES = [f"{name}.apis" for name in ("mmdet", "mmseg", "mmpretrain") if importlib.util.find_spec(name)]
@@ -57,7 +58,15 @@ def run(script: str, *arguments: object, cwd: Path = ROOT, env: dict[str, str] |
     return CompletedProcess([script, *map(str, arguments)], process.exitcode, stdout.read_text(), stderr.read_text())
 
 
+def run_code(code: str, *arguments: object, **options: Any) -> CompletedProcess[str]:
+    """Run code as ``python -c`` does; the arguments are those of :func:`start`."""
+    script = Path(tempfile.mkdtemp(prefix="program-"), "code.py")
+    script.write_text(code)
+    return run(str(script), *arguments, **options)
+
+
 def _run(script: str, arguments: list[str], cwd: str, env: dict[str, str], folder: str) -> None:
+    gc.freeze()  # what all processes share: a collection of garbage would go through it, and copy it
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         with open(Path(folder, name), "w") as file:
             os.dup2(file.fileno(), stream.fileno())
@@ -66,9 +75,12 @@ def _run(script: str, arguments: list[str], cwd: str, env: dict[str, str], folde
     os.environ.update(env)
     sys.argv = [script, *arguments]
     if importlib.util.find_spec("mmengine"):
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
         from mmengine.config import config
 
-        config.FormatCode = lambda text, **style: (text, True)  # yapf takes seconds for each config
+        # How a config is laid out in a log, and a picture of the run: seconds of each. What tests look at is neither.
+        config.FormatCode = lambda text, **style: (text, True)
+        ConstrainedLayoutEngine.execute = lambda self, figure: None
     runpy.run_path(script, run_name="__main__")
 
 

@@ -43,3 +43,13 @@ def test_results_have_names_of_their_own(tmp_path):
     used = set()
     names = [paths.take_name(tmp_path / name, used).name for name in ("a", "b.1", "a", "a", "b.1")]
     assert names == ["a", "b.1", "a_", "a__", "b.1_"] and len(used) == 5
+
+
+def test_folders_that_cannot_be_written_in_are_told(tmp_path, monkeypatch):
+    paths.check_folder("--out", tmp_path / "new/folder")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--out .*file/new should be a folder, and .*file is a file"):
+        paths.check_folder("--out", tmp_path / "file/new")
+    monkeypatch.setattr(paths.os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(UserError, match=f"--out .*new cannot be written: {tmp_path} is read-only"):
+        paths.check_folder("--out", tmp_path / "new")

@@ -71,6 +71,12 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
 def test_a_name_that_is_none_is_told_with_those_that_are_near():
     with pytest.raises(UserError, match="no config file upernet_eyetoy_ade.*called upernet_eyetoy_ade20k"):
         find_config("upernet_eyetoy_ade")
+    with pytest.raises(
+        UserError, match=r"no config file upernet, but models of the package are called upernet_\S+, .* more"
+    ):
+        find_config("upernet")
+    with pytest.raises(UserError, match=r"is a folder, and should be a config file"):
+        find_config(Path(__file__).parent)
     with pytest.raises(UserError, match="no config file .*mmseg_runtime"):
         find_config("mmseg_runtime")  # a part
     with pytest.raises(UserError, match="no weights of upernet_eyetoy_ade20k in the package"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
 from eyetoy_mm.engine.config import load_config
-from eyetoy_mm.engine.config_checks import check_config
+from eyetoy_mm.engine.config_checks import check_config, config_findings
 from eyetoy_mm.paths import package_file
 
 SEG, DET = "sample/upernet_eyetoy-demo_sample", "sample/mask-rcnn_eyetoy-demo_sample"
@@ -139,6 +139,45 @@ EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "no seed at all": (SEG, {"randomness": None}),
     "a folder that is a number": (SEG, {"work_dir": 5}),
     "to go on, in words": (SEG, {"resume": "yes"}),
+    "epochs of a sampler that never ends": (CLS, {"train_dataloader.sampler.type": "InfiniteSampler"}),
+    "images in the order of the data set": (CLS, {"train_dataloader.sampler.shuffle": False}),
+    "two batches of each epoch, as in a trial": (CLS, {"train_dataloader.num_batch_per_epoch": 2}),
+    "no metric": (CLS, {"val_evaluator": []}),
+    "schedules that nothing steps": (CLS, {"default_hooks.param_scheduler": None}),
+    "the worst for the best": (
+        CLS,
+        {"default_hooks.checkpoint.save_best": "accuracy/top1", "default_hooks.checkpoint.rule": "less"},
+    ),
+    "a rate that falls while accuracy rises": (
+        CLS,
+        {"param_scheduler": [dict(type="ReduceOnPlateauLR", monitor="accuracy/top1")]},
+    ),
+    "no patience": (CLS, {"custom_hooks": [dict(type="EarlyStoppingHook", monitor="accuracy/top1", patience=0)]}),
+    "a rate that ends below zero": (CLS, {"param_scheduler": [dict(type="CosineAnnealingLR", T_max=9, eta_min=-1e-5)]}),
+    "a rate that rises again": (CLS, {"param_scheduler": [dict(type="CosineAnnealingLR", T_max=9, end=30)]}),
+    "a lowest rate above the rate": (CLS, {"param_scheduler": [dict(type="PolyLR", eta_min=0.5)]}),
+    "a rate below zero of some parameters": (CLS, {"optim_wrapper.paramwise_cfg": dict(bias_lr_mult=-1.0)}),
+    "a rule without the setting that it multiplies": (
+        CLS,
+        {
+            "optim_wrapper.optimizer": dict(type="AdamW", lr=1e-3, _delete_=True),
+            "optim_wrapper.paramwise_cfg": dict(norm_decay_mult=0.0),
+        },
+    ),
+    "a misspelt part of the model in a rule": (
+        CLS,
+        {"optim_wrapper.paramwise_cfg": dict(custom_keys=dict(bakbone=dict(decay_mult=0.0)))},
+    ),
+    "betas reversed": (
+        CLS,
+        {"optim_wrapper.optimizer": dict(type="AdamW", lr=1e-3, weight_decay=0.05, betas=(0.99, 0.9), _delete_=True)},
+    ),
+    "a division by zero": (CLS, {"optim_wrapper.optimizer": dict(type="AdamW", lr=1e-3, eps=0, _delete_=True)}),
+    "momentum above one": (CLS, {"optim_wrapper.optimizer": dict(type="SGD", lr=0.1, momentum=9, _delete_=True)}),
+    "gradients of half a step": (CLS, {"optim_wrapper.accumulative_counts": 2.5}),
+    "a loss of negative weight": (CLS, {"model.head.loss.loss_weight": -1.0}),
+    "anchors of no size": (DET, {"model.rpn_head.anchor_generator.scales": [0]}),
+    "a word for what happens on a full disk": (SEG, {"on_save_error": "goon"}),
     "learning rates scaled from no batch": (SEG, {"auto_scale_lr": dict(base_batch_size=0)}),
 }
 
@@ -151,7 +190,8 @@ def check_edited(config: str, options: dict[str, Any], folder: Path) -> str:
     """
     loaded = load_config(package_file("configs") / f"{config}.py", options=options, work_dir=str(folder / "work"))
     check_config(loaded, "train", "val")
-    return "runs"
+    told = "; ".join(map(str, config_findings(loaded, "train", "val")))
+    return f"runs; told: {told}" if told else "runs"
 
 
 CASES: dict[str, Callable[[Path], Any]] = {

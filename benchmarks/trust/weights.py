@@ -19,7 +19,7 @@ import torch
 from mmengine.config import Config
 
 from eyetoy_mm.engine.checkpoint import check_fits
-from eyetoy_mm.engine.launch import train
+from eyetoy_mm.engine.launch import evaluate, train
 
 NAT = dict(type="eyetoy_mm.NAT", arch=None, embed_dims=8, depths=(1, 1), num_heads=(1, 1), kernel_size=3, mlp_ratio=1)
 RESNET = dict(type="ResNet", depth=18, out_indices=(3,))
@@ -147,6 +147,55 @@ def not_numbers(folder: Path) -> None:
     init_default_scope("mmpretrain")
     state = MODELS.build(config(folder).model).state_dict()
     train(config(folder, load_from=saved(folder, {key: x * torch.nan for key, x in state.items()})))
+
+
+def one_number(change: Callable[[torch.Tensor], torch.Tensor], folder: Path) -> None:
+    """Weights of the right names and shapes that are none.
+
+    Args:
+        change: Makes of each tensor what is in the file.
+        folder: Where the file goes.
+    """
+    from mmengine.registry import MODELS, init_default_scope
+
+    init_default_scope("mmpretrain")
+    state = MODELS.build(config(folder).model).state_dict()
+    train(config(folder, load_from=saved(folder, {key: change(x) for key, x in state.items()})))
+
+
+def variances_below_zero(folder: Path) -> None:
+    """Statistics of batch norms that are none, beside weights that are well."""
+    import torchvision
+
+    state = torchvision.models.resnet18().state_dict()
+    state = {key: -x if key.endswith("running_var") else x for key, x in state.items()}
+    train(config(folder, RESNET, 512, load_from=saved(folder, state)))
+
+
+def damaged(folder: Path) -> None:
+    """A file of its full length, of which a piece is missing, as downloads leave it."""
+    import torchvision
+
+    path = Path(saved(folder, torchvision.models.resnet18().state_dict()))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 4096] = bytes(4096)
+    path.write_bytes(content)
+    train(config(folder, RESNET, 512, load_from=str(path)))
+
+
+def address(url: str, folder: Path) -> None:
+    """An address that leads nowhere."""
+    train(config(folder, load_from=url))
+
+
+def classes_in_another_order(folder: Path) -> None:
+    """A checkpoint evaluated on data whose classes have each other's labels."""
+    with _of_a_finished_run(folder) as path:
+        settings = config(folder)
+        settings.test_dataloader = dict(settings.train_dataloader, sampler=dict(type="DefaultSampler", shuffle=False))
+        settings.test_dataloader.dataset.classes = ["bee", "ant"]
+        settings.test_cfg, settings.test_evaluator = dict(), dict(type="Accuracy")
+        evaluate(settings, path)
 
 
 def no_checkpoint(folder: Path) -> None:
@@ -291,6 +340,23 @@ def other_classes(folder: Path) -> None:
         train(settings, resume="auto")
 
 
+def broken_averages(folder: Path) -> None:
+    """An optimizer whose averages of gradients are NaN, beside weights that are well."""
+    with _of_a_finished_run(folder) as path:
+        checkpoint = torch.load(path, weights_only=False)
+        checkpoint["optimizer"]["state"][0]["exp_avg"].fill_(torch.nan)
+        torch.save(checkpoint, path)
+        train(config(folder, **_longer()), resume=path)
+
+
+def iterations_then_epochs(folder: Path) -> str:
+    """A run by iterations that goes on by epochs."""
+    hook = dict(checkpoint=dict(type="CheckpointHook", interval=8, by_epoch=False))
+    train(config(folder, train_cfg=dict(by_epoch=False, max_iters=8), default_hooks=hook))
+    train(config(folder, param_scheduler=[dict(type="PolyLR", end=16, by_epoch=False)], **_longer()), resume="auto")
+    return log(folder, "resume from", "Epoch(train) [4]")
+
+
 def weights_alone(folder: Path) -> None:
     """``--resume`` with a file that has no training state."""
     with _of_a_finished_run(folder) as path:
@@ -322,9 +388,17 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "load_from: student and teacher in one file": student_and_teacher,
     "load_from: behind a trainer's prefix": of_lightning,
     "load_from: NaN": not_numbers,
+    "load_from: zeros": partial(one_number, torch.zeros_like),
+    "load_from: numbers larger than any": partial(one_number, lambda x: x * 0 + 10**30),
+    "load_from: variances below zero": variances_below_zero,
+    "load_from: a piece is missing in the middle": damaged,
+    "load_from: a name of torchvision's that is none": partial(address, "torchvision://resnet999"),
+    "load_from: file://": partial(address, "file:///weights/resnet18.pth"),
+    "load_from: a misspelt scheme": partial(address, "htps://host/resnet18.pth"),
     "load_from: not a checkpoint": no_checkpoint,
     **{name: partial(opened, damage, how) for name, (how, damage) in SAFETENSORS.items()},
     "test: a backbone's file": tested_with_a_backbones_file,
+    "test: classes in another order": classes_in_another_order,
     "--resume on a first start, with load_from": first_start,
     "--resume: a longer schedule": longer_schedule,
     "--resume: longer training, the schedule as it was": longer_training_alone,
@@ -333,6 +407,8 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "--resume: the optimizer with amsgrad": another_amsgrad,
     "--resume: other classes": other_classes,
     "--resume: weights alone": weights_alone,
+    "--resume: averages of gradients that are NaN": broken_averages,
+    "--resume: iterations that go on as epochs": iterations_then_epochs,
     "--resume: the last checkpoint is gone": last_checkpoint_is_gone,
     "--resume: all checkpoints are gone": all_checkpoints_are_gone,
 }

@@ -16,7 +16,7 @@ from typing import Any
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from eyetoy_mm.backbones.pretrained import every_backbone_is_checked, fitting, is_allowed
+from eyetoy_mm.backbones.pretrained import check_vary, every_backbone_is_checked, fitting, is_allowed
 from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.errors import first_few
@@ -78,12 +78,22 @@ def load_checkpoint(
     state = checkpoint["state_dict"]
     if others := [key for key in others if key in checkpoint]:
         _log.warning("%s has other tensors too, which are not used: %s", source, ", ".join(others))
-    if checked and (bad := unusable(state, dict(model.named_parameters()))):
+    if checked and (bad := unusable(state, _learned(model))):
         raise CheckpointError(f"{source} has {len(bad)} tensors that cannot be weights: {first_few(bad, 8)}")
-    loaded = load_fitting(model, state)
+    try:
+        loaded = load_fitting(model, state)
+    except Exception as error:  # of a module that fits tensors to its size, as tables of positions
+        if not checked:
+            raise
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CheckpointError(
+            f"{source} does not fit this {type(model).__name__}, which fails at it: {told}"
+        ) from error
     roots = [f"{name}." if name else "" for name in parts] or ([""] if of_module else [])
     if checked:
         _refuse(model, parts, roots, loaded, state, source)
+        if not ours:  # `fitting` has looked at these
+            check_vary(state, [name for name in _names(model) if name.startswith(tuple(roots))], source)
     _log.log(*_line(model, roots, loaded, source))
     return True
 
@@ -204,6 +214,12 @@ def _names(model: nn.Module) -> set[str]:
     return {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
 
 
+def _learned(model: nn.Module) -> State:
+    """What training makes of a model: parameters, and the statistics of batch norms; other buffers may be infinite."""
+    statistics = {name: x for name, x in model.named_buffers() if name.endswith(("running_mean", "running_var"))}
+    return {**dict(model.named_parameters()), **statistics}
+
+
 # --- What did not load ------------------------------------------------------------------------------------------------
 
 
@@ -241,8 +257,14 @@ def _refuse(
             f"{source} does not fit the backbone, of {sum(name.startswith(root) for name in names)} tensors: "
             f"{'; '.join(f'{len(x)} {what} ({first_few(x, 6)})' for what, x in told.items() if x)}. Is it of another "
             "arch or of other numbers? What may stay as it was initialised has to be named in the config: "
-            f"load_from_allow_missing = [{_in_model(_module([*lost, *deeper][0]), root)!r}, ...]"
+            f"load_from_allow_missing = [{_in_model(_to_allow([*lost, *deeper][0], root), root)!r}, ...]"
         )
+
+
+def _to_allow(name: str, root: str) -> str:
+    """The module of a tensor, or where that is all of the backbone, the tensor."""
+    module = _module(name)
+    return name if f"{module}." == root else module
 
 
 def _in_model(name: str, root: str) -> str:

@@ -8,8 +8,9 @@ What :func:`allow_missing` names may differ, too.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
@@ -23,11 +24,12 @@ from torch import Tensor
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.errors import first_few
-from eyetoy_mm.state_dicts import Difference, State, behind, compare, unusable, unwrap, version
+from eyetoy_mm.state_dicts import Difference, State, behind, compare, constant_weights, unusable, unwrap, version
 
 if TYPE_CHECKING:
     from eyetoy_mm.backbones.staged import InitCfg, StagedBackbone
 
+_log = logging.getLogger(__name__)
 
 _ALLOWED: ContextVar[tuple[str, ...] | None] = ContextVar("_ALLOWED", default=None)
 
@@ -65,7 +67,8 @@ def read_state(filename: str | Path, map_location: str = "cpu") -> State:
     Raises:
         CheckpointError: The file cannot be loaded safely, or is not a dict of named tensors.
     """
-    return unwrap(CheckpointLoader.load_checkpoint(str(filename), map_location=map_location), str(filename))
+    loaded = CheckpointLoader.load_checkpoint(str(filename), map_location, logger="silent")
+    return unwrap(loaded, str(filename))
 
 
 def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
@@ -101,6 +104,7 @@ def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
         raise CheckpointError(
             f"{filename} has {len(bad)} tensors that cannot be weights, and nothing was loaded: {first_few(bad, 8)}"
         )
+    check_vary(taken, [key for key in taken if key in wanted], filename)
     for what, keys in (
         ("not used, for the backbone has no such output, stage or head", unused),
         ("left as they were", [key for key in fresh if key not in taken]),
@@ -108,6 +112,33 @@ def fitting(backbone: StagedBackbone, own: State, filename: str) -> State:
         if keys:
             print_log(f"{filename}: {what}: {', '.join(keys)}", logger="current")
     return taken
+
+
+def check_vary(state: State, names: Collection[str], filename: str) -> None:
+    """Check that weights are more than one number throughout, and log which of them are not.
+
+    Args:
+        state: From a file.
+        names: Those of a backbone, or of a model.
+        filename: Of the file, for messages.
+
+    Raises:
+        CheckpointError: None of them is more.
+    """
+    same, total = constant_weights(state, names)
+    if not same:
+        return
+    shown = f"{same[0]} is {float(state[same[0]].flatten()[0]):.4g} everywhere"
+    if len(same) == total:
+        raise CheckpointError(
+            f"{filename} has no weights: each of its {total} matrices and kernels is one number, such as {shown}. "
+            "Was it written whole, and of a model with weights? Get it again, or save it again"
+        )
+    _log.warning(
+        "%s: %d of %d matrices and kernels are one number throughout: %s; %s. Unless they were left out of training, "
+        "the file is not whole",
+        *(filename, len(same), total, first_few(same), shown),
+    )
 
 
 class StrictPretrainedInit(PretrainedInit):

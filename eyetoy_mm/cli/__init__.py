@@ -10,7 +10,9 @@ import argparse
 import ast
 import os
 import pkgutil
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -33,6 +35,7 @@ _OF_THE_TOOLBOXES = (
     r"Default ``avg_non_ignore`` is False",
     r"For binary segmentation, we suggest using`out_channels = 1`",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # of PyTorch, when it exports
+    r"The draw is False, it means that the hook for visualization",
     r"Seems like `optimizer\.step\(\)` has been overridden",
 )
 
@@ -61,6 +64,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         SystemExit: An argument is wrong, or help was asked for.
     """
     parser = _parser(argv[0] if argv else "")
+    if not argv:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
     args, rest = parser.parse_known_args(argv)
     if "checkpoint" in args:
         rest = take_checkpoint(args, rest)
@@ -87,7 +93,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(
             name,
             help=text.partition("\n")[0].rstrip("."),
-            description=text.replace("::\n", ":\n"),  # of reStructuredText
+            description=_wrapped(text.replace("::\n", ":\n")),  # of reStructuredText
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == called:
@@ -95,6 +101,15 @@ def _parser(called: str) -> argparse.ArgumentParser:
             module.add_arguments(verb)
             verb.set_defaults(run=module.run)
     return parser
+
+
+def _wrapped(text: str) -> str:
+    """A text for the width of the terminal; examples, which are indented, stay a line each."""
+    width = min(120, shutil.get_terminal_size().columns - 2)
+    return "\n\n".join(
+        part if part.startswith(" ") else textwrap.fill(part, width, break_on_hyphens=False)
+        for part in text.split("\n\n")
+    )
 
 
 def _leave_notebook() -> None:

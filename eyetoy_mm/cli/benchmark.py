@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=positive, default=os.cpu_count() or 1, metavar="N", help="of each (default: all cores)"
     )
     parser.add_argument(
+        "--clock",
+        choices=["wall", "processor"],
+        default="wall",
+        help="processor: time at work, of all threads, for a machine that does something else (default: wall)",
+    )
+    parser.add_argument(
         "--rounds", type=positive, default=15, metavar="N", help="turns of each model that count (default: 15)"
     )
     add_json(parser, "every time that was taken")
@@ -50,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     if args.device not in ("cpu", "cuda"):
         raise UserError(f"--device of a benchmark is cpu or cuda, got {args.device!r}")
     size, batch = height_and_width(args.size), args.batch or (2 if args.mode == "train" else 1)
-    task = Task(args.mode, size, batch, args.device, args.threads)
+    task = Task(args.mode, size, batch, args.device, args.threads, args.clock)
     report = measure(args.models, task, args.rounds)
     text = table(report)
     if args.json is not None:

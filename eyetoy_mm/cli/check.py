@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,8 @@ from eyetoy_mm.cli.options import (
     positive,
     write_json,
 )
-from eyetoy_mm.errors import UserError, first_few
-from eyetoy_mm.tables import markdown_table
+from eyetoy_mm.errors import UserError, counted
+from eyetoy_mm.tables import labelled
 
 if TYPE_CHECKING:
     from eyetoy_mm.engine.check_dataset import Report
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Look; print a table, and write what is asked for."""
+    """Look; print what was found, and write what is asked for."""
     from eyetoy_mm.engine.check_dataset import check_dataset
     from eyetoy_mm.engine.config import load_config
     from eyetoy_mm.engine.terminal_log import tracked
@@ -65,9 +66,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--jobs {args.jobs} should be 1 or more")
     config = load_config(args.config, options=cfg_options(args), data_root=args.data_root)
     report = check_dataset(config, args.split, args.jobs, lambda items, total: tracked(items, "opening images", total))
-    if report.findings:
-        print(findings_table(report))
-    print(summary(report))
+    for line in (*told(report), summary(report)):
+        print(line)
     if args.json:
         write_json(args.json, as_json(report, args.config))
     if args.plot:
@@ -75,27 +75,25 @@ def run(args: argparse.Namespace) -> None:
 
         picture_dataset(report).savefig(args.plot)
     if report.fatal() or (args.strict and report.findings):
-        raise UserError(f"{report.fatal()} findings with which a run would be wrong, {len(report.findings)} in all")
+        wrong = counted(report.fatal(), "finding")
+        raise UserError(f"{wrong} with which a run would be wrong, {len(report.findings)} in all")
 
 
-def findings_table(report: Report) -> str:
-    """The findings as a markdown table, those that stop a run first."""
-    rows = [
-        (split, "error" if finding.fatal else "warning", str(finding.total or ""), finding.kind, finding.message,
-         first_few(finding.where, 3))
-        for split, finding in sorted(report.findings, key=lambda pair: not pair[1].fatal)
-    ]  # fmt: skip
-    header = ("split", "", "count", "finding", "what", "where")
-    return markdown_table(header, [[_cell(cell) for cell in row] for row in rows])
+def told(report: Report) -> Iterator[str]:
+    """A paragraph for each finding, those that stop a run first."""
+    for split, finding in sorted(report.findings, key=lambda pair: not pair[1].fatal):
+        where = f"{split}: " * bool(split)
+        yield labelled("error" if finding.fatal else "warning", f"{where}{finding}")
 
 
 def summary(report: Report) -> str:
     """A line of what was opened and found."""
     speed = report.images / report.seconds
-    unopened = f"; {report.not_opened} samples have no file of their own" if report.not_opened else ""
+    unopened = f"; samples without a file of their own: {report.not_opened:,}" if report.not_opened else ""
+    warnings = len(report.findings) - report.fatal()
     return (
-        f"{report.images} images opened in {report.seconds:.1f} s ({speed:.0f} a second){unopened}: "
-        f"{report.fatal()} errors, {len(report.findings) - report.fatal()} warnings"
+        f"{counted(report.images, 'image')} opened in {report.seconds:.1f} s ({speed:.0f} a second){unopened}: "
+        f"{counted(report.fatal(), 'error')}, {counted(warnings, 'warning')}"
     )
 
 
@@ -122,7 +120,3 @@ def as_json(report: Report, config: str) -> dict[str, Any]:
         classes=report.counts,
         boxes={split: boxes.round(1).tolist() for split, boxes in report.boxes.items()},
     )
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", "<br>")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyetoy_mm.cli.options import add_json, write_json
+from eyetoy_mm.errors import counted
 
 if TYPE_CHECKING:
     from eyetoy_mm.engine.doctor import Check
@@ -57,8 +58,13 @@ def _lines(checks: Iterable[Check], width: int) -> Iterator[str]:
                 yield from _wrapped(" " * (names + 4) + "-> ", check.remedy, width)
         yield ""
     problems, notes = (sum(check.state == state for check in checks) for state in ("problem", "note"))
-    yield f"{problems} problems (!), {notes} notes (?). A bug report should contain: `eyetoy doctor --json`,"
-    yield "the command, the config (`eyetoy show-config CONFIG`), and the whole log with its traceback."
+    yield from textwrap.wrap(
+        f"{counted(problems, 'problem')} (!), {counted(notes, 'note')} (?). A bug report should contain: "
+        "`eyetoy doctor --json`, the command, the config (`eyetoy show-config CONFIG`), and the whole log with its "
+        "traceback.",
+        max(width, 40),
+        break_on_hyphens=False,
+    )
 
 
 def _wrapped(lead: str, text: str, width: int) -> list[str]:

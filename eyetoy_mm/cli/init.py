@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.errors import UserError, counted, first_few
+from eyetoy_mm.tables import labelled
 
 if TYPE_CHECKING:
     from eyetoy_mm.engine.own_data import Started
@@ -62,51 +62,46 @@ def run(args: argparse.Namespace) -> None:
     fatal = sum(finding.fatal for _, finding in started.findings)
     if fatal:
         raise UserError(
-            f"{fatal} findings with which a run would be wrong. {started.config} is written; correct the data, and run "
-            f"this again with --overwrite"
+            f"{counted(fatal, 'finding')} with which a run would be wrong. {started.config} is written; correct the "
+            "data, and run this again with --overwrite"
         )
 
 
 def _told(started: Started) -> Iterator[str]:
     """What was found, decided and written, and what comes next."""
     found, recipe = started.found, started.recipe
-    yield from _entry("found", f"{found.format}: {_content(started)}")
-    yield from _entry("learnt", _task(found.task))
-    yield from _entry("classes", f"{len(found.classes)}, from {found.names_from}: {_classes(started)}")
-    yield from _entry("parts", _parts(started))
+    yield labelled("found", f"{found.format}: {_content(started)}")
+    yield labelled("learnt", _task(found.task))
+    yield labelled("classes", f"{len(found.classes)}, from {found.names_from}: {_classes(started)}")
+    yield labelled("parts", _parts(started))
     for decision in found.decided:
-        yield from _entry("decided", decision)
-    yield from _entry("machine", str(started.machine))
+        yield labelled("decided", decision)
+    yield labelled("machine", str(started.machine))
     for reason in recipe.why:
-        yield from _entry("recipe", reason)
+        yield labelled("recipe", reason)
     for path in started.written:
-        yield from _entry("made", str(path))
+        yield labelled("made", str(path))
     looked = "lists and annotations read, images not opened (eyetoy check opens them)"
     if started.opened:
-        looked = f"{started.opened} images opened, with their masks and annotations"
-    yield from _entry("checked", f"{looked}: {len(started.findings)} findings")
+        looked = f"{counted(started.opened, 'image')} opened, with their masks and annotations"
+    yield labelled("checked", f"{looked}: {counted(len(started.findings), 'finding')}")
     for split, finding in sorted(started.findings, key=lambda pair: not pair[1].fatal):
         where = f"{split}: " * bool(split)
-        yield from _entry("error" if finding.fatal else "warning", f"{where}{finding}")
-    yield from _entry("config", f"{started.config}: change in it what you want otherwise")
+        yield labelled("error" if finding.fatal else "warning", f"{where}{finding}")
+    yield labelled("config", f"{started.config}: change in it what you want otherwise")
     yield ""
     yield "Next:"
     for verb, options in (("dry-run", "--own-data"), ("check", "--plot classes.png"), ("train", "")):
         yield f"    eyetoy {verb} {shlex.quote(str(started.config))} {options}".rstrip()
 
 
-def _entry(name: str, text: str) -> list[str]:
-    lines = textwrap.wrap(text, 108, break_long_words=False, break_on_hyphens=False) or [""]
-    return [f"{name if index == 0 else '':9s} {line}" for index, line in enumerate(lines)]
-
-
 def _content(started: Started) -> str:
     found = started.found
-    text = f"{len(found.items):,} images"
+    text = counted(len(found.items), "image")
     if found.task in ("instances", "detection"):
         without = sum(not item.things for item in found.items)
-        text += f", {sum(len(item.things) for item in found.items):,} objects"
-        text += f", {without:,} images without" if without else ""
+        text += f", {counted(sum(len(item.things) for item in found.items), 'object')}"
+        text += f", {counted(without, 'image')} without" if without else ""
     return text
 
 

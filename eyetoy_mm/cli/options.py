@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def duration(text: str) -> float:
+    """Seconds, more than none, as the ``type`` of an option."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 def height_and_width(text: str) -> tuple[int, int]:
@@ -133,7 +145,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="what started the processes: torchrun (pytorch), srun, mpirun",
     )
-    parser.add_argument("--dist-timeout", type=float, metavar="SECONDS", help="how long processes wait for each other")
+    parser.add_argument(
+        "--dist-timeout", type=duration, metavar="SECONDS", help="how long processes wait for each other"
+    )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
@@ -161,9 +175,12 @@ def write_json(target: str, content: object) -> None:
     text = json.dumps(content, indent=1)
     if target == "-":
         print(text)
-    else:
+        return
+    try:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         Path(target).write_text(f"{text}\n")
+    except OSError as error:
+        raise UserError(f"cannot write --json {target}: {error}") from error
 
 
 def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:

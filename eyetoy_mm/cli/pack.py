@@ -18,7 +18,8 @@ import re
 from pathlib import Path
 
 from eyetoy_mm.cli.options import positive
-from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.errors import UserError, counted, first_few
+from eyetoy_mm.paths import check_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> None:
 
     if (args.out is None) != (args.index or args.verify):
         raise UserError("eyetoy pack takes FOLDER and OUT; with --index or --verify FOLDER alone")
+    if args.out is not None:
+        check_folder("OUT", args.out)
     if args.verify:
         pack = Pack(args.folder)
         if wrong := verify(pack):
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         return
     pack = index_tars(args.folder) if args.index else pack_folder(args.folder, args.out, args.shard_size, args.jobs)
     total = sum(size for _, size in pack.shards)
-    print(f"{len(pack)} files in {len(pack.shards)} shards, {total / 1e6:.1f} MB")
+    print(f"{counted(len(pack), 'file')} in {counted(len(pack.shards), 'shard')}, {total / 1e6:.1f} MB")
     print(f"In the config, or with --data-root: pack://{pack.folder.resolve()}")
 
 

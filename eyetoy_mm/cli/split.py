@@ -16,7 +16,7 @@ import argparse
 import os
 from pathlib import Path
 
-from eyetoy_mm.datasets.splits import split_classes, write_split
+from eyetoy_mm.datasets.splits import other_images, split_classes, told_of_others, write_split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,4 +50,6 @@ def run(args: argparse.Namespace) -> None:
         print(f"{out / name}: {sum(counts)} images, {each} of each class")
     excluded = f", without {', '.join(args.exclude)}" if args.exclude else ""
     print(f"{out / 'classes.txt'}: {len(train)} classes{excluded}; seed {args.seed}")
+    if others := other_images(map(str, args.images.rglob("*"))):
+        print(f"Left out: {told_of_others(others)}")
     print(f"In the config: num_classes={len(train)} in model.head and data_preprocessor")

@@ -4,7 +4,7 @@ Examples::
 
     eyetoy train configs/upernet_eyetoy_ade20k.py
     eyetoy train eyetoy_mm::upernet_eyetoy_ade20k.py --data-root path/to/ADEChallengeData2016
-    eyetoy train CONFIG --track tensorboard wandb      # then: tensorboard --logdir work_dirs
+    eyetoy train CONFIG --log tensorboard,wandb        # then: tensorboard --logdir work_dirs
     torchrun --nproc_per_node 8 -m eyetoy_mm.cli train configs/upernet_eyetoy_ade20k.py --launcher pytorch
 """
 
@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the real batch size")
     parser.add_argument("--force", action="store_true", help="run in a work dir that another run is using")
     parser.add_argument(
+        "--log",
         "--track",
+        dest="track",
         nargs="+",
         metavar="PROGRAM",
         help="log for tensorboard, wandb (offline) and mlflow besides",
@@ -42,5 +44,5 @@ def run(args: argparse.Namespace) -> None:
 
     config = load_config_from(args)
     if args.track:
-        config.track = args.track
+        config.track = [name for names in args.track for name in names.split(",") if name]
     train(config, resume=args.resume, auto_scale_lr=args.auto_scale_lr, force=args.force)

@@ -18,8 +18,10 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `inference_functions`: the toolboxes' inference functions prepare images by other places of a config than the Runner;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
+* `lost_gradients`: two operators of mmcv lose a gradient;
 * `ssd_head`: SSD of mmdet 3.3.0 does not predict;
 * `numpy_names`: files of mmcv, mmdet and mmpretrain use names and conversions that NumPy 2 no longer has;
+* `scipy_names`: tables of relative positions are fitted to another window by a function that SciPy no longer has;
 * `pkg_resources_shim`: mmengine needs pkg_resources, which setuptools >= 82 no longer has;
 * `multimodal_models`: mmpretrain and mmdet do not import where transformers 5 is installed;
 * `mmseg_text_packages`: mmseg needs two packages that it does not declare;
@@ -38,6 +40,7 @@ from eyetoy_mm.compat import (
     image_sizes,
     inference_functions,
     inference_scopes,
+    lost_gradients,
     mmcv_ops,
     mmseg_text_packages,
     mmseg_tools,
@@ -49,6 +52,7 @@ from eyetoy_mm.compat import (
     partial_loading,
     pkg_resources_shim,
     safetensors_files,
+    scipy_names,
     ssd_head,
     sync_bn_alone,
     whole_checkpoints,
@@ -72,7 +76,9 @@ _TRAPS = (
     classes_by_path,
     inference_functions,
     norm_without_eps,
+    lost_gradients,
     numpy_names,
+    scipy_names,
     pkg_resources_shim,
     mmseg_text_packages,
     mmseg_tools,

@@ -1,4 +1,4 @@
-"""Stand-in for `panopticapi`, `panopticapi.utils` and `panopticapi.evaluation`: what mmdet takes from them.
+"""Stand-in for `panopticapi`, `panopticapi.utils` and `panopticapi.evaluation`: what mmdet and its tools take of them.
 
 COCO's panoptic format keeps the number of a pixel's segment in the three channels of a PNG, the lowest digit of base
 256 in red. Panoptic quality is that of Kirillov et al., Panoptic Segmentation, 2019 (1801.00868), equation 1.
@@ -6,9 +6,12 @@ COCO's panoptic format keeps the number of a pixel's segment in the three channe
 
 from __future__ import annotations
 
+import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +32,42 @@ def id2rgb(number: np.ndarray | int) -> np.ndarray | list[int]:
     """Colours (..., 3) of segments, 8 bits, from their numbers (...); a list for a single one."""
     color = np.stack([np.asarray(number) // 256**digit % 256 for digit in range(3)], axis=-1).astype(np.uint8)
     return color if np.ndim(number) else color.tolist()
+
+
+def save_json(content: Any, path: str | os.PathLike[str]) -> None:
+    """Write a JSON file."""
+    with open(path, "w") as file:
+        json.dump(content, file)
+
+
+class IdGenerator:
+    """Numbers and colours of the segments of an image: a thing has one of its own, all stuff of a category the same.
+
+    Args:
+        categories: For each id, its ``color`` and whether it is a thing, as ``isthing`` of 0 or 1.
+    """
+
+    def __init__(self, categories: Mapping[int, Mapping[str, Any]]) -> None:
+        self.categories = categories
+        stuff = (category for category in categories.values() if not category["isthing"])
+        self.taken = {VOID, *(rgb2id(category["color"]) for category in stuff)}
+
+    def get_id_and_color(self, category: int) -> tuple[int, list[int]]:
+        """Of the next segment of a category: the first free one from that of the category on."""
+        number = int(rgb2id(self.categories[category]["color"]))
+        if self.categories[category]["isthing"]:
+            while number in self.taken:
+                number = (number + 1) % OFFSET
+            self.taken.add(number)
+        return number, list(id2rgb(number))
+
+    def get_id(self, category: int) -> int:
+        """The number alone."""
+        return self.get_id_and_color(category)[0]
+
+    def get_color(self, category: int) -> list[int]:
+        """The colour alone."""
+        return self.get_id_and_color(category)[1]
 
 
 @dataclass

@@ -46,7 +46,7 @@ from typing import Any, NoReturn
 from eyetoy_mm.compat._import_hooks import after_import
 from eyetoy_mm.zoo import located
 
-__all__ = ["LAST_READ", "CheckpointError", "apply", "kind_by_start", "needed", "peek"]
+__all__ = ["LAST_READ", "CheckpointError", "apply", "damaged_part", "kind_by_start", "needed", "peek"]
 
 LAST_READ: ContextVar[str] = ContextVar("LAST_READ", default="the checkpoint")
 """The file or address that mmengine's loaders read last: what is made of it is done by functions that are not told."""
@@ -213,6 +213,7 @@ class _SafeLoad:
             filename = located(filename) if isinstance(filename, str) else filename
             LAST_READ.set(str(filename))
             _refuse_inflated(filename)
+            _refuse_damaged(filename)
             with torch.serialization.safe_globals(_WHILE_READING):
                 try:
                     return load(filename, *args, **kwargs)
@@ -243,13 +244,39 @@ def _refuse_inflated(filename: object) -> None:
         )
 
 
+def damaged_part(path: str | os.PathLike[str]) -> str | None:
+    """The part of a zip file whose bytes are not those of its checksum; None where all are, or where it has none."""
+    with zipfile.ZipFile(path) as archive:
+        has_checksums = any(entry.CRC for entry in archive.infolist())  # torch.serialization.set_crc32_options
+        return archive.testzip() if has_checksums else None
+
+
+def _refuse_damaged(filename: object) -> None:
+    """Refuses a local file of which some bytes are others than those saved: torch reads them as they are.
+
+    A disk that fails does that, or a download of which pieces are missing though it has its full length.
+    """
+    path = _local(filename)
+    if not path or not zipfile.is_zipfile(path):
+        return
+    try:
+        wrong = damaged_part(path)
+    except Exception:  # no whole zip file: its loader says so
+        return
+    if wrong is not None:
+        raise CheckpointError(
+            f"{filename} is damaged: the bytes of its part {wrong} are not those that were saved. Copy or download it "
+            "again"
+        )
+
+
 def _explain(filename: object, error: Exception) -> str | None:
     """What is wrong with the file; None where the error is not about what is in it."""
     if isinstance(error, urllib.error.URLError):
         reason = error if isinstance(error, urllib.error.HTTPError) else error.reason
         return f"{filename} cannot be downloaded: {reason}. Download it where you can, and give the path of the file"
     if not _raised_while_unpickling(error.__traceback__):
-        return None  # not found, no such scheme: mmengine's own messages say it
+        return _not_reached(filename, error)
     text = str(error)
     refused = _refused_names(filename, text)
     if refused:
@@ -278,6 +305,21 @@ def _explain(filename: object, error: Exception) -> str | None:
     )
 
 
+def _not_reached(filename: object, error: Exception) -> str | None:
+    """What is wrong with an address; None for a path, of which mmengine's own message says it."""
+    scheme, is_address, name = str(filename).partition("://")
+    if not is_address:
+        return None
+    if isinstance(error, KeyError):
+        return f"{filename}: {scheme} has no weights of the name {name!r}. Give the path or the address of a file"
+    if isinstance(error, ImportError):
+        return f"{filename} needs a package that is not installed ({error}). Give the path of the file, downloaded"
+    if isinstance(error, FileNotFoundError):
+        told = "give the path without file://" if scheme == "file" else f"nothing reads addresses with {scheme}://"
+        return f"{filename} is not there: {told}"
+    return None
+
+
 def _other_kind(filename: object, text: str) -> str | None:
     """What else a file is, and how to make a checkpoint of it; None where that is not known."""
     if "TorchScript" in text:
@@ -291,12 +333,20 @@ _STARTS = {
     b"version https://git-lfs": "a pointer of Git LFS in the place of the file: fetch that with git lfs pull",
     b"<!doctype html": "a web page and no checkpoint: its address is of a page, take that of the download",
     b"<html": "a web page and no checkpoint: its address is of a page, take that of the download",
+    b"<?xml": "XML and no checkpoint, such as a server's message: see what its address gives in a browser",
+    b"{": "JSON and no checkpoint: a server's message, or the index of weights in several files, which are beside it",
+    b"/annex/objects": "a pointer of git-annex in the place of the file: fetch that with git annex get",
+    b"\x1f\x8b": "packed by gzip: unpack it first",
+    b"BZh": "packed by bzip2: unpack it first",
+    b"7z\xbc\xaf": "packed by 7-Zip: unpack it first",
+    b"Rar!": "packed by RAR: unpack it first",
+    b"GGUF": "a GGUF file, as of llama.cpp; PyTorch does not read it",
 }
 
 
 def kind_by_start(filename: object) -> str | None:
     """What a file is that is no checkpoint, by its first bytes, and what to do; None where that is not known."""
-    start = _start(filename).lstrip().lower()
+    start = _start(filename).removeprefix(b"\xef\xbb\xbf").lstrip().lower()  # a byte order mark
     return next((kind for first, kind in _STARTS.items() if start.startswith(first.lower())), None)
 
 
@@ -339,7 +389,7 @@ def _start(filename: object) -> bytes:
     if not path:
         return b""
     with open(path, "rb") as file:
-        return file.read(24)
+        return file.read(32)
 
 
 def _local(filename: object) -> str:

@@ -7,12 +7,15 @@ What breaks, in `_base_ = 'eyetoy_mm::...'` and `get_config('eyetoy_mm::...')`:
   install (`pip install -e`, since PEP 660) is in site-packages, the package itself is not;
 * the list names distributions: `mmseg::...` is looked for in mmsegmentation, and not found in onedl-mmsegmentation;
 * each dict of a base from another package is built in that package's scope (`_scope_`). mmdet's scope has mmdet's
-  models; ours has the backbones, and `ImageClassifier` or mmseg's `LoadAnnotations` are not found there.
+  models; ours has the backbones, and `ImageClassifier` or mmseg's `LoadAnnotations` are not found there;
+* each base of a package, `mmdet::...`, is looked for in all its metafiles first, by a name that none has there: PyYAML
+  reads more than a hundred of mmdet, in a second, before the file is taken as it is named.
 
 What we do: the list gets this package, and a package whose distribution has another name goes by its module, which
 mmengine finds as well; a path that does not exist is replaced by the one that Python imports from.
 `eyetoy_mm::NAME` takes any file below `configs`, `.py` if no suffix is given. What a config of ours names without a
-scope belongs to the `default_scope`, as it does when the same file is a base by its path.
+scope belongs to the `default_scope`, as it does when the same file is a base by its path. A file that is there is
+taken, and metafiles are left unread.
 
 Delete this file when the supported mmengine takes any package, asks importlib where it is, and lets a package say that
 its configs are for another's scope.
@@ -51,6 +54,7 @@ def _admit(config_utils: ModuleType) -> None:
     packages[_PACKAGE] = _PACKAGE
     packages.update({module: module for module, name in packages.items() if _goes_by_another_name(module, name)})
     replace_function(config_utils, "_get_package_and_cfg_path", _take_any_name)
+    replace_function(config_utils, "_get_external_cfg_path", _take_what_is_there)
 
 
 def _goes_by_another_name(module: str, distribution: str) -> bool:
@@ -71,6 +75,14 @@ def _take_any_name(original: Callable[[str], tuple[str, str]]) -> Callable[[str]
         return package, name if name.endswith(_SUFFIXES) else f"{name}.py"
 
     return _get_package_and_cfg_path
+
+
+def _take_what_is_there(original: Callable[[str, str], str]) -> Callable[[str, str], str]:
+    def _get_external_cfg_path(package_path: str, cfg_file: str) -> str:
+        path = os.path.join(package_path, ".mim", "configs", cfg_file)
+        return path if os.path.isfile(path) else original(package_path, cfg_file)
+
+    return _get_external_cfg_path
 
 
 def _leave_scope(config: ModuleType) -> None:

@@ -31,7 +31,7 @@ from types import ModuleType
 from typing import Any
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
-from eyetoy_mm.compat.checkpoint_loading import peek
+from eyetoy_mm.compat.checkpoint_loading import damaged_part, peek
 from eyetoy_mm.whole_files import remove_temporaries, write_whole
 
 REST, SIZES = "rest.pth", "sizes.json"
@@ -285,8 +285,7 @@ def _damage(path: Path) -> str | None:
     if not zipfile.is_zipfile(path):
         return None  # of an old PyTorch, read as a whole before
     try:
-        with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()
+        wrong = damaged_part(path)
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         return _in_short(error)
     return None if wrong is None else f"its part {wrong} is damaged"

@@ -59,7 +59,7 @@ class CIFAR10Files(CIFAR10):
             if fileio.exists(path):
                 return path
         raise UserError(
-            f"there is no CIFAR file {name}; looked for {', '.join(map(str, paths))}. Say where it is: --data-root DIR"
+            f"there is no CIFAR file {name}; looked for {', '.join(map(str, paths))}. Where is it? --data-root FOLDER"
         )
 
 

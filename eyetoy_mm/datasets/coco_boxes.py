@@ -288,6 +288,23 @@ def repeated_findings(boxes: Boxes) -> list[Finding]:
     ]
 
 
+def area_findings(boxes: Boxes) -> list[Finding]:
+    """Areas of most objects that cannot be those of what is in their boxes; those of 0 are told as dropped."""
+    if not boxes.ids:
+        return []
+    of_box = boxes.xywh[:, 2] * boxes.xywh[:, 3]
+    odd = (boxes.areas > 0) & ((boxes.areas > 1.1 * of_box + 1) | (boxes.areas < 0.01 * of_box))
+    if odd.mean() <= MOST:
+        return []
+    example = int(np.argmax(odd))
+    message = (
+        f"has {int(odd.sum())} of {len(odd)} areas that cannot be those of their boxes, such as "
+        f"area={boxes.areas[example]:g} of bbox={_numbers(boxes.xywh[example])}: evaluation tells small, medium and "
+        "large objects by them. Areas are pixels of the mask, or width * height"
+    )
+    return [Finding("areas", message, boxes.places(odd), int(odd.sum()), fatal=False)]
+
+
 def _numbers(row: np.ndarray) -> str:
     return "[" + ", ".join(f"{value:.6g}" for value in row) + "]"
 

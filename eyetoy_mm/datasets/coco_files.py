@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from eyetoy_mm.datasets.coco_boxes import (
     BOX_FORM,
     MOST,
     Boxes,
+    area_findings,
     drop_findings,
     drop_reasons,
     form_findings,
@@ -22,7 +22,7 @@ from eyetoy_mm.datasets.coco_boxes import (
     repeated_findings,
 )
 from eyetoy_mm.datasets.coco_format import format_findings, numbers, read_json, told_of
-from eyetoy_mm.datasets.files import absent, names_in
+from eyetoy_mm.datasets.files import absent, why_missing
 from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.errors import first_few
@@ -76,7 +76,8 @@ def coco_findings(
         used = [category["name"] for category in file["categories"]] if wrong else classes
         boxes = boxes_of(file, used)
         misread = form_findings(boxes)
-        found += misread + repeated_findings(boxes)
+        found += (misread or area_findings(boxes)) + repeated_findings(boxes)
+        found += _without_boxes(boxes, dataset)
         found += _annotation_findings(file, boxes, dataset, compare=not misread)
         return found + list(_image_findings(file, used, dataset))
 
@@ -212,6 +213,14 @@ def boxes_of(content: dict[str, list[dict]], classes: Sequence[str]) -> Boxes:
     )
 
 
+def _without_boxes(boxes: Boxes, dataset: dict) -> Iterator[Finding]:
+    """A file to train on that teaches but what is background; where empty images are left out, none is left."""
+    learns = any(type_name(step) == "LoadAnnotations" for step in _steps(dataset)) and not dataset.get("test_mode")
+    if not boxes.ids and learns and not (dataset.get("filter_cfg") or {}).get("filter_empty_gt"):
+        message = "has no box of the classes: a detector learns from it what is background, and nothing else"
+        yield Finding("no boxes", message, fatal=False)
+
+
 def _annotation_findings(
     content: dict[str, list[dict]], boxes: Boxes, dataset: dict, compare: bool
 ) -> Iterator[Finding]:
@@ -341,29 +350,9 @@ def images_not_on_disk(used: list[dict], dataset: dict) -> Iterator[Finding]:
         yield Finding(
             "images missing",
             f"names {len(missing)} images (of {len(paths)}) that are not on disk: {first_few(missing)}. "
-            f"{_why_missing(name, Path(folder))}"
-            "Put them there, or say where they are: data_prefix=dict(img=...) of the dataset, or --data-root DIR",
+            f"{why_missing(name, Path(folder), 'file_name')}"
+            "Put them there, or say where they are: data_prefix=dict(img=...) of the dataset, or --data-root FOLDER",
         )
-
-
-def _why_missing(name: str, folder: Path) -> str:
-    """What is wrong with a file name, if that can be told: a sentence, or nothing."""
-    if "://" in name:
-        return f"The file_name {name!r} is an address; download the images and write their names. "
-    if "\\" in name:
-        return f"The file_name {name!r} has the backslashes of Windows; write / for them. "
-    if (folder / PureWindowsPath(name).name).is_file():
-        return (
-            f"The file_name {name!r} has a folder, but {PureWindowsPath(name).name} lies in {folder} itself; shorten "
-            "file_name or data_prefix. "
-        )
-    path = folder / name
-    if os.path.lexists(path):
-        return f"{path} is {'a folder' if path.is_dir() else 'a link that leads to no file'}. "
-    alike = [other for other in names_in(path.parent) if Path(other).stem.casefold() == path.stem.casefold()]
-    if alike:
-        return f"The file_name {name!r} is {alike[0]!r} on disk; make them the same. "
-    return f"There is no folder {path.parent}. " if not path.parent.is_dir() else ""
 
 
 def _image_ids(content: Any) -> set | None:

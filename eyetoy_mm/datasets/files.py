@@ -6,8 +6,9 @@ import codecs
 import errno
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
+from urllib.parse import unquote
 
 
 def absent(paths: Sequence[str | Path]) -> list[str]:
@@ -58,6 +59,38 @@ def odd_line(lines: Iterable[str]) -> str | None:
         if not line.strip():
             return f"The list has an empty line, {number}; take it out"
     return None
+
+
+def why_missing(name: str, folder: Path, what: str) -> str:
+    """What is wrong with the name of a file that is not there, if that can be told: a sentence and a blank, or nothing.
+
+    Args:
+        name: As it is written.
+        folder: Where it was looked for.
+        what: What the name is called, for the message: ``file_name``, ``path``.
+    """
+    said = f"The {what} {name!r}"
+    if "://" in name:
+        return f"{said} is an address; download the images and write their names. "
+    if "\\" in name:
+        return f"{said} has the backslashes of Windows; write / for them. "
+    for plain, told in (
+        (name.strip(" \t\"'"), "has blanks or quotes at its ends"),
+        (unquote(name), "is percent-encoded"),
+        (name.split(" ")[0], "goes on behind a blank"),
+    ):
+        if plain != name and (folder / plain).is_file():
+            return f"{said} {told}; the file is {plain!r}. "
+    if (folder / PureWindowsPath(name).name).is_file():
+        last = PureWindowsPath(name).name
+        return f"{said} has a folder, but {last} lies in {folder} itself; shorten {what} or data_prefix. "
+    path = folder / name
+    if os.path.lexists(path):
+        return f"{path} is {'a folder' if path.is_dir() else 'a link that leads to no file'}. "
+    alike = [other for other in names_in(path.parent) if Path(other).stem.casefold() == path.stem.casefold()]
+    if alike:
+        return f"{said} is {alike[0]!r} on disk; make them the same. "
+    return f"There is no folder {path.parent}. " if not path.parent.is_dir() else ""
 
 
 def _files_in(folders: Iterable[str]) -> Iterable[Path]:

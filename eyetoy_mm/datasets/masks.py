@@ -7,11 +7,14 @@ masks before a run, at all of them by the checker, and at each file as it is loa
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from mmengine import fileio
+from PIL import Image
 
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.image_files import Fault, Header, ImageReport, examine_file
@@ -56,12 +59,16 @@ class Mask:
         size: Width and height; None if it cannot be read.
         values: The numbers in the file; none where they are no labels.
         counts: Pixels of each label from 0 on, after loading; None where it cannot be loaded.
+        colours: Red, green and blue of each number of ``values`` in a palette image; none in others.
+        steps: How often two labels that are no neighbours meet, and in how many of these by way of one between.
     """
 
     report: ImageReport
     size: tuple[int, int] | None = None
     values: tuple[int, ...] = ()
     counts: tuple[int, ...] | None = None
+    colours: tuple[tuple[int, ...], ...] = ()
+    steps: tuple[int, int] = (0, 0)
 
 
 def look_at_mask(path: str, labelling: Labelling) -> Mask:
@@ -86,8 +93,32 @@ def look_at_mask(path: str, labelling: Labelling) -> Mask:
         fault = Fault("unreadable mask", f"the pipeline cannot load these masks: {type(error).__name__}: {error}")
         return Mask(replace(report, faults=(*report.faults, fault)), size, values)
     counts = np.bincount(labels.ravel())
-    return Mask(replace(report, faults=(*report.faults, *_label_faults(counts, labelling))), size, values,
-                tuple(counts.tolist()))  # fmt: skip
+    return Mask(
+        replace(report, faults=(*report.faults, *_label_faults(counts, labelling))),
+        size,
+        values,
+        tuple(counts.tolist()),
+        _colours(path, step, values) if report.header is not None and report.header.mode == "P" else (),
+        _steps(labels, labelling.ignored),
+    )
+
+
+def _colours(path: str, step: Any, values: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    with Image.open(io.BytesIO(fileio.get(path, step.backend_args))) as image:
+        palette = np.reshape(image.getpalette() or (), (-1, 3))
+    return tuple(tuple(palette[value].tolist()) for value in values) if values[-1] < len(palette) else ()
+
+
+def _steps(labels: np.ndarray, ignored: int) -> tuple[int, int]:
+    """Of what :class:`Mask` has, along rows and columns, each over three pixels."""
+    met = passed = 0
+    for lines in (labels, labels.T):
+        first, between, last = (lines[:, start : start + max(0, lines.shape[1] - 2)] for start in (0, 1, 2))
+        low, high = np.minimum(first, last), np.maximum(first, last)
+        apart = (high - low >= 2) & (high != ignored) & (low != ignored)
+        met += int(apart.sum())
+        passed += int((apart & (low < between) & (between < high)).sum())
+    return met, passed
 
 
 def number_fault(pixels: np.ndarray, header: Header | None) -> Fault | None:
@@ -181,3 +212,61 @@ def together_findings(masks: Sequence[tuple[str, Mask]], labelling: Labelling) -
         yield Finding(
             "one label", f"the {len(loaded)} masks looked at have no label but {labels[0]}", where, fatal=False
         )
+    elif classes and classes > 2:
+        yield from _counted_from_elsewhere(labels, classes, len(loaded), held)
+    yield from _blended(loaded)
+
+
+def _counted_from_elsewhere(labels: list[int], classes: int, count: int, held: str) -> Iterator[Finding]:
+    """All labels but the first are there, or all but the last."""
+    if labels == list(range(1, classes)):
+        lacking, advice = "label 0, the first class", "If 0 is no class, set reduce_zero_label=True, and a class less"
+    elif labels == list(range(classes - 1)):
+        lacking = f"label {classes - 1}, the last class"
+        advice = "If 0 is a class, set reduce_zero_label=False, of the dataset and of LoadAnnotations"
+    else:
+        return
+    message = f"the {count} masks looked at hold {held}, and after loading no {lacking}, of {classes}. {advice}"
+    yield Finding("label missing", message, fatal=False)
+
+
+_FEW_STEPS = 100
+_BLENDED = 0.3  # masks of whole labels have a few in a hundred, where something thin lies between
+
+
+def _blended(masks: Sequence[tuple[str, Mask]]) -> Iterator[Finding]:
+    """Labels that were computed with as if they were colours: resized, smoothed, rotated, compressed."""
+    met, passed = np.sum([mask.steps for _, mask in masks], axis=0)
+    if met >= _FEW_STEPS and passed > _BLENDED * met:
+        where = tuple(path for path, mask in masks if mask.steps[1] > _BLENDED * mask.steps[0])
+        message = (
+            f"where labels meet, {passed / met:.0%} of the borders have a label between the two: the numbers of "
+            "classes were mixed like colours, as by resizing bilinearly, smoothing or JPEG, and pixels there are of "
+            "classes that are not there. Make the masks anew, with the nearest label (cv2.INTER_NEAREST)"
+        )
+        yield Finding("blended labels", message, where, fatal=False)
+
+
+def colour_findings(masks: Sequence[tuple[str, Mask]]) -> Iterator[Finding]:
+    """Palette masks, of training and evaluation together, that have a colour now as one number, now as another.
+
+    Programs that make a palette for each file number its colours as they come.
+
+    Args:
+        masks: Paths, and what was found there.
+    """
+    known: dict[tuple[int, ...], tuple[int, str]] = {}
+    unlike = []
+    for path, mask in masks:
+        if len(set(mask.colours)) < len(mask.colours):
+            continue  # a palette that names no classes
+        for number, colour in zip(mask.values, mask.colours):
+            first = known.setdefault(colour, (number, path))
+            if first[0] != number:
+                unlike.append((path, f"{colour} is {number}, and {first[0]} in {first[1]}"))
+    if unlike:
+        message = (
+            f"these masks have their colours under other numbers than others: {unlike[0][1]}. Numbers are the classes: "
+            "number the colours alike in all files; if the numbers are right, save the masks as grey, without palette"
+        )
+        yield Finding("palettes", message, tuple(dict.fromkeys(path for path, _ in unlike)))

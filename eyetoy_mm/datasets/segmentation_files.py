@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from eyetoy_mm.datasets.files import absent, odd_line, why_not_listed
+from eyetoy_mm.datasets.files import absent, odd_line, why_missing, why_not_listed
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.guarded_loading import mask_step
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, Fault, read_header, size_fault
@@ -24,9 +26,26 @@ SAMPLE = 50  # masks of a split that are opened
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def segmentation_findings(
+@dataclass
+class Looked:
+    """What was found of a dataset.
+
+    Args:
+        findings: What is wrong with it.
+        images: Paths of its images.
+        masks: Paths of the masks that were opened, and what was found in each.
+        classes: Names of its labels.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    masks: list[tuple[str, Mask]] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+
+
+def look_at_segmentation(
     split: str, dataset: dict, num_classes: int | None, ignore_index: int = 255, sample: int = SAMPLE
-) -> list[Finding]:
+) -> Looked:
     """What is wrong with a segmentation dataset: all of its file names, and some of its masks.
 
     Args:
@@ -38,26 +57,33 @@ def segmentation_findings(
     """
     kind = segmentation_class(dataset)
     if kind is None:
-        return []
+        return Looked()
     try:
         built = DATASETS.build({**copy.deepcopy(dict(dataset)), "type": kind, "lazy_init": True})
         folders = [built.data_prefix.get(key) for key in ("img_path", "seg_map_path")]
         if any(folder and is_address(folder) for folder in folders):
-            return []
+            return Looked()
         items = built.load_data_list()
     except ImportError:  # a client of other storage is not installed, which is told by itself
         raise
     except OSError as error:
-        return [Finding("unreadable dataset", f"{split}: {why_not_listed(error)}")]
+        return Looked([Finding("unreadable dataset", f"{split}: {why_not_listed(error)}")])
     except Exception as error:  # whatever mmseg raises of settings and lists that it does not expect
         message = f"{split}: {kind.__name__} cannot read its list: {type(error).__name__}: {error}"
-        return [Finding("unreadable dataset", message)]
-    found = list(_name_findings(built, items))
+        return Looked([Finding("unreadable dataset", message)])
+    looked = Looked(list(_name_findings(built, items)), [item["img_path"] for item in items])
+    looked.classes = tuple(built.metainfo.get("classes") or ())
     step = mask_step(built.pipeline)
-    if step is not None and not any(finding.fatal for finding in found):
+    if step is not None and not any(finding.fatal for finding in looked.findings):
         chosen = [items[index] for index in spread(len(items), sample)]
-        found += _mask_findings(chosen, Labelling.of(built, step, num_classes, ignore_index))
-    return [Finding(f.kind, f"{split}: {f.message}", f.where, f.count, f.fatal) for f in found]
+        labelling = Labelling.of(built, step, num_classes, ignore_index)
+        if contrary := _contrary_steps(labelling):
+            looked.findings.append(contrary)
+        else:
+            looked.masks = [(item["seg_map_path"], look_at_mask(item["seg_map_path"], labelling)) for item in chosen]
+            looked.findings += _mask_findings(chosen, looked.masks, labelling)
+    looked.findings = [Finding(f.kind, f"{split}: {f.message}", f.where, f.count, f.fatal) for f in looked.findings]
+    return looked
 
 
 def segmentation_class(dataset: dict) -> type[BaseSegDataset] | None:
@@ -86,6 +112,11 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
     if others and not built.ann_file:
         message = f"{folder} has files that do not end in img_suffix={built.img_suffix!r} and are not used: {listed}"
         yield Finding("images left out", message, count=sum(others.values()), fatal=False)
+    yield from _listed_twice(built, items)
+    if own := [item["img_path"] for item in items if item["img_path"] == item.get("seg_map_path")]:
+        message = f"{len(own)} of {len(items)} images are their own masks: what is to be found is what is shown"
+        yield Finding("images for masks", f"{message}. Set img_path and seg_map_path of data_prefix", tuple(own))
+        return
     missing = absent([item["img_path"] for item in items])
     if missing:
         listed = f" are listed in {built.ann_file} and" if built.ann_file else ""
@@ -122,6 +153,13 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
             yield Finding("masks left out", f"{len(spare)} masks have no image", tuple(spare), fatal=False)
 
 
+def _listed_twice(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Finding]:
+    twice = [path for path, count in Counter(item["img_path"] for item in items).items() if count > 1]
+    if twice:
+        message = f"{built.ann_file} lists {len(twice)} images more than once: they count as often. Keep each once"
+        yield Finding("images listed twice", message, tuple(twice), fatal=False)
+
+
 def _unused(built: BaseSegDataset, folder: Path) -> dict[str, int]:
     """Suffixes of images in a folder that the dataset does not take, and how many; masks beside the images are none."""
     suffixes = Counter(
@@ -141,7 +179,9 @@ def _why_not_there(built: BaseSegDataset, first: str) -> str:
         return odd
     if first.endswith(f"{built.img_suffix}{built.img_suffix}"):
         return f"The list should have names without img_suffix={built.img_suffix!r}"
-    return f"Correct the list, or img_suffix={built.img_suffix!r}" if names else "Put the files there"
+    folder = Path(built.data_prefix["img_path"])
+    why = why_missing(os.path.relpath(first, folder), folder, "path")
+    return f"{why}Correct the list, or img_suffix={built.img_suffix!r}" if names else f"{why}Put the files there"
 
 
 def _named_twice(built: BaseSegDataset, image: str) -> bool:
@@ -152,14 +192,17 @@ def _named_twice(built: BaseSegDataset, image: str) -> bool:
 # --- Masks ------------------------------------------------------------------------------------------------------------
 
 
-def _mask_findings(items: Sequence[dict], labelling: Labelling) -> Iterator[Finding]:
-    """What the numbers in some masks say, as the pipeline loads them."""
+def _contrary_steps(labelling: Labelling) -> Finding | None:
+    """The finding of a step that counts labels from elsewhere than the dataset, which mmseg does not take."""
     of_step, of_dataset = getattr(labelling.step, "reduce_zero_label", None), labelling.settings["reduce_zero_label"]
-    if of_step is not None and of_step != of_dataset:
-        message = f"the dataset has {of_dataset}, its LoadAnnotations {of_step}, at which mmseg fails"
-        yield Finding("reduce_zero_label", f"{message}. Write the same in both, or leave it out of LoadAnnotations")
-        return
-    masks = [(item["seg_map_path"], look_at_mask(item["seg_map_path"], labelling)) for item in items]
+    if of_step is None or of_step == of_dataset:
+        return None
+    message = f"the dataset has {of_dataset}, its LoadAnnotations {of_step}, at which mmseg fails"
+    return Finding("reduce_zero_label", f"{message}. Write the same in both, or leave it out of LoadAnnotations")
+
+
+def _mask_findings(items: Sequence[dict], masks: Sequence[tuple[str, Mask]], labelling: Labelling) -> Iterator[Finding]:
+    """What the numbers in some masks say, as the pipeline loads them."""
     faults: dict[Fault, list[str]] = {}
     for item, (path, mask) in zip(items, masks):
         for fault in (*mask.report.faults, *_of_another_size(item["img_path"], mask)):

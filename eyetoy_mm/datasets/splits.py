@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.errors import UserError, counted, first_few
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Images as well, of phones, cameras and the web, which OpenCV reads in no build, or not in every one.
+_OTHER_SUFFIXES = (
+    *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".psd", ".svg"),
+    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),
+)
 
 Split = Mapping[str, list[str]]  # by class, paths from the folder of the classes
 
@@ -26,6 +32,21 @@ def class_names(root: Path) -> list[str]:
     if not names:
         raise UserError(f"{root} has no class folders; it must have one folder of images for each class")
     return names
+
+
+def other_images(names: Iterable[str]) -> list[str]:
+    """Those of some files that are images, but of no format of :data:`IMAGE_SUFFIXES`."""
+    return [name for name in names if PurePosixPath(name).suffix.lower() in _OTHER_SUFFIXES]
+
+
+def told_of_others(others: Iterable[str]) -> str:
+    """What to say of images that :func:`other_images` found, and what to do about them."""
+    counts = Counter(PurePosixPath(name).suffix.lower() for name in others)
+    listed = ", ".join(f"{count:,} of {suffix}" for suffix, count in counts.most_common())
+    return (
+        f"{counted(counts.total(), 'image')} in formats that are not read ({listed}): convert to JPEG or PNG, as "
+        f"ImageMagick's `mogrify -format png *{counts.most_common(1)[0][0]}` does"
+    )
 
 
 def check_lines(lines: Iterable[str]) -> None:
@@ -54,18 +75,17 @@ def class_images(root: Path, name: str) -> list[str]:
             f"there is no folder {folder} for the class {name!r}; {root} has {first_few(class_names(root), 8)}"
         )
     paths = (Path(parent, file) for parent, _, files in os.walk(folder, followlinks=True) for file in files)
-    images = [
+    files = [
         path.relative_to(root).as_posix()
         for path in paths
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+    images = [file for file in files if PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES]
     check_lines(images)
     if not images:
-        raise UserError(
-            f"the class {name!r} has no image in {folder} (suffixes {', '.join(IMAGE_SUFFIXES)}); remove the folder, "
-            "or exclude the class"
-        )
+        others = other_images(files)
+        there = f": it has {told_of_others(others)}" if others else "; remove the folder, or exclude the class"
+        raise UserError(f"the class {name!r} has no image in {folder} (suffixes {', '.join(IMAGE_SUFFIXES)}){there}")
     return sorted(images)
 
 

@@ -48,8 +48,7 @@ def voc_findings(path: str | Path, split: str, classes: Sequence[str], dataset: 
     """
 
     def findings() -> list[Finding]:
-        prefix = (dataset.get("data_prefix") or {}).get("sub_data_root") or ""
-        folder = join(dataset.get("data_root") or "", prefix)
+        folder = _folder_of(dataset)
         if is_address(path) or is_address(folder):
             return []
         try:
@@ -60,13 +59,32 @@ def voc_findings(path: str | Path, split: str, classes: Sequence[str], dataset: 
         found = list(_missing(ids, annotations, ".xml"))
         if outside := find_outside("", str(annotations), ids):
             found.append(outside)
-        found += _missing(ids, Path(folder, dataset.get("img_subdir", "JPEGImages")), ".jpg")
+        found += _missing(ids, Path(image_folder(dataset)), ".jpg")
         if not ids:
             found.append(Finding("no image left", "is empty; it should list images, a line each"))
-        objects = _read([annotations / f"{id_}.xml" for id_ in ids[:: max(1, len(ids) // _READ)]])
+        if twice := [id_ for id_, count in Counter(ids).items() if count > 1]:
+            message = f"lists {len(twice)} images more than once: they count as often. Keep each once"
+            found.append(Finding("images listed twice", message, tuple(twice[:5]), len(twice), fatal=False))
+        read = [annotations / f"{id_}.xml" for id_ in ids[:: max(1, len(ids) // _READ)]]
+        objects = _read(read)
+        if read and not objects.files and not objects.faults and not found:
+            message = (
+                f"has no object in the XML files ({len(read)} of {len(ids)} were looked into): a detector learns from"
+            )
+            found.append(Finding("no boxes", f"{message} it what is background, and nothing else", fatal=False))
         return [*found, *_fault_findings(objects), *_name_findings(objects, classes), *_box_findings(objects)]
 
     return told_of(path, split, findings)
+
+
+def image_folder(dataset: dict) -> str:
+    """Where the images of a data set of VOC's form are."""
+    return join(_folder_of(dataset), dataset.get("img_subdir", "JPEGImages"))
+
+
+def _folder_of(dataset: dict) -> str:
+    prefix = (dataset.get("data_prefix") or {}).get("sub_data_root") or ""
+    return join(dataset.get("data_root") or "", prefix)
 
 
 def _missing(ids: list[str], folder: Path, suffix: str) -> Iterator[Finding]:

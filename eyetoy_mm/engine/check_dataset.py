@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ from eyetoy_mm.datasets.files import why_not_listed
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.guarded_loading import annotated_size, image_loader, mask_step, rule_of
 from eyetoy_mm.datasets.image_files import Fault, ImageReport, examine_file, orientation_fault
-from eyetoy_mm.datasets.masks import Labelling, Mask, look_at_mask, together_findings
+from eyetoy_mm.datasets.masks import Labelling, Mask, colour_findings, look_at_mask, together_findings
 from eyetoy_mm.engine.config import datasets_of
 from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.data_checks import check_paths, data_findings
@@ -34,6 +34,7 @@ from eyetoy_mm.paths import join
 from eyetoy_mm.registry import type_name
 
 SPLITS = ("train", "val", "test")
+_TOLD_OF_FILES = {"images of training", "contradictory labels"}  # of their bytes here, where others go by their names
 
 
 @dataclass(frozen=True)
@@ -156,26 +157,34 @@ def check_dataset(
         What was found.
 
     Raises:
-        UserError: A process was killed, as by a lack of memory.
+        UserError: The config has none of these splits, or a process was killed, as by a lack of memory.
     """
+    splits = list(splits)
+    if not any(config.get(f"{split}_dataloader") for split in splits):
+        raise UserError(
+            f"the config has no {' and no '.join(f'{split}_dataloader' for split in splits)}: no data to open"
+        )
     began = time.monotonic()
     report, loaders = Report(), list[Loader]()
     report.unit = {"mmdet": "boxes", "mmseg": "pixels"}.get(toolbox_of(config) or "", "images")
     splits = [split for split in splits if _is_there(config, split, report)]
-    report.findings += [("", finding) for finding in data_findings(config, *splits, masks=False)]
+    told = data_findings(config, *splits, masks=False)
+    report.findings += [("", finding) for finding in told if finding.kind not in _TOLD_OF_FILES]
     parts = [part for split in splits for part in _open_split(config, split, loaders, report)]
     tasks = list(dict.fromkeys(entry.task for part in parts for entry in part.entries if entry.task is not None))
     found = dict(zip(tasks, track(_look_at_all(tasks, loaders, jobs), len(tasks))))
     report.images = len(tasks)
+    names = next((classes for part in parts if (classes := tuple(part.dataset.metainfo.get("classes") or ()))), ())
     for part in parts:
         part.samples = [None if entry.task is None else found[entry.task] for entry in part.entries]
         report.not_opened += part.samples.count(None)
         report.findings += [(part.split, finding) for finding in _findings_of_files(part, config)]
         if report.unit == "boxes" and check_of(type(part.dataset)) is None:
             report.findings += [(part.split, finding) for finding in instance_findings(part.dataset, limit=None)]
-        _count_classes(part, report)
+        _count_classes(part, names, report)
     report.findings += _findings_across(parts, config)
     report.findings += _unseen_classes(report.counts)
+    report.findings += [] if report.fatal() else _never_there(report.counts)
     report.findings = list(dict.fromkeys(report.findings))  # of files that several datasets have
     report.seconds = time.monotonic() - began
     return report
@@ -217,7 +226,7 @@ def _open_split(config: Config, split: str, loaders: list[Loader], report: Repor
 
 def _build(config: Config, settings: dict) -> Any:
     # What pycocotools prints would be among the findings.
-    with DefaultScope.overwrite_default_scope(toolbox_of(config)), contextlib.redirect_stdout(sys.stderr):
+    with DefaultScope.overwrite_default_scope(toolbox_of(config)), contextlib.redirect_stdout(io.StringIO()):
         return DATASETS.build(dict(settings, lazy_init=False) if settings.get("lazy_init") else settings)
 
 
@@ -311,9 +320,12 @@ def _findings_of_files(part: _Part, config: Config) -> Iterator[Finding]:
     for fault, paths in faults.items():
         yield Finding(fault.kind, fault.message, tuple(paths), fatal=fault.fatal)
     yield from _mixed_channels(part)
-    masks = [(str(task.mask), sample.mask) for _, task, sample in part.opened() if sample.mask is not None]
     if part.loader.labelling is not None:
-        yield from together_findings(masks, part.loader.labelling)
+        yield from together_findings(_masks(part), part.loader.labelling)
+
+
+def _masks(part: _Part) -> list[tuple[str, Mask]]:
+    return [(str(task.mask), sample.mask) for _, task, sample in part.opened() if sample.mask is not None]
 
 
 def _mixed_channels(part: _Part) -> Iterator[Finding]:
@@ -338,13 +350,13 @@ def _compare(entry: _Entry, sample: Sample, rule: str | None) -> Fault | None:
     return orientation_fault(header, annotated, (shape[1], shape[0]), rule)
 
 
-def _count_classes(part: _Part, report: Report) -> None:
-    """Add the classes of a dataset to those of its split, and its boxes."""
+def _count_classes(part: _Part, names: tuple[str, ...], report: Report) -> None:
+    """Add the classes of a dataset to those of its split, and its boxes; names are for a dataset that has none."""
     counts = Counter(label for entry in part.entries for label in entry.labels)
     for sample in part.samples:
         if sample is not None and sample.mask is not None and sample.mask.counts is not None:
             counts.update(dict(enumerate(sample.mask.counts)))
-    names = tuple(part.dataset.metainfo.get("classes") or ())
+    names = tuple(part.dataset.metainfo.get("classes") or names)
     ignored = None if part.loader.labelling is None else part.loader.labelling.ignored
     into = report.counts.setdefault(part.split, dict.fromkeys(names, 0))
     for label, count in sorted(counts.items()):
@@ -383,6 +395,7 @@ def _findings_across(parts: list[_Part], config: Config) -> Iterator[tuple[str, 
         )
         yield split, Finding("images of training", message, tuple(pairs), fatal=False)
     yield from _labels_out_of_range(parts, config)
+    yield from (("", finding) for finding in colour_findings([mask for part in parts for mask in _masks(part)]))
 
 
 def _pair(first: str, second: str) -> str:
@@ -414,3 +427,15 @@ def _unseen_classes(counts: dict[str, dict[str, int]]) -> Iterator[tuple[str, Fi
         if unseen:
             message = "no training image has these classes, and a model does not find what it has never seen"
             yield split, Finding("class without training", message, tuple(unseen), fatal=False)
+
+
+def _never_there(counts: dict[str, dict[str, int]]) -> Iterator[tuple[str, Finding]]:
+    """Classes that nothing has an example of, where others are there."""
+    trained = counts.get("train") or {}
+    nowhere = [name for name in trained if not any(of.get(name) for of in counts.values())]
+    if nowhere and len(nowhere) < len(trained):
+        message = (
+            "no image has these classes: if they should, labels are counted from elsewhere than the classes are (from "
+            "1, or by reduce_zero_label)"
+        )
+        yield "train", Finding("class without example", message, tuple(nowhere), fatal=False)

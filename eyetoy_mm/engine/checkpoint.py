@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from eyetoy_mm.backbones.loading import named_as_in, unwrapped
-from eyetoy_mm.backbones.pretrained import read_state
+from eyetoy_mm.backbones.pretrained import check_vary, read_state
 from eyetoy_mm.engine.sharded_checkpoints import is_directory_of_shards
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
@@ -94,6 +94,7 @@ def check_state_fits(model: nn.Module, state: State, name: str) -> None:
 
     Raises:
         UserError: Weights are missing, too many or of another shape, or cannot be weights; the message names the first.
+        CheckpointError: All of them are one number throughout.
     """
     inner = unwrapped(model)
     state, wanted = migrated(state, inner), inner.state_dict()
@@ -102,3 +103,4 @@ def check_state_fits(model: nn.Module, state: State, name: str) -> None:
         raise UserError(f"{name} does not fit the model of this config: {difference}. Is it from another config?")
     if bad := unusable(state, wanted):
         raise UserError(f"{name} has {len(bad)} tensors that cannot be weights: {first_few(bad, 8)}")
+    check_vary(state, wanted, name)

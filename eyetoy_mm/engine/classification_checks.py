@@ -5,49 +5,91 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import MODELS, DefaultScope
 
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.engine.config import datasets_of
+from eyetoy_mm.engine.config_places import class_of
 from eyetoy_mm.engine.hooks.images import share_to_skip
+from eyetoy_mm.engine.trained_images import trained_images_findings
+from eyetoy_mm.registry import type_name
 
 
 def classification_findings(config: Config, *splits: str) -> list[Finding]:
-    """What is wrong with the lists, folders and classes of datasets of mmpretrain's ``CustomDataset`` kind.
+    """What is wrong with the lists, folders and classes of mmpretrain's datasets of images and labels.
 
     Args:
         config: The config; its files are there.
         splits: Which of ``train``, ``val`` and ``test`` will be used.
     """
-    from eyetoy_mm.datasets.class_lists import classes_of, list_findings, open_lazily
+    from eyetoy_mm.datasets.class_lists import look_at_list
 
-    outputs = ((config.get("model") or {}).get("head") or {}).get("num_classes")
+    head = (config.get("model") or {}).get("head") or {}
+    outputs = head.get("num_classes")
     found: dict[Finding, None] = {}
-    classes: dict[str, tuple[str, ...]] = {}
+    classes: list[tuple[str, tuple[str, ...]]] = []
+    images: dict[str, list[str]] = {}
     with DefaultScope.overwrite_default_scope("mmpretrain"):
+        found.update(dict.fromkeys(_one_class(head)))
         for split, dataset in datasets_of(config, splits):
-            built = open_lazily(dataset)
-            if built is None:
-                continue
             skip = share_to_skip(config.get("skip_unreadable_images")) if split == "train" else 0.0
-            wrong = list_findings(built, outputs, skip)
-            found.update(dict.fromkeys(wrong))
-            if not any(finding.fatal for finding in wrong):
-                classes.setdefault(split, classes_of(built))
-    return [*found, *_class_findings(classes, outputs)]
+            listed = look_at_list(dataset, outputs, skip)
+            if listed is None:
+                continue
+            found.update(dict.fromkeys(listed.findings))
+            if listed.several and _tells_one_class(head):
+                found[_SEVERAL_LABELS] = None
+            images.setdefault(split, []).extend(listed.paths)
+            if listed.classes and not any(finding.fatal for finding in listed.findings):
+                classes.append((split, listed.classes))
+    found.update(dict.fromkeys(_class_findings(classes, outputs)))
+    return [*found, *trained_images_findings(images)]
 
 
-def _class_findings(classes: dict[str, tuple[str, ...]], outputs: int | None) -> Iterator[Finding]:
-    trained = classes.get("train")
-    for split, names in classes.items():
-        if names and outputs is not None and len(names) != outputs:
+_SEVERAL_LABELS = Finding(
+    "several labels",
+    "the images of a dataset have several labels, and model.head tells one of them all: take "
+    'dict(type="MultiLabelLinearClsHead", ...), and a metric such as dict(type="MultiLabelMetric")',
+)
+
+
+def _one_class(head: dict) -> Iterator[Finding]:
+    """A softmax of one output, which is always 1."""
+    loss = head.get("loss") or {}
+    by_softmax = not loss.get("use_sigmoid") and loss.get("mode") != "multi_label"
+    usual = type_name(loss or dict(type="CrossEntropyLoss")) in ("CrossEntropyLoss", "LabelSmoothLoss")
+    if head.get("num_classes") == 1 and by_softmax and usual and _tells_one_class(head):
+        yield Finding(
+            "one class",
+            "model.head has num_classes=1, and softmax of one output is always 1: the loss is 0 and the accuracy 100, "
+            "whatever is learnt. Give it two classes, such as what is looked for and everything else",
+        )
+
+
+def _tells_one_class(head: dict) -> bool:
+    """Whether a head is one of mmpretrain's for one class an image; those of several labels are of another kind."""
+    return any(base.__name__ == "ClsHead" for base in getattr(class_of(head, MODELS), "__mro__", ()))
+
+
+def _class_findings(classes: list[tuple[str, tuple[str, ...]]], outputs: int | None) -> Iterator[Finding]:
+    """Classes of each dataset, of which a split may have several, against the model's and the first one's of training.
+
+    Args:
+        classes: The split and the classes of each dataset that names them.
+        outputs: How many classes the model tells apart; None if it does not say.
+    """
+    trained = next((names for split, names in classes if split == "train"), None)
+    for split, names in classes:
+        if outputs is not None and len(names) != outputs:
             shown = f"{names[0]}, ..., {names[-1]}" if len(names) > 1 else names[0]
             message = f"{split} has {len(names)} classes ({shown}), and model.head num_classes={outputs}"
             yield Finding("classes", f"{message}: set num_classes={len(names)}, or check the folders and `classes`")
-        elif trained and names and names != trained:
+        elif trained and names != trained:
             pairs = zip(trained, names, strict=False)
             label, first, second = next(((i, a, b) for i, (a, b) in enumerate(pairs) if a != b), (0, "", ""))
             message = f"label {label} is {first!r} in training and {second!r} in {split}"
+            if split == "train":
+                message = f"label {label} is {first!r} in one of the datasets of training and {second!r} in another"
             yield Finding(
                 "classes", f"{message}: both need the same classes in the same order. Set metainfo, or folders"
             )

@@ -21,12 +21,12 @@ from eyetoy_mm.engine.config_structure import structure_findings
 from eyetoy_mm.engine.engines import shards_model
 from eyetoy_mm.engine.photo_rules import apply_image_orientation
 from eyetoy_mm.engine.preprocessing import unify_preprocessing
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import EMBEDDED, join, package_file
 from eyetoy_mm.registry import type_name
 
 _SYNC_NORMS = ("SyncBN", "SyncBatchNorm")
-_INSTALL = "pip install 'eyetoy-mm[lite]' (README.md says how with mmcv's compiled operators)"
+_INSTALL = "pip install 'eyetoy-mm[lite]' (docs/install.md says how with mmcv's compiled operators)"
 
 
 def load_config(
@@ -138,11 +138,11 @@ def find_config(name: str | Path) -> Path:
     if not inside and (found := zoo.config_of(str(name))) is not None:
         return found
     near = difflib.get_close_matches(path.stem, zoo.names(), 3, 0.7)
-    raise UserError(
-        f"there is no config file {path}"
-        + (f" ({name})" if inside else "")
-        + (f", but models of the package are called {' and '.join(near)}" if near else "")
-    )
+    near = near or [model for model in zoo.names() if path.stem and model.startswith(path.stem)]
+    advice = f", but models of the package are called {first_few(near, 3)}" if near else ""
+    if path.is_dir() and str(name):
+        raise UserError(f"{name} is a folder, and should be a config file{advice}")
+    raise UserError(f"there is no config file {path}{f' ({name})' * bool(inside)}{advice}")
 
 
 def _mix_precision(config: Config) -> None:

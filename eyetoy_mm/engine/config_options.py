@@ -117,5 +117,5 @@ def _new_key(given: str, node: dict, above: str, part: str, elsewhere: bool) -> 
 
 def _where_it_counts(variable: str) -> str:
     if variable == "data_root":
-        return "Use --data-root DIR"
+        return "Use --data-root FOLDER"
     return "Set the keys that have its value (train_dataloader.dataset...., model....), or write a config that does"

@@ -69,13 +69,16 @@ def rule_findings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
         if config.get(f"{split}_dataloader") is not None:
             yield from _loader_findings(f"{split}_dataloader", config[f"{split}_dataloader"])
             yield from _loop_findings(config, split)
+            yield from _order_findings(config, split)
             yield from _metric_findings(config, split)
     yield from _class_findings(config, splits)
     yield from _preprocessor_findings(config)
     yield from limit_findings(config)
     if "train" in splits and config.get("train_cfg") is not None:
         yield from _schedule_findings(config)
+        yield from _odd_schedules(config)
         yield from _best_findings(config)
+        yield from _left_out_findings(config)
     yield from _hook_findings(config)
 
 
@@ -98,6 +101,8 @@ def _run_findings(config: Config) -> Iterator[Finding]:
     elif scaling and not (is_whole(scaling.get("base_batch_size", 1)) and scaling.get("base_batch_size", 1) > 0):
         value = scaling["base_batch_size"]
         yield Finding(at("auto_scale_lr.base_batch_size", value), "should be a whole number, 1 or more")
+    if config.get("on_save_error", "stop") not in ("stop", "go_on"):
+        yield Finding(at("on_save_error", config.on_save_error), "should be 'stop' or 'go_on'")
     level = config.get("log_level", "INFO")
     if not is_whole(level) and not (isinstance(level, str) and is_whole(getattr(logging, level, None))):
         yield Finding(at("log_level", level), "should be one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
@@ -204,7 +209,7 @@ def _writable(key: str, folder: Any) -> Iterator[Finding]:
     if not existing.is_dir():
         yield Finding(at(key, folder), f"it cannot be made: {existing} is a file")
     elif not os.access(existing, os.W_OK | os.X_OK):
-        yield Finding(key, f"it cannot be written: {existing} may not be written by this user. Give --work-dir DIR")
+        yield Finding(key, f"it cannot be written: {existing} may not be written by this user. Give --work-dir FOLDER")
 
 
 def _typed(key: str, part: Any, registry: Registry, others: tuple[str, ...] = ()) -> Iterator[Finding]:
@@ -255,9 +260,31 @@ def _loader_findings(key: str, loader: dict) -> Iterator[Finding]:
         elif loader.get(name) is not None:
             others = ("dataset", "seed", "sampler", "batch_size")
             yield from _typed(f"{key}.{name}", loader[name], DATA_SAMPLERS, others)
+    if loader.get("num_batch_per_epoch") is not None:
+        told = "all but so many batches are left out of each epoch, as in a trial"
+        yield Finding(at(f"{key}.num_batch_per_epoch", loader["num_batch_per_epoch"]), told, fatal=False)
     for name in ("collate_fn", "worker_init_fn"):
         if isinstance(loader.get(name), dict) and class_of(loader[name], FUNCTIONS) is None:
             yield unknown_type(f"{key}.{name}", loader[name], FUNCTIONS)
+
+
+_ENDLESS = {"InfiniteSampler", "MultiSourceSampler", "GroupMultiSourceSampler"}
+
+
+def _order_findings(config: Config, split: str) -> Iterator[Finding]:
+    """Samplers that never end where a loop waits for it, and images that are always trained on in one order."""
+    key, sampler = f"{split}_dataloader.sampler", (config[f"{split}_dataloader"] or {}).get("sampler")
+    kind: Any = class_of(sampler, DATA_SAMPLERS)
+    names = {cls.__name__ for cls in getattr(kind, "__mro__", ())}
+    loop = _loop_of(config, split)[0]
+    waits = split != "train" or (inspect.isclass(loop) and issubclass(loop, EpochBasedTrainLoop))
+    if names & _ENDLESS and waits:
+        what = "the first epoch" if split == "train" else "an evaluation"
+        remedy = f"Take dict(type='DefaultSampler', shuffle={split == 'train'})"
+        yield Finding(at(f"{key}.type", sampler["type"]), f"it never ends, and so {what} would not. {remedy}")
+    elif split == "train" and "DefaultSampler" in names and sampler.get("shuffle") is False:
+        told = "images are trained on in the order of the data set, class by class where it is sorted so"
+        yield Finding(f"{key}.shuffle=False", told, fatal=False)
 
 
 # --- Loops and schedules ----------------------------------------------------------------------------------------------
@@ -361,6 +388,10 @@ def _scheduler_findings(key: str, scheduler: dict, length: int, iterates: bool) 
         )
         return
     begin, end = scheduler.get("begin", 0), scheduler.get("end")
+    wrong = [*_number_findings(key, scheduler)]
+    if wrong:
+        yield from wrong
+        return
     comparable = by_epoch != iterates and is_whole(begin) and (end is None or isinstance(end, int | float))
     if comparable and begin >= length:
         told = (
@@ -385,6 +416,39 @@ def _scheduler_findings(key: str, scheduler: dict, length: int, iterates: bool) 
             told = f"training ends after {length} {unit}: none is reached"
             yield Finding(at(f"{key}.milestones", milestones), told, fatal=False)
     yield from _stepped(key, dict(scheduler), length if by_epoch != iterates else 10**9)
+
+
+def _number_findings(key: str, scheduler: dict) -> Iterator[Finding]:
+    """Numbers that are taken as they are, and by which a rate is below 0 and training climbs, in the end or at once."""
+    if not isinstance(scheduler.get("by_epoch", True), bool):
+        yield Finding(at(f"{key}.by_epoch", scheduler["by_epoch"]), "should be True or False")
+    for name, least in _LEAST.items():
+        value = scheduler.get(name)
+        if isinstance(value, int | float) and not value >= least:
+            yield Finding(at(f"{key}.{name}", value), f"should be {least:g} or more")
+
+
+_LEAST = dict.fromkeys(("begin", "gamma", "power", "eta_min", "eta_min_ratio", "eta_max", "factor", "end_factor"), 0)
+_LEAST |= {"T_max": 1}
+
+
+def _odd_schedules(config: Config) -> Iterator[Finding]:
+    """Schedules by which a rate rises where it should fall."""
+    schedulers: Any = config.get("param_scheduler") or ()
+    rate = ((config.get("optim_wrapper") or {}).get("optimizer") or {}).get("lr")
+    for index, scheduler in enumerate(schedulers if isinstance(schedulers, list | tuple) else ()):
+        key, lowest = f"param_scheduler.{index}", scheduler.get("eta_min")
+        is_rate = "Momentum" not in str(scheduler.get("type"))
+        if is_rate and isinstance(lowest, int | float) and isinstance(rate, int | float) and lowest > rate > 0:
+            told = f"is above optim_wrapper.optimizer.lr={rate!r}: the rate rises to it"
+            yield Finding(at(f"{key}.eta_min", lowest), told, fatal=False)
+        steps = scheduler.get("begin", 0), scheduler.get("end"), scheduler.get("T_max")
+        if "Cosine" not in str(scheduler.get("type")) or not all(map(is_whole, steps)):
+            continue
+        begin, end, lowest_at = steps
+        if lowest_at < end - begin < 1e8:
+            told = f"it is at its lowest after T_max={lowest_at}, and rises again until {end=}: set T_max={end - begin}"
+            yield Finding(key, told, fatal=False)
 
 
 def _stepped(key: str, scheduler: dict, end: int) -> Iterator[Finding]:
@@ -448,6 +512,24 @@ def _hook_findings(config: Config) -> Iterator[Finding]:
             yield from _built_hook(key, hook)
     if config.get("train_cfg") and _loop_of(config, "train")[0] is IterBasedTrainLoop:
         yield from _epochs_counted(config)
+
+
+def _left_out_findings(config: Config) -> Iterator[Finding]:
+    """What does not happen without a default hook, or without a file of it."""
+    hooks = config.get("default_hooks") or {}
+    taken_out = [name for name, hook in hooks.items() if hook is None]
+    if "param_scheduler" in taken_out and config.get("param_scheduler"):
+        told = "without it no schedule acts, and param_scheduler has some. Leave the key out, or take these out"
+        yield Finding("default_hooks.param_scheduler=None", told)
+    if "sampler_seed" in taken_out:
+        told = "without it every epoch has the same order of images"
+        yield Finding("default_hooks.sampler_seed=None", told, fatal=False)
+    if "checkpoint" in taken_out:
+        yield Finding("default_hooks.checkpoint=None", "nothing that is learnt will be saved", fatal=False)
+    checkpoint = hooks.get("checkpoint") or {}
+    if checkpoint.get("save_last") is False and checkpoint.get("interval", -1) == -1:
+        told = "with no interval, nothing that is learnt will be saved"
+        yield Finding("default_hooks.checkpoint.save_last=False", told, fatal=bool(not checkpoint.get("save_best")))
 
 
 def _epochs_counted(config: Config) -> Iterator[Finding]:
@@ -548,6 +630,9 @@ def _built_hook(key: str, hook: dict) -> Iterator[Finding]:
     except Exception as error:  # whatever it refuses
         yield explain(error, key, arguments, HOOKS).finding
         return
+    patience = getattr(built, "patience", 1)
+    if not (isinstance(patience, int | float) and patience >= 1):
+        yield Finding(at(f"{key}.patience", patience), "should be a number of evaluations, 1 or more")
     interval = getattr(built, "interval", 1)
     if not is_whole(interval) or interval == 0:
         yield Finding(at(f"{key}.interval", interval), "should be a whole number, not 0")
@@ -584,6 +669,10 @@ def _metrics(config: Config, split: str) -> Iterator[tuple[str, dict]]:
 
 def _metric_findings(config: Config, split: str) -> Iterator[Finding]:
     scope = config.get("default_scope")
+    evaluator = config.get(f"{split}_evaluator")
+    if evaluator is not None and not evaluator:
+        yield Finding(at(f"{split}_evaluator", evaluator), "has no metric: nothing would be scored. Name one")
+        return
     for key, metric in _metrics(config, split):
         yield from _typed(key, metric, METRICS)
         kind = class_of(metric, METRICS)
@@ -672,8 +761,20 @@ def _best_findings(config: Config) -> Iterator[Finding]:
             if given and metric.get("prefix") and "/" not in min(given)
             else given
         )
+    yield from _lowest_findings(config, names)
     found = monitor_findings(config, sorted(names))
     yield from (each for each in found if "loss" not in each.kind)  # a model may give losses in validation
+
+
+def _lowest_findings(config: Config, names: Collection[str]) -> Iterator[Finding]:
+    """The worst taken for the best: ``rule="less"`` of a metric of which more is better, as all are that are known."""
+    for key, value, rule in _monitored(config):
+        rules = _listed(rule)
+        known = [one for one in _listed(value) if one in names]
+        if "less" in rules and known and len(set(rules)) == 1:
+            above, _, name = key.rpartition(".")
+            told = f"of {name}={known[0]!r} more is better: set rule='greater'"
+            yield Finding(f"{above}.rule='less'", told)
 
 
 def monitor_findings(config: Config, names: Sequence[str]) -> Iterator[Finding]:
@@ -683,7 +784,7 @@ def monitor_findings(config: Config, names: Sequence[str]) -> Iterator[Finding]:
         config: The config.
         names: What the evaluation gives.
     """
-    for key, value in _monitored(config):
+    for key, value, _ in _monitored(config):
         for one in _listed(value):
             if one is None or one in names or (one == "auto" and names):
                 continue
@@ -695,16 +796,16 @@ def monitor_findings(config: Config, names: Sequence[str]) -> Iterator[Finding]:
                 yield Finding(at(key, one), f"not what val_evaluator gives{did_you_mean(one, names)}")
 
 
-def _monitored(config: Config) -> Iterator[tuple[str, Any]]:
-    """Where hooks and schedules name metrics, and which."""
-    hooks = config.get("default_hooks") or {}
-    yield "default_hooks.checkpoint.save_best", (hooks.get("checkpoint") or {}).get("save_best")
+def _monitored(config: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Where hooks and schedules name metrics, which, and whether more of them is better: None where mmengine knows."""
+    checkpoint = (config.get("default_hooks") or {}).get("checkpoint") or {}
+    yield "default_hooks.checkpoint.save_best", checkpoint.get("save_best"), checkpoint.get("rule")
     for index, hook in enumerate(config.get("custom_hooks") or ()):
         if "EarlyStoppingHook" in str(type_name(hook)):
-            yield f"custom_hooks.{index}.monitor", hook.get("monitor")
+            yield f"custom_hooks.{index}.monitor", hook.get("monitor"), hook.get("rule")
     for key, scheduler in dicts_in("param_scheduler", config.get("param_scheduler")):
         if "ReduceOnPlateau" in str(type_name(scheduler)):
-            yield f"{key}.monitor", scheduler.get("monitor", "loss")
+            yield f"{key}.monitor", scheduler.get("monitor", "loss"), scheduler.get("rule", "less")
 
 
 def _class_findings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:

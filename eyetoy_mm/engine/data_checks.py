@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from eyetoy_mm.engine.classification_checks import classification_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.engine.config_parts import toolbox_of
 from eyetoy_mm.engine.detection_checks import detection_findings
+from eyetoy_mm.engine.pipeline_checks import late_annotation_findings
 from eyetoy_mm.engine.segmentation_checks import segmentation_config_findings
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address, join
 
 
@@ -46,6 +48,12 @@ def data_findings(config: Config, *splits: str, masks: bool = True) -> list[Find
     datasets = list(datasets_of(config, splits))
     findings = [finding for _, dataset in datasets for finding in _outside_findings(dataset)]
     findings += dict.fromkeys(finding for split, dataset in datasets for finding in _old_names(split, dataset))
+    if toolbox_of(config) != "mmdet":  # where the names are looked for in the file
+        misnamed = dict.fromkeys(finding for split, dataset in datasets for finding in _odd_names(split, dataset))
+        if misnamed:  # what else is looked at goes by these names
+            return [*findings, *misnamed]
+    if "train" in splits and toolbox_of(config) in ("mmdet", "mmseg"):
+        findings += late_annotation_findings(config, str(toolbox_of(config)))
     if toolbox_of(config) == "mmdet":
         findings += detection_findings(config, *splits)
     elif toolbox_of(config) == "mmseg":
@@ -78,7 +86,7 @@ def check_paths(config: Config, *splits: str) -> None:
         )
         raise UserError(
             f"the dataset is not there. Missing, from the current folder {Path.cwd()}:\n{lines}\n"
-            f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root DIR"
+            f"Put it at {roots or 'these paths'} (a symbolic link will do), or say where it is: --data-root FOLDER"
         )
 
 
@@ -102,6 +110,19 @@ def _old_names(split: str, dataset: dict) -> Iterator[Finding]:
         if key != key.lower() and key.lower() in ("classes", "palette"):
             message = f"metainfo has {key}, which nothing reads: write {key.lower()}"
             yield Finding(f"{split}_dataloader.dataset.metainfo", message, fatal=key.lower() == "classes")
+
+
+def _odd_names(split: str, dataset: dict) -> Iterator[Finding]:
+    """Names of classes that are a text, whose letters would be the classes, and one name of several."""
+    key, names = f"{split}_dataloader.dataset.metainfo", (dataset.get("metainfo") or {}).get("classes")
+    if isinstance(names, str) and not Path(names).is_file():  # else mmengine reads it
+        message = f"classes={names!r} is a text, and each letter would be a class; a single class is ({names!r},)"
+        yield Finding(key, message)
+    elif isinstance(names, list | tuple):
+        twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+        if twice:
+            message = f"classes has {first_few(map(repr, twice))} more than once; give each class a name of its own"
+            yield Finding(key, message)
 
 
 def _dataset_paths(dataset: dict) -> Iterator[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from eyetoy_mm.datasets.coco_files import coco_findings, evaluator_findings
+from eyetoy_mm.datasets.coco_files import coco_findings, evaluator_findings, folder_of
 from eyetoy_mm.datasets.coco_format import read_json
 from eyetoy_mm.datasets.coco_kin import (
     lvis_evaluator_findings,
@@ -21,9 +23,10 @@ from eyetoy_mm.datasets.coco_kin import (
 )
 from eyetoy_mm.datasets.coco_panoptic import panoptic_findings
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.datasets.voc_files import voc_findings
+from eyetoy_mm.datasets.voc_files import image_folder, voc_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.engine.config_structure import datasets_in
+from eyetoy_mm.engine.trained_images import trained_images_findings
 from eyetoy_mm.paths import join
 from eyetoy_mm.registry import type_name
 
@@ -55,6 +58,7 @@ def detection_findings(config: Config, *splits: str) -> list[Finding]:
         findings += use.check(use.path, split, use.classes, use.dataset, **reader)
     findings += _without_ground_truth(config, splits)
     findings += _unfiltered_objects(config, splits)
+    findings += trained_images_findings(_images(uses, read))
     return _merged(findings + _evaluator_findings(config, uses, splits, read))
 
 
@@ -68,6 +72,25 @@ class _ReadOnce:
         if path not in self._files:
             self._files[path] = read_json(path, backend_args)
         return self._files[path]
+
+
+def _images(uses: list[_Use], read: Callable[..., Any]) -> dict[str, list[str]]:
+    """Paths of the images of each split, as far as COCO's files and VOC's lists tell them."""
+    images: dict[str, list[str]] = {}
+    for use in uses:
+        try:
+            if use.check is coco_findings:
+                names = [image["file_name"] for image in read(use.path, use.dataset.get("backend_args"))["images"]]
+                folder = folder_of(use.dataset)
+            elif use.check is voc_findings:
+                names = [f"{id_}.jpg" for id_ in Path(use.path).read_text(encoding="utf-8").splitlines()]
+                folder = image_folder(use.dataset)
+            else:
+                continue
+            images.setdefault(use.split, []).extend(os.path.join(folder, name) for name in names)
+        except (OSError, ValueError, TypeError, KeyError):  # told by what checks the file
+            continue
+    return images
 
 
 def _uses(config: Config, splits: tuple[str, ...]) -> Iterator[_Use]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
+import inspect
 import math
 import multiprocessing
 import sys
@@ -144,11 +146,16 @@ def use_sample(config: Config, scratch: Path) -> None:
         if config.default_scope == "mmseg":
             masks = _masks(config, dataset, folder, scratch)
             prefix = dict(img_path=f"images/{folder}", seg_map_path=str(masks))
-            dataset.update(data_root=str(SAMPLE), data_prefix=prefix)
-            if isinstance(dataset["type"], str) and type_name(dataset) == "BaseSegDataset":  # others have their own
-                dataset.update(img_suffix=".jpg", seg_map_suffix=".png", ann_file="")
+            names = scratch / f"{short}.txt"
+            names.write_text("".join(f"{path.stem}\n" for path in sorted((SAMPLE / "images" / folder).glob("*.jpg"))))
+            dataset.update(data_root=str(SAMPLE), data_prefix=prefix, ann_file=str(names))
+            taken = inspect.signature(
+                _dataset_class(config.default_scope, dataset)
+            ).parameters  # some have .jpg and .png for good
+            suffixes = dict(img_suffix=".jpg", seg_map_suffix=".png")
+            dataset.update({name: suffix for name, suffix in suffixes.items() if name in taken})
         elif config.default_scope == "mmdet":
-            instances, panoptic = _annotations(dataset, short, scratch)
+            instances, panoptic = _annotations(config, dataset, short, scratch)
             prefix = dict(img=f"images/{folder}") | ({"seg": str(panoptic.with_suffix(""))} if panoptic else {})
             dataset.update(data_root=str(SAMPLE), ann_file=str(panoptic or instances))
             dataset.data_prefix = prefix  # not merged with the config's
@@ -185,13 +192,9 @@ def _masks(config: Config, dataset: dict, folder: str, scratch: Path) -> Path:
     return target
 
 
-def _annotations(dataset: dict, short: str, scratch: Path) -> tuple[Path, Path | None]:
+def _annotations(config: Config, dataset: dict, short: str, scratch: Path) -> tuple[Path, Path | None]:
     """The sample's instances under the classes of a dataset of mmdet, and panoptic annotations if it takes them."""
-    from mmdet.registry import DATASETS
-
-    kind = dataset["type"]
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    meta = kind.METAINFO | (dataset.get("metainfo") or {})
+    meta = _dataset_class(config.default_scope, dataset).METAINFO | (dataset.get("metainfo") or {})
     things = meta.get("thing_classes", meta["classes"])
     instances = write_instances(SAMPLE / f"annotations/instances_{short}.json", things, scratch / f"{short}.json")
     if "stuff_classes" not in meta:
@@ -199,6 +202,11 @@ def _annotations(dataset: dict, short: str, scratch: Path) -> tuple[Path, Path |
     panoptic = scratch / f"panoptic_{short}.json"
     write_panoptic(instances, meta["stuff_classes"][0], meta["classes"], panoptic)
     return instances, panoptic
+
+
+def _dataset_class(scope: str, dataset: dict) -> type:
+    kind = dataset["type"]
+    return importlib.import_module(f"{scope}.registry").DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
 def _evaluate_on(config: Config, split: str, instances: Path, panoptic: Path | None) -> None:
@@ -281,6 +289,7 @@ def stages(path: Path, own_data: bool, scratch: Path) -> Iterator[str]:
     if few_queries(config):
         model = build(config)
     yield f"{step(model, next(iter(Runner.build_dataloader(config.train_dataloader)))):.2f}"
+    del model  # and its gradients: the runner has a model of its own
     guard_images(config)
     runner = CheckedRunner.from_cfg(config)
     runner.train()
@@ -303,7 +312,7 @@ def dry_run(path: Path, own_data: bool = False) -> tuple[list[str], str]:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 cells.extend(stages(path, own_data, Path(scratch)))
         except Exception as error:  # whatever it is, it is the answer
-            return cells, f"{type(error).__name__}: {error}"
+            return cells, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     print(f"{path.stem}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     return cells, ""
 
@@ -335,5 +344,5 @@ def dry_run_table(paths: Iterable[Path], own_data: bool = False) -> tuple[str, l
         name = path.relative_to(CONFIGS) if path.is_relative_to(CONFIGS) else path
         rows.append([f"`{name}`", *cells, *["-"] * (len(STAGES) - len(cells))])
         if error:
-            failed.append(f"{path} {STAGES[len(cells)]}: no. {error}")
+            failed.append(f"{name} stops where it {STAGES[len(cells)]}: {error}")
     return markdown_table(["config", *STAGES], rows), failed

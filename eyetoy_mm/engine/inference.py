@@ -51,7 +51,7 @@ class Predictor:
         model.setdefault("data_preprocessor", copy.deepcopy(config.get("data_preprocessor")))  # as the Runner does
         self.model: Any = MODELS.build(model)
         check_fits(self.model, checkpoint)
-        meta = load_checkpoint(self.model, checkpoint, map_location="cpu").get("meta") or {}
+        meta = load_checkpoint(self.model, checkpoint, map_location="cpu", logger="silent").get("meta") or {}
         self.model.to(device).eval()
         self._tested = self.model
         if tta:

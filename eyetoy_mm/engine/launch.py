@@ -25,6 +25,7 @@ from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import (
     CheckInitialisedHook,
     CheckOutputsHook,
+    CompareClassesHook,
     CompareResumedHook,
     DataPicturesHook,
     DescribeRunHook,
@@ -111,6 +112,7 @@ def _train(config: Config, resume: str | None, may_stay: list[str], force: bool)
             RehearseEvaluationHook(),
             PrepareWeightsHook(),
             CompareResumedHook(config.load_from if config.get("resume") else None),
+            CompareClassesHook("train"),
         ):
             runner.register_hook(hook)
         check_loops(runner)
@@ -212,6 +214,7 @@ def evaluate(
             check_can_be_merged(unwrapped(runner.model))
             runner.register_hook(PrepareTTAHook(merging_model(config)))
         runner.register_hook(PrepareWeightsHook())
+        runner.register_hook(CompareClassesHook("test"))
         runner.register_hook(RehearseEvaluationHook())
         if kept.show_dir:
             score_thr = ((config.get("default_hooks") or {}).get("visualization") or {}).get("score_thr", 0.3)

@@ -161,6 +161,7 @@ def _odd_numbers(runner: Runner, loader: DataLoader) -> Iterator[Finding]:
         seen = _in_model(runner, loader, sample)
         if seen is None or not isinstance(raw, torch.Tensor) or not raw.numel():
             return
+        seen = seen[..., : raw.shape[-2], : raw.shape[-1]]  # without what fills a batch
         shown, largest = max(shown, float(seen.abs().max())), max(largest, float(raw.abs().max()))
         spread = max(spread, float((seen.amax((0, 2, 3)) - seen.amin((0, 2, 3))).max()))
     too_large = shown > _TOO_LARGE and largest <= 255
@@ -217,6 +218,9 @@ def _tell_long_schedules(runner: Runner) -> None:
 def _tell_cut_accumulations(runner: Runner) -> None:
     """Say where checkpoints will be saved while gradients wait for those of more steps; they do not hold these."""
     counts = (runner.cfg.get("optim_wrapper") or {}).get("accumulative_counts", 1)
+    if counts > runner.max_iters:
+        text = f"gradients of {counts} steps are accumulated, and training has {runner.max_iters}: one update is made"
+        print_log(f"optim_wrapper.accumulative_counts: {text}", "current", logging.WARNING)
     for hook, steps in _saving_steps(runner):
         if steps % counts == 0:
             continue
@@ -235,9 +239,10 @@ def _tell_what_is_saved_late(runner: Runner) -> None:
     for hook, steps in _saving_steps(runner):
         if steps >= total:
             unit = "epochs" if hook.by_epoch else "iterations"
+            what = "only its end is saved" if hook.save_last else "nothing is saved"
             text = (
-                f"interval={hook.interval} ({unit}) saves every {steps} steps, and training has {total}: only its end "
-                "is saved, and a run that dies before begins anew"
+                f"interval={hook.interval} ({unit}) saves every {steps} steps, and training has {total}: {what}, and a "
+                "run that dies before begins anew"
             )
             print_log(f"default_hooks.checkpoint: {text}", "current", logging.WARNING)
 

@@ -1,4 +1,4 @@
-"""Numbers of ``train_cfg`` and ``test_cfg`` that let nothing through: a model trains on nothing, or finds nothing."""
+"""Numbers of a model by which it trains on nothing, finds nothing, or learns what is wrong."""
 
 from __future__ import annotations
 
@@ -71,6 +71,9 @@ def limit_findings(config: Config) -> Iterator[Finding]:
     """Limits of detectors wherever they are in the model, and how mmseg's models go over an image."""
     for section in ("model", "tta_model"):
         for key, part in dicts_in(section, config.get(section)):
+            yield from _weight_findings(key, part)
+            if str(part.get("type")).endswith("AnchorGenerator"):
+                yield from _anchor_findings(key, part)
             if "train_cfg" in key or "test_cfg" in key or "tta_cfg" in key:
                 yield from _beyond(key, part, _LIMITS)
                 if str(part.get("type")).endswith("Sampler"):
@@ -81,6 +84,27 @@ def limit_findings(config: Config) -> Iterator[Finding]:
     if hasattr(kind, "slide_inference"):
         flips = hasattr(kind, "slide_flip_inference")
         yield from _window_findings("model.test_cfg", config.model.get("test_cfg") or {}, flips)
+
+
+def _weight_findings(key: str, part: dict) -> Iterator[Finding]:
+    """Weights of losses below 0, by which a model learns what is wrong, and those of 0, by which it does not learn."""
+    weight, by_class = part.get("loss_weight"), part.get("class_weight")
+    if isinstance(weight, int | float) and not weight > 0:
+        told = "nothing is learnt of this loss" if weight == 0 else "should be 0 or more: the model would learn to err"
+        yield Finding(at(f"{key}.loss_weight", weight), told, fatal=weight != 0)
+    numbers = by_class if isinstance(by_class, list | tuple) else []
+    if numbers and all(isinstance(x, int | float) for x in numbers) and not (min(numbers) >= 0 and max(numbers) > 0):
+        yield Finding(at(f"{key}.class_weight", by_class), "should be numbers from 0 on, and above 0 for some class")
+
+
+def _anchor_findings(key: str, part: dict) -> Iterator[Finding]:
+    """Boxes of no size, which no object overlaps: a detector would learn that there is none."""
+    for name in ("strides", "ratios", "scales", "base_sizes", "octave_base_scale", "scales_per_octave"):
+        sizes = part.get(name)
+        numbers = sizes if isinstance(sizes, list | tuple) else [] if sizes is None else [sizes]
+        empty = isinstance(sizes, list | tuple) and not sizes
+        if empty or any(isinstance(x, int | float) and not x > 0 for x in numbers):
+            yield Finding(at(f"{key}.{name}", sizes), "should be numbers above 0: no object would overlap an anchor")
 
 
 def _beyond(key: str, part: dict, limits: tuple[_Limit, ...]) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import data_findings
 from eyetoy_mm.engine.own_config import Data, Source, write_config
 from eyetoy_mm.engine.recipes import DataSize, Machine, Recipe, choose_recipe
+from eyetoy_mm.engine.terminal_log import quiet
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import check_folder
 
@@ -98,7 +99,8 @@ def start(request: Request, machine: Machine | None = None) -> Started:
     if config.exists() and not request.overwrite:
         raise UserError(f"{config} is there already: write another one, --config FILE, or over it, --overwrite")
     out = Path(os.path.abspath(request.out)) if request.out else root / OURS
-    check_folder("--out", out)
+    if request.out:
+        check_folder("--out", out)
     machine = machine or Machine.here()
 
     found = look_at(root, request.data_format, request.classes)
@@ -107,8 +109,11 @@ def start(request: Request, machine: Machine | None = None) -> Started:
     check_parts(found)
     data, written = arrange(found, out)
     recipe = choose_recipe(found.task, _measure(found), machine)
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(write_config(found.task, data, recipe, request.command), encoding="utf-8")
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(write_config(found.task, data, recipe, request.command), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the config {config}: {error}; choose another place: --config FILE") from error
     findings, opened = _check(config, found, machine)
     return Started(found, recipe, machine, config, written, findings, opened)
 
@@ -217,9 +222,10 @@ def _measure(found: Found) -> DataSize:
 
 def _check(config: Path, found: Found, machine: Machine) -> tuple[list[tuple[str, Finding]], int]:
     """Everything about a small data set, by its files; of a large one what its lists and annotations say."""
-    loaded = load_config(config)
     splits = _parts(found)
-    if len(found.items) <= MOST_OPENED:
-        report = check_dataset(loaded, splits, machine.cores)
-        return report.findings, report.images
-    return [("", finding) for finding in data_findings(loaded, *splits)], 0
+    with quiet():
+        loaded = load_config(config)
+        if len(found.items) <= MOST_OPENED:
+            report = check_dataset(loaded, splits, machine.cores)
+            return report.findings, report.images
+        return [("", finding) for finding in data_findings(loaded, *splits)], 0

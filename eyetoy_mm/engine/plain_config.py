@@ -68,7 +68,7 @@ def _read_data(path: str, children: tuple[str, ...]) -> dict[str, Any]:
     try:
         found = fileio.load(path)
     except Exception as error:  # whatever the two readers raise
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"cannot read the config {path}: {error}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds {type(found).__name__}, and a config is a dict")
     names = found.pop(_BASE, [])

@@ -29,7 +29,8 @@ from eyetoy_mm.compat.whole_checkpoints import newest_whole
 from eyetoy_mm.engine.checkpoint import check_state_fits
 from eyetoy_mm.engine.distributed import restarted
 from eyetoy_mm.errors import UserError, first_few
-from eyetoy_mm.state_dicts import unwrap
+from eyetoy_mm.layers.checks import is_whole
+from eyetoy_mm.state_dicts import local_part, unwrap
 
 FIRST_START = ".first_start"  # in a work dir: when torchrun began the run there, and its name
 
@@ -171,6 +172,15 @@ def _check_complete(checkpoint: Mapping[str, Any], source: str) -> None:
             f"{source} has no {', '.join(missing)}: it has weights, but not the state of a training that could go on. "
             f"To start a new one from these weights, set load_from = {source!r} and leave --resume out"
         )
+    meta: Any = checkpoint["meta"]
+    counts = {key: meta[key] for key in ("epoch", "iter")}
+    wrong = [f"meta[{key!r}]={count!r}" for key, count in counts.items() if not (is_whole(count) and count >= 0)]
+    wrong += [key for key in ("optimizer", "message_hub") if not isinstance(checkpoint[key], Mapping)]
+    if wrong:
+        raise UserError(
+            f"{source} has {', '.join(wrong)}, as no training saves it: it is damaged, or was changed. Go on from "
+            "another checkpoint: --resume CHECKPOINT"
+        )
 
 
 def _check_classes(runner: Runner, meta: Mapping[str, Any], source: str) -> None:
@@ -210,11 +220,22 @@ def _check_optimizer(
             f"{source} has its parameters in {len(saved_groups)} groups of the optimizer, and the config makes "
             f"{len(groups)} others (paramwise_cfg, or the optimizer's constructor). {restart}, or set what it had"
         )
+    if bad := [number for number, kept in state["state"].items() if not _is_finite(kept)]:
+        raise UserError(
+            f"{source} has an optimizer whose averages of gradients are NaN or infinite, of {len(bad)} of "
+            f"{len(state['state'])} parameters: the first step would make their weights so. Go on from an earlier "
+            "checkpoint: --resume CHECKPOINT"
+        )
     if lacking := _lacking(runner.optim_wrapper.optimizer, state):
         raise UserError(
             f"{source}: {type(runner.optim_wrapper.optimizer).__name__} of the config needs {lacking!r} of each "
             f"parameter, which the saved state has not: it was made with other settings. {restart}, or set what it had"
         )
+
+
+def _is_finite(kept: Any) -> bool:
+    tensors = [local_part(x) for x in kept.values() if isinstance(x, Tensor)] if isinstance(kept, Mapping) else []
+    return all(bool(x.isfinite().all()) for x in tensors if x.is_floating_point())
 
 
 def _lacking(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> str | None:
@@ -264,9 +285,15 @@ def _settle_batches(runner: Runner, meta: dict[str, Any], saved: Mapping[str, An
             f"images in a step: {was} -> {now}. The learning rate is "
             + ("scaled to that" if scaled else "the config's, not scaled to that (--auto-scale-lr would)")
         )
-    epoch, iteration, before = meta["epoch"], meta["iter"], meta.get("epoch_length")
     length = len(runner.train_dataloader)
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    if by_epoch and _counted_iterations(saved):
+        meta["epoch"] = meta["iter"] // meta.get("epoch_length", length)
+        yield (
+            f"training counted iterations and counts epochs now: iteration {meta['iter']} is in epoch "
+            f"{meta['epoch'] + 1}"
+        )
+    epoch, iteration, before = meta["epoch"], meta["iter"], meta.get("epoch_length")
     if by_epoch and before not in (None, length):
         done = (iteration - epoch * before) * length // before  # of an epoch that was interrupted
         meta["iter"] = epoch * length + done
@@ -275,6 +302,12 @@ def _settle_batches(runner: Runner, meta: dict[str, Any], saved: Mapping[str, An
             f"iterations of an epoch: {before} -> {length}. It goes on {where} and iterations are counted as if all "
             f"epochs had {length}: {iteration} -> {meta['iter']}"
         )
+
+
+def _counted_iterations(saved: Mapping[str, Any]) -> bool:
+    """Whether a config trained by iterations, in which no epoch ends: its checkpoints are all of epoch 0."""
+    loop = saved.get("train_cfg") or {}
+    return "IterBased" in str(loop.get("type")) or loop.get("by_epoch") is False
 
 
 # --- Schedule and optimizer -------------------------------------------------------------------------------------------
@@ -394,6 +427,8 @@ def _other_state(runner: Runner, checkpoint: Mapping[str, Any], asked: Mapping[s
     seed, asked_seed = checkpoint["meta"].get("seed"), _get(asked, "randomness", "seed")
     if None not in (seed, asked_seed) and seed != asked_seed:
         yield f"seed: {seed} in the checkpoint, {asked_seed} in the config; the checkpoint's is kept"
+    if checkpoint["meta"]["iter"] and not checkpoint["optimizer"].get("state") and _keeps_averages(runner):
+        yield "optimizer: the checkpoint has no averages of gradients, which begin anew"
     had, has = "loss_scaler" in checkpoint["optimizer"], hasattr(runner.optim_wrapper, "loss_scaler")
     if had != has:
         yield "mixed precision: " + ("on -> off" if had else "off -> on, with a loss scale that starts anew")
@@ -402,6 +437,11 @@ def _other_state(runner: Runner, checkpoint: Mapping[str, Any], asked: Mapping[s
         yield "averaged weights (EMAHook): " + (
             "on -> off; the run goes on from the averaged weights" if had else "off -> on; averages start from here"
         )
+
+
+def _keeps_averages(runner: Runner) -> bool:
+    optimizer = getattr(runner.optim_wrapper, "optimizer", None)
+    return any(group.get("betas") or group.get("momentum") for group in getattr(optimizer, "param_groups", ()))
 
 
 _COMPARED = (

@@ -10,6 +10,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
+from eyetoy_mm.engine.trained_images import trained_images_findings
 from eyetoy_mm.registry import type_name
 
 _OPENMMLAB = ("mmcv", "mmseg", "mmdet", "mmpretrain")
@@ -23,7 +24,8 @@ def segmentation_config_findings(config: Config, *splits: str, masks: bool = Tru
         splits: Which of ``train``, ``val`` and ``test`` will be used.
         masks: Open some of the masks, too.
     """
-    from eyetoy_mm.datasets.segmentation_files import segmentation_class, segmentation_findings
+    from eyetoy_mm.datasets.masks import Mask, colour_findings
+    from eyetoy_mm.datasets.segmentation_files import look_at_segmentation, segmentation_class
 
     by_dataset: dict[str, tuple[list[str], dict]] = {}
     for split, dataset in datasets_of(config, splits):
@@ -31,11 +33,32 @@ def segmentation_config_findings(config: Config, *splits: str, masks: bool = Tru
     with DefaultScope.overwrite_default_scope("mmseg"):
         if not any(segmentation_class(dataset) for _, dataset in by_dataset.values()):
             return []
-        found = [*_one_class(config), *_zero_labels(config), *_scoring(config, splits)]
+        found = [*_one_class(config), *_zero_labels(config), *_scoring(config, splits), *_fillings(config, splits)]
+        images: dict[str, list[str]] = {}
+        classes: dict[str, tuple[str, ...]] = {}
+        opened: list[tuple[str, Mask]] = []
         for used, dataset in by_dataset.values():
             names = ", ".join(dict.fromkeys(used))
-            found += segmentation_findings(names, dataset, *labels_of_head(config), **({} if masks else dict(sample=0)))
-    return found
+            looked = look_at_segmentation(names, dataset, *labels_of_head(config), **({} if masks else dict(sample=0)))
+            found += looked.findings
+            opened += looked.masks
+            for split in used:
+                images.setdefault(split, []).extend(looked.images)
+                classes.setdefault(split, looked.classes)
+    return [*found, *_other_classes(classes), *colour_findings(opened), *trained_images_findings(images)]
+
+
+def _other_classes(classes: dict[str, tuple[str, ...]]) -> Iterator[Finding]:
+    """Labels of other names in training than in validation or test: what is learnt is scored as something else."""
+    trained = classes.get("train")
+    for split, names in classes.items():
+        unlike = [label for label, (first, second) in enumerate(zip(trained or (), names)) if first != second]
+        if trained and unlike:
+            message = f"label {unlike[0]} is {trained[unlike[0]]!r} in training and {names[unlike[0]]!r} in {split}"
+            yield Finding(
+                "classes",
+                f"{message}: both need the same classes in the same order. Give both metainfo=dict(classes=(...))",
+            )
 
 
 def labels_of_head(config: Config) -> tuple[int | None, int]:
@@ -97,6 +120,27 @@ def _scoring(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
                 f"learnt and count as mistakes. Set ignore_index={ignored} in IoUMetric too"
             )
             yield Finding("ignore_index", message, fatal=False)
+
+
+def _fillings(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
+    """Labels of what crops, rotations and batches are filled with, that are learnt as a class."""
+    classes, ignored = labels_of_head(config)
+    preprocessor = (config.get("model") or {}).get("data_preprocessor") or config.get("data_preprocessor") or {}
+    places: list[tuple[str, Any]] = [("data_preprocessor.seg_pad_val", preprocessor.get("seg_pad_val", ignored))]
+    for split, dataset in datasets_of(config, splits):
+        for step in dataset.get("pipeline") or () if split == "train" else ():
+            fill = step.get("pad_val") if isinstance(step, dict) else None
+            fill = fill.get("seg", ignored) if isinstance(fill, dict) else ignored
+            if isinstance(step, dict):
+                places.append((f"seg_pad_val of {type_name(step)}", step.get("seg_pad_val", ignored)))
+                places.append((f"seg in pad_val of {type_name(step)}", fill))
+    for place, value in dict(places).items():
+        if isinstance(value, int) and value != ignored and 0 <= value < (classes or 256):
+            message = (
+                f"{place} is {value}: what is filled in beside the pictures is learnt as label {value}, and the head "
+                f"ignores {ignored}. Set it to {ignored}"
+            )
+            yield Finding("filled labels", message, fatal=False)
 
 
 def _may_load_masks(pipeline: list[Any]) -> bool:

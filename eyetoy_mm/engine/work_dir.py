@@ -77,7 +77,7 @@ def occupied(work_dir: str | Path, force: bool = False) -> Iterator[None]:
 
 
 def _not_writable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write to the work dir {folder}: {error.strerror}. Choose another one: --work-dir DIR")
+    return UserError(f"cannot write to the work dir {folder}: {error.strerror}. Choose another one: --work-dir FOLDER")
 
 
 @contextmanager

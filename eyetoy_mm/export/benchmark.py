@@ -25,6 +25,7 @@ from eyetoy_mm.errors import UserError
 from eyetoy_mm.export.runtimes import is_exported, open_file
 from eyetoy_mm.tables import markdown_table
 
+_CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 _PAUSE = 0.02  # seconds before a turn: threads of the model before have stopped to look for more work
 
 
@@ -38,6 +39,7 @@ class Task:
         batch: How many images.
         device: ``"cpu"`` or ``"cuda"``.
         threads: On a CPU.
+        clock: ``"wall"``; or ``"processor"``, the time that all threads are at work, which other programs disturb less.
     """
 
     mode: str
@@ -45,6 +47,7 @@ class Task:
     batch: int
     device: str
     threads: int
+    clock: str = "wall"
 
 
 # --- All models -------------------------------------------------------------------------------------------------------
@@ -67,6 +70,8 @@ def measure(models: Sequence[str], task: Task, rounds: int) -> dict[str, Any]:
     """
     if task.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda cannot be used on this machine: PyTorch finds no GPU")
+    if task.device == "cuda" and task.clock == "processor":
+        raise UserError("--clock processor is for --device cpu: a GPU works while its processor waits")
     if task.mode == "train":
         files = [model for model in models if is_exported(model)]
         if files:
@@ -89,10 +94,11 @@ def table(report: dict[str, Any]) -> str:
     rows = [_row(model, first, report["batch"]) for model in report["models"]]
     height, width = report["size"]
     threads = f", {report['threads']} threads" if report["device"] == "cpu" else ""
+    clock = "" if report["clock"] == "wall" else f" {report['clock']} time,"
     return "\n".join(
         (
             f"{report['machine']}{threads}, PyTorch {report['torch']}; {report['mode']}, batch {report['batch']} of "
-            f"{height} x {width}; medians of {len(first)} rounds, with quartiles.",
+            f"{height} x {width};{clock} medians of {len(first)} rounds, with quartiles.",
             "",
             markdown_table(
                 ["model", "parameters", "ms", "quartiles", "images/s", "time of the first's", "peak memory"], rows
@@ -199,20 +205,24 @@ def _load_file(path: str, task: Task) -> tuple[Callable[[], float], None]:
     run = open_file(Path(path), task.device, task.threads)
     images = np.random.default_rng(0).integers(0, 256, (task.batch, 3, *task.size)).astype(np.float32)
 
+    clock = _CLOCKS[task.clock]
+
     def turn() -> float:
-        start = time.perf_counter()
+        start = clock()
         run(images)
-        return time.perf_counter() - start
+        return clock() - start
 
     return turn, None
 
 
 def _load_config(path: str, task: Task) -> tuple[Callable[[], float], int]:
     from eyetoy_mm.engine.config import load_config
+    from eyetoy_mm.engine.config_checks import check_config
     from eyetoy_mm.engine.dry_run import build, without_downloads
     from eyetoy_mm.engine.toolbox_batches import make_batch
 
     config = load_config(path)
+    check_config(config)
     without_downloads(config)
     for settings in (config.model.get("data_preprocessor"), config.get("data_preprocessor")):
         if settings and settings.get("size") is not None:  # mmseg's pads images in training to it
@@ -221,15 +231,16 @@ def _load_config(path: str, task: Task) -> tuple[Callable[[], float], int]:
     training = task.mode == "train"
     batch = make_batch(config, training, task.batch, task.size)
     step = _training_step if training else _prediction
+    clock = _CLOCKS[task.clock]
     model.train(training)
 
     def turn() -> float:
         data = copy.deepcopy(batch)  # predictions are written into its samples
         _synchronize(task)
-        start = time.perf_counter()
+        start = clock()
         step(model, data)
         _synchronize(task)
-        return time.perf_counter() - start
+        return clock() - start
 
     return turn, sum(parameter.numel() for parameter in model.parameters())
 

@@ -154,6 +154,7 @@ def nms_refusals(nms: Mapping[str, Any] | None) -> dict[str, bool]:
     nms = nms or {}
     others = sorted(set(nms) - {"type", "iou_threshold", "class_agnostic", "split_thr"})
     return {
-        f"nms of type {nms.get('type', 'nms')!r}": not nms or nms.get("type", "nms") != "nms",
+        "no nms": not nms,
+        f"nms of type {nms.get('type')!r}": nms.get("type", "nms") != "nms",
         f"nms settings {', '.join(others)}": bool(others),
     }

@@ -98,16 +98,16 @@ def _check_images(
         yield f"batch {batch} of {height} x {width}", patterns(batch, height, width)
     if photo is None:
         return
-    images = read_photo(predictor, photo)
-    if size is not None and images.shape[2:] != size:
-        images = torch.nn.functional.interpolate(images, size=size, mode="bilinear")
+    images = read_photo(predictor, photo, size)
     yield f"{Path(photo).name} of {images.shape[2]} x {images.shape[3]}", images
 
 
-def read_photo(predictor: Predictor, path: str | Path) -> Tensor:
-    """A photo as files take it, prepared by the test pipeline: ``(1, 3, H, W)``, RGB, 0..255."""
+def read_photo(predictor: Predictor, path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
+    """A photo as files take it, prepared by the test pipeline: ``(1, 3, H, W)``, RGB, 0..255, of a size if any."""
     inputs = predictor.preprocessing.prepare(predictor.read(path))["inputs"].float()[None]
     images = inputs.flip(1) if predictor.preprocessing.channel_order == "bgr" else inputs
+    if size is not None and images.shape[2:] != size:
+        images = torch.nn.functional.interpolate(images, size=size, mode="bilinear")
     return images.contiguous()
 
 
@@ -139,10 +139,11 @@ def snippet(
     before = f"# What the config's test pipeline does first is to be done here, too:{steps}\n" if steps else ""
     return f"""
 import numpy, {modules}
-from PIL import Image
+from PIL import Image, ImageOps
 
 {opening}
-photo = numpy.asarray(Image.open("photo.jpg").convert("RGB"){resize}, dtype="float32")
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB"){resize}
+photo = numpy.asarray(photo, dtype="float32")
 {before}images = photo.transpose(2, 0, 1)[None]
 {names} = {outputs}
 {model.usage}"""

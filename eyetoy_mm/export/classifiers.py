@@ -33,7 +33,7 @@ class ExportClassifier(ExportModel):
         model, head = predictor.model, getattr(predictor.model, "head", None)
         if not isinstance(model, ImageClassifier) or not keeps(head, ClsHead, "predict", "_get_predictions"):
             raise UserError(
-                f"a {type(model).__name__} with {type(head).__name__} is not exported whole: that is for "
+                f"this model, {type(model).__name__} with {type(head).__name__}, is not exported whole: that is for "
                 "ImageClassifier with a head of one label per image; --part backbone exports its backbone"
             )
 

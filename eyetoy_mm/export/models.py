@@ -14,6 +14,7 @@ from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.export.preparing import Preparation, kept_numbers, replace_pools
+from eyetoy_mm.registry import type_name
 
 TOLERANCE = 1e-3  # of the largest value
 
@@ -148,12 +149,17 @@ def make_export_model(predictor: Predictor, scope: str, part: str) -> ExportMode
         part: ``"whole"`` or ``"backbone"``.
 
     Raises:
-        UserError: It takes other images than RGB, or is of a kind that is not exported whole.
+        UserError: It takes other images than RGB of 0..255, or is of a kind that is not exported whole.
     """
     backbone = predictor.model.backbone
     channels = getattr(backbone, "in_channels", 3)
     if channels != 3:
         raise UserError(f"the backbone takes {channels} channels; exported models take RGB images, of 3")
+    if any(type_name(step) == "Normalize" for step in predictor.preprocessing.after_loading):
+        raise UserError(
+            "the test pipeline normalises images (Normalize), and a file takes them as they are: give mean, std and "
+            "the order of channels to model.data_preprocessor, and leave that step out of all pipelines"
+        )
     if part == "backbone":
         return ExportBackbone(predictor)
     if scope == "mmseg":
@@ -171,6 +177,6 @@ def make_export_model(predictor: Predictor, scope: str, part: str) -> ExportMode
         if kind.takes(predictor.model):
             return kind(predictor)
     raise UserError(
-        f"a {type(predictor.model).__name__} is not exported whole: of detectors, RetinaNet, Faster R-CNN, Mask R-CNN "
-        "and Cascade R-CNN with mmdet's own heads are; --part backbone exports its backbone"
+        f"this model, {type(predictor.model).__name__}, is not exported whole: of detectors, RetinaNet, Faster R-CNN, "
+        "Mask R-CNN and Cascade R-CNN with mmdet's own heads are; --part backbone exports its backbone"
     )

@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.export.checking import check_all, metadata, snippet
+from eyetoy_mm.export.int8 import Photos, to_int8
 from eyetoy_mm.export.kernels import build_kernels
 from eyetoy_mm.export.models import ExportModel, make_export_model
 from eyetoy_mm.export.onnx_graph import add_metadata, build_graph, fix_size
@@ -30,6 +31,7 @@ def export_onnx(
     size: tuple[int, int] | None = None,
     photo: str | Path | None = None,
     headers: Path | None = None,
+    photos: Path | None = None,
 ) -> Iterator[str]:
     """Export a model, check the file in onnxruntime against the toolbox, and write it.
 
@@ -41,6 +43,7 @@ def export_onnx(
         size: Height and width that the file is for; any when None.
         photo: An image to check with too, resized as the test pipeline does.
         headers: Of onnxruntime, for a file with our kernels, which are put beside it; standard operators when None.
+        photos: A folder that calibrates a file in int8; float32 when None.
 
     Yields:
         Lines that report what is in the file and what was checked.
@@ -49,7 +52,7 @@ def export_onnx(
         UserError: The model is of a kind that is not exported, or the file does not do what the model does.
     """
     model, content = build_file(predictor, config, part, size, "plain" if headers is None else "eyetoy")
-    yield from check_and_write(predictor, model, content, out, size, photo, headers)
+    yield from check_and_write(predictor, model, content, out, size, photo, headers, photos)
 
 
 def build_file(
@@ -77,6 +80,7 @@ def check_and_write(
     size: tuple[int, int] | None = None,
     photo: str | Path | None = None,
     headers: Path | None = None,
+    photos: Path | None = None,
 ) -> Iterator[str]:
     """Check what :func:`build_file` gives, and write it where all checks pass; the rest as in :func:`export_onnx`."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -86,6 +90,9 @@ def check_and_write(
         for value in session.get_outputs():
             yield f"output  {_described(value)}: {model.outputs[value.name]}"
         yield from check_all(predictor, model, lambda images: session.run(None, {INPUT: images}), size, photo)
+        if photos is not None:
+            content, found = to_int8(content, Photos(predictor, photos, size))
+            yield found
         if library is not None:
             for file in sorted(library.parent.iterdir()):
                 write_whole(out.parent / KERNELS / file.name, file.read_bytes())

@@ -72,7 +72,7 @@ def build_graph(
     assert graph is not None
     NameFixPass()(graph.model)  # values within a scan have the names of others
     proto = graph.model_proto
-    _strip(proto)
+    strip(proto)
     _name_axes(proto)
     return proto
 
@@ -92,7 +92,8 @@ def add_metadata(proto: onnx.ModelProto, metadata: Mapping[str, str], version: s
     onnx.helper.set_model_props(proto, dict(metadata))
 
 
-def _strip(proto: onnx.ModelProto) -> None:
+def strip(proto: onnx.ModelProto) -> None:
+    """Take out, in place, what tools leave in a graph beside its meaning; the metadata of :func:`add_metadata` too."""
     for part in (proto, *proto.functions, *(node for function in proto.functions for node in function.node)):
         _clear(part)
     _strip_graph(proto.graph)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.export.checking import check_all, metadata, snippet
+from eyetoy_mm.export.models import ExportModel
 from eyetoy_mm.export.onnx_file import build_file
 from eyetoy_mm.export.runtimes import INPUT, need, open_openvino
 from eyetoy_mm.whole_files import write_whole
@@ -30,9 +31,22 @@ def export_openvino(
     which ends in .xml, there is a file of the same name that ends in .bin.
     """
     need("export to OpenVINO", "openvino")
+    model, content = build_file(predictor, config, part, size)
+    yield from convert_and_write(predictor, config, model, content, out, size, photo)
+
+
+def convert_and_write(
+    predictor: Predictor,
+    config: Config,
+    model: ExportModel,
+    content: bytes,
+    out: Path,
+    size: tuple[int, int] | None = None,
+    photo: str | Path | None = None,
+) -> Iterator[str]:
+    """Convert what :func:`~eyetoy_mm.export.onnx_file.build_file` gives, check and write it; as above."""
     import openvino
 
-    model, content = build_file(predictor, config, part, size)
     graph = openvino.Core().read_model(content)
     for key, text in metadata(predictor, config, model, size).items():
         graph.set_rt_info(text, key.split("."))

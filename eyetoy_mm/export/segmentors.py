@@ -32,7 +32,7 @@ class ExportSegmentor(ExportModel):
         model, head = predictor.model, getattr(predictor.model, "decode_head", None)
         if type(model) is not EncoderDecoder or not keeps(head, BaseDecodeHead, "predict", "predict_by_feat"):
             raise UserError(
-                f"a {type(model).__name__} with {type(head).__name__} is not exported whole: that is for "
+                f"this model, {type(model).__name__} with {type(head).__name__}, is not exported whole: that is for "
                 "EncoderDecoder with a head that gives a map of logits; --part backbone exports its backbone"
             )
         if model.test_cfg.get("mode", "whole") != "whole":

@@ -134,7 +134,8 @@ class ExportTwoStage(ExportBoxes):
         region, labels = (scores > config.score_thr).nonzero().unbind(1)
         scores = scores[region, labels]
         boxes = decode(heads[-1].bbox_coder, regions[region], _of_class(deltas[region], labels), size)
-        kept = suppress(boxes, scores, labels, config.nms)[: config.max_per_img]
+        kept = suppress(boxes, scores, labels, config.nms)
+        kept = kept[: config.max_per_img] if config.max_per_img > 0 else kept  # as mmdet has it here, and here alone
         return boxes[kept], scores[kept], labels[kept]
 
     def _masks(self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:

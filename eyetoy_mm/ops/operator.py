@@ -99,6 +99,8 @@ class Operator:
                 return self.as_node(query, *arguments)
             return self.node(query, *arguments)
         if torch._C._are_functorch_transforms_active():
+            if _is_functionalized():
+                return _plain(Numbers(*arguments[-3:]))(query, *arguments[:-3])
             return _Attention.apply(self, query, *arguments)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             return _EagerAttention.apply(self, query, *arguments)
@@ -126,6 +128,12 @@ class Operator:
 
 def _has_no_rules() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _is_functionalized() -> bool:
+    """Whether ``torch.func.functionalize`` is among the transforms: it has no rule for autograd functions."""
+    levels = torch._C._functorch.get_interpreter_stack() or []
+    return any(level.key() == torch._C._functorch.TransformType.Functionalize for level in levels)
 
 
 def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -245,7 +253,8 @@ def _differentiate(
 
 def _differentiate_gradients(ctx: Any, *directions: Tensor) -> Tensors:
     """The gradients of the arguments of ``backward``, among them the gradient of the output."""
-    primals, kept = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+    tensors = ctx.saved_tensors  # once, as above
+    primals, kept = tensors[:5], tensors[5:]
     cotangents = directions if primals[4] is not None else directions[:3]
 
     def pull_back(*cotangents: Tensor) -> tuple[Tensor, ...]:
@@ -300,8 +309,16 @@ def _pull_back(
 ) -> list[Tensor | None]:
     """The product of a cotangent and the Jacobian of a function; None for a tensor that is None."""
     present = [x for x in primals if x is not None]
-    pull = torch.func.vjp(lambda *tensors: function(*_put(tensors, primals)), *present)[1]
-    return _put(pull(cotangent), primals)
+    if torch._C._are_functorch_transforms_active():
+        pull = torch.func.vjp(lambda *tensors: function(*_put(tensors, primals)), *present)[1]
+        return _put(pull(cotangent), primals)
+    # torch.func refuses to run where tensors are saved by hooks: gradient checkpointing, save_on_cpu.
+    with torch.enable_grad():
+        views = [x.view_as(x).requires_grad_() for x in present]  # what these have in common is no matter of ours
+        output = function(*_put(views, primals))
+    create_graph = torch.is_grad_enabled()
+    pulled = torch.autograd.grad(output, views, cotangent, create_graph=create_graph, materialize_grads=True)
+    return _put(pulled, primals)
 
 
 def _push_forward(function: Callable[..., Any], primals: Tensors, tangents: Tensors) -> Any:

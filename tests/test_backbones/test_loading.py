@@ -215,6 +215,18 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: theirs().state_dict() | {"backbone.layers.0.bias": torch.full((4,), torch.nan)},
         "1 tensors that cannot be weights: backbone.layers.0.bias: NaN or infinite",
     ),
+    "statistics that are none": (
+        lambda: theirs().state_dict() | {"backbone.bn.running_var": torch.full((4,), -0.5)},
+        "1 tensors that cannot be weights: backbone.bn.running_var: variances of down to -0.5",
+    ),
+    "larger than any": (
+        lambda: theirs().state_dict() | {"backbone.layers.0.bias": torch.full((4,), 1e30)},
+        "1 tensors that cannot be weights: backbone.layers.0.bias: numbers of up to 1e",
+    ),
+    "zeros": (
+        lambda: {key: torch.zeros_like(x) for key, x in theirs().state_dict().items()},
+        "has no weights: each of its 2 matrices and kernels is one number, such as backbone.layers.0.weight is 0 ever",
+    ),
     "not tensors": (lambda: {"epoch": 3, "net": {}}, "epoch, net should be tensors with a name"),
 }
 
@@ -230,6 +242,47 @@ def test_a_backbone_that_does_not_load_is_refused(name: str, tmp_path: Path) -> 
 def test_one_of_ours_is_refused_everywhere(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not fit this NAT, and nothing was loaded"):
         load_checkpoint(ours(), saved(WRONG[name][0](), tmp_path))
+
+
+def test_one_number_throughout(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All of it is refused in every way to load, a part is told: a layer may have been left out of a training."""
+    for make in (ours, theirs):
+        model = make()
+        state = shuffled(model)
+        path = saved({key: torch.full_like(x, 1) for key, x in state.items()}, tmp_path)
+        for load in (load_checkpoint, check_fits):
+            with allow_missing([]), pytest.raises(CheckpointError, match=r"has no weights: .* is 1 everywhere"):
+                load(make(), path)
+        key = next(key for key, x in state.items() if x.dim() > 1)
+        path = saved(state | {key: torch.zeros_like(state[key])}, tmp_path)
+        with allow_missing([]):
+            load_checkpoint(make(), path)
+        assert "matrices and kernels are one number throughout: " in caplog.text
+        caplog.clear()
+
+
+def test_a_module_that_fails_at_a_file(tmp_path: Path) -> None:
+    """As those do that fit their tables to another size."""
+
+    def fit(state: dict[str, Tensor], *args: Any) -> None:
+        _, _heads = state["backbone.layers.0.bias"].shape
+
+    model = theirs()
+    model.register_load_state_dict_pre_hook(lambda module, state, *args: fit(state))
+    path = saved(shuffled(theirs()), tmp_path)
+    with (
+        allow_missing([]),
+        pytest.raises(CheckpointError, match=r"does not fit this Model, which fails at it: ValueError: not"),
+    ):
+        load_checkpoint(model, path)
+
+
+def test_what_is_told_to_be_named_is_no_more_than_what_is_missing(tmp_path: Path) -> None:
+    """A tensor of the backbone itself has no module: to name that would be to allow everything."""
+    model = theirs()
+    model.backbone.positions = nn.Parameter(torch.ones(1, 3, 4))
+    with allow_missing([]), pytest.raises(CheckpointError, match=r"load_from_allow_missing = \['backbone.positions', "):
+        load_checkpoint(model, saved(shuffled(theirs()), tmp_path))
 
 
 @pytest.mark.parametrize("name", ["fewer blocks", "nothing fits"])

@@ -2,13 +2,13 @@
 
 import io
 import shutil
-import subprocess
 import sys
 
 import pytest
 import torch
 
 from eyetoy_mm.backbones.eyetoy import EyeToy
+from tests import program
 
 # All parts (groups that merge tokens, a stage that downsamples, the global stack) in as few operators as can be.
 SMALL = dict(
@@ -124,10 +124,17 @@ def test_compiles_with_inductor():
 # --- Export -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_exports_for_any_batch_and_one_size():
+@pytest.fixture(scope="module")
+def exported():
+    """A backbone, and its program for any batch and one size."""
+    torch.manual_seed(0)
     backbone = small().eval()
-    exported = torch.export.export(backbone, (images(),), dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
+    return backbone, torch.export.export(backbone, (images(),), dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
+
+
+@pytest.mark.slow
+def test_exports_for_any_batch_and_one_size(exported):
+    backbone, exported = exported
     assert not [node for node in exported.graph.nodes if "eyetoy_mm" in str(node.target)]  # plain operators alone
     file = io.BytesIO()
     torch.export.save(exported, file)
@@ -148,20 +155,12 @@ def test_traces_for_any_batch():
 
 
 @pytest.mark.slow
-def test_exports_to_onnx_for_any_batch(tmp_path):
+def test_exports_to_onnx_for_any_batch(exported, tmp_path):
     pytest.importorskip("onnx", reason="onnx is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    backbone, file = small().eval(), tmp_path / "backbone.onnx"
-    torch.onnx.export(
-        backbone,
-        (images(),),
-        file,
-        input_names=["x"],
-        output_names=["map0", "map1"],
-        dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
-        dynamo=True,
-    )
+    (backbone, graph), file = exported, tmp_path / "backbone.onnx"
+    torch.onnx.export(graph, (), file, input_names=["x"], output_names=["map0", "map1"], dynamo=True)
     session = runtime.InferenceSession(file)
     for batch in (1, 2, 3):
         for actual, expected in zip(session.run(None, {"x": images(batch).numpy()}), backbone(images(batch))):
@@ -200,7 +199,8 @@ for backbone.encoder.transformer_stack.gradient_checkpointing in (True, False): 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 def test_with_cp_needs_less_memory():
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    done = program.run_code(MEMORY)
+    assert done.returncode == 0, done.stderr
     checkpointed, plain = map(int, done.stdout.split())
     assert checkpointed < 0.75 * plain
 
@@ -239,6 +239,5 @@ torch.multiprocessing.start_processes(step, nprocs=2, start_method="fork")  # be
 @pytest.mark.parametrize("how", [[], pytest.param(["compiled"], marks=pytest.mark.slow)], ids=["eager", "compiled"])
 def test_two_processes_have_the_gradients_of_the_joined_batch(how, tmp_path):
     """Compiled for one size of images and then for the next."""
-    command = [sys.executable, "-c", DISTRIBUTED, repr(SMALL), str(tmp_path / "store"), *how]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = program.run_code(DISTRIBUTED, repr(SMALL), tmp_path / "store", *how)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """The command line as users call it: a real training, killed and resumed; evaluation, inference, errors."""
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from eyetoy_mm.cli import VERBS, main
+from eyetoy_mm.errors import report_user_errors
 from tests import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,17 +251,26 @@ def test_labels_out_of_range_are_named(tmp_path):
     )
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_each_verb_needs_the_standard_library_alone(verb):
-    """It says what the verb does and shows an example, and is the same with the package's other files out of reach."""
+def help_with_the_standard_library_alone(*verb: str) -> str:
     blocked = ["torch", "numpy", "mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain", "matplotlib"]
     code = f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\nfrom eyetoy_mm.cli import main\nmain()"
-    done = subprocess.run([sys.executable, "-c", code, verb, "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *verb, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def help_of_all() -> str:
+    return help_with_the_standard_library_alone()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_needs_the_standard_library_alone(verb, help_of_all):
+    """It says what the verb does and shows an example, and is the same with the package's other files out of reach."""
+    shown = help_with_the_standard_library_alone(verb)
     first = import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").__doc__.splitlines()[0]
-    assert first in done.stdout and f"    eyetoy {verb} " in done.stdout and "::\n" not in done.stdout
-    done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert re.search(rf"^    {verb}\b", done.stdout, re.MULTILINE), done.stdout
+    assert first in " ".join(shown.split()) and f"    eyetoy {verb} " in shown and "::\n" not in shown
+    assert re.search(rf"^    {verb}\b", help_of_all, re.MULTILINE), help_of_all
 
 
 # What the values of options are called in help and messages, in all verbs.
@@ -280,6 +291,36 @@ TERMS = {
     ),
     *("NAME", "NAME=VALUE", "PIXELS", "PROGRAM", "SCORE", "SECONDS", "SEED", "SHARE", "H,W", "X,Y"),
 }
+
+
+@pytest.mark.parametrize("width", [50, 100])
+def test_help_is_as_wide_as_the_terminal_but_for_examples(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        main(["split", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(
+        line.startswith("    eyetoy split data/caltech256/256_ObjectCategories --train 60 --ex") for line in lines
+    )
+    assert max(len(line) for line in lines if not line.startswith("    eyetoy ")) <= width
+
+
+def test_no_verb_lists_them(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and all(f"\n    {verb}" in told for verb in VERBS)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EISDIR])
+def test_what_the_file_system_refuses_is_a_message(number):
+    def refused():
+        raise OSError(number, os.strerror(number), "/data/c.py")
+
+    with pytest.raises(SystemExit, match=f"^error: /data/c.py cannot be used: {os.strerror(number)}$"):
+        report_user_errors(refused)()
+    with pytest.raises(OSError, match="no file is named"):
+        report_user_errors(lambda: (_ for _ in ()).throw(OSError(number, "no file is named")))()
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -13,11 +13,18 @@ from tests.toolbox_runs import own_mmengine
 pytest.importorskip("mmdet", reason="mmdetection is not installed")
 FEWER = ["train_cfg.max_epochs=1", "train_cfg.val_interval=1", "default_hooks.checkpoint.interval=1"]
 FEWER += ["train_dataloader.dataset.indices=4", "val_dataloader.dataset.indices=2"]
+# What has not learned proposes and finds as much as it may, and all of it is pasted, counted and painted.
+FIND_LITTLE = {
+    "model.train_cfg.rpn_proposal.max_per_img": 20, "model.test_cfg.rpn.max_per_img": 20,
+    "model.test_cfg.rcnn.max_per_img": 5,
+}  # fmt: skip
+FEWER += [f"{key}={number}" for key, number in FIND_LITTLE.items()]
 
 
 def test_a_demo_that_did_not_learn_says_so(tmp_path, monkeypatch, capsys):
-    train = demo.train
+    train, load_config = demo.train, demo.load_config
     monkeypatch.setattr(demo, "train", lambda what, work_dir, options: train(what, work_dir, [*options, *FEWER]))
+    monkeypatch.setattr(demo, "load_config", lambda path: load_config(path, options=FIND_LITTLE))
     with own_mmengine(), pytest.raises(SystemExit, match="^error: the model did not learn"):
         main(["demo", "detect", "--short", "--work-dir", str(tmp_path)])
     rows = cv2.imread(str(tmp_path / "overlay.png"))

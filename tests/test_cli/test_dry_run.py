@@ -58,6 +58,22 @@ def test_images_become_small_and_the_model_stays(tmp_path):
     assert config.train_dataloader.dataset.data_root == str(ROOT / "data/sample")
 
 
+@pytest.mark.parametrize("kind", ["CityscapesDataset", "PascalVOCDataset", "LoveDADataset"])
+def test_data_sets_with_names_of_their_own_read_the_sample(tmp_path, kind):
+    pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
+    from mmseg.registry import DATASETS
+
+    from eyetoy_mm.engine.config import load_config
+
+    config = load_config(ROOT / "configs/sample/upernet_eyetoy-demo_ade20k-sample.py")
+    for split in ("train", "val", "test"):
+        config[f"{split}_dataloader"].dataset = dict(type=kind, ann_file=f"ImageSets/{split}.txt", pipeline=[])
+    use_sample(config, tmp_path)
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    assert len(dataset) == 48
+    assert all(Path(dataset.get_data_info(0)[name]).is_file() for name in ("img_path", "seg_map_path"))
+
+
 def test_photos_have_the_class_of_their_largest_object():
     labels = dict(photos_by_largest_object("training"))
     assert len(labels) == 48 and set(labels.values()) == set(range(6))

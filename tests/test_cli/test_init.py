@@ -99,9 +99,18 @@ def test_all_options(tmp_path, monkeypatch, capsys):
 def test_problems_of_the_data_are_told_and_the_exit_code_says_it(tmp_path, capsys):
     FOLDERS["class-folders-in-parts"][0](tmp_path / "data")
     (tmp_path / "data/train/disc/a.jpg").write_bytes(b"<html>not found</html>")
-    with pytest.raises(SystemExit, match="findings with which a run would be wrong.*c.py is written"):
+    with pytest.raises(SystemExit, match="1 finding with which a run would be wrong.*c.py is written"):
         main(["init", str(tmp_path / "data"), "--config", str(tmp_path / "c.py")])
     assert "a web page, such as a failed download leaves" in " ".join(capsys.readouterr().out.split())
+
+
+def test_places_that_cannot_be_are_told_before_or_after_the_data(tmp_path):
+    FOLDERS["class-folders-in-parts"][0](tmp_path / "data")
+    (tmp_path / "data.zip").touch()
+    with pytest.raises(SystemExit, match="data.zip is an archive: unpack it"):
+        main(["init", str(tmp_path / "data.zip"), "--config", str(tmp_path / "c.py")])
+    with pytest.raises(SystemExit, match="cannot write the config .*c.py: .*choose another place: --config FILE"):
+        main(["init", str(tmp_path / "data"), "--config", str(tmp_path / "data.zip" / "c.py")])
 
 
 def test_help_has_every_format():

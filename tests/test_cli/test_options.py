@@ -114,7 +114,7 @@ ELSEWHERE = {
     "app": "tests/test_cli/test_app.py",
     "publish": "tests/test_engine/test_publishing.py",
 }
-NEEDS_A_PACKAGE = {"--track": "tests/test_engine/test_progress.py"}  # which is not among those of the tests
+NEEDS_A_PACKAGE = {"--log": "tests/test_engine/test_progress.py"}  # which is not among those of the tests
 
 
 def runs(toolbox: str) -> dict[str, list]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eyetoy_mm.cli import main
 from eyetoy_mm.datasets.splits import split_classes
 from eyetoy_mm.errors import UserError
 
@@ -136,6 +137,17 @@ def test_command_line(tmp_path):
     for name, split in (("train", train), ("val", val)):
         expected = [f"{path} {label}" for label, paths in enumerate(split.values()) for path in paths]
         assert (meta / f"{name}.txt").read_text().splitlines() == expected
+
+
+def test_images_of_other_formats_are_told(tmp_path, capsys):
+    make(tmp_path / "images", a=3, b=3)
+    (tmp_path / "images/b/phone.HEIC").touch()
+    main(["split", str(tmp_path / "images")])
+    assert "Left out: 1 image in formats that are not read (1 of .heic): convert to JPEG" in capsys.readouterr().out
+    for path in (tmp_path / "images/a").iterdir():
+        path.rename(path.with_suffix(".gif"))
+    with pytest.raises(SystemExit, match="the class 'a' has no image .*: it has 3 images in .*3 of .gif"):
+        main(["split", str(tmp_path / "images")])
 
 
 def test_mistakes_are_told_in_a_message(tmp_path):

@@ -18,7 +18,7 @@ import torch
 
 import eyetoy_mm  # noqa: F401
 from eyetoy_mm.compat import checkpoint_loading
-from eyetoy_mm.compat.checkpoint_loading import CheckpointError
+from eyetoy_mm.compat.checkpoint_loading import CheckpointError, damaged_part
 
 pytest.importorskip("mmengine")
 if not checkpoint_loading.needed():
@@ -344,14 +344,54 @@ def test_a_file_that_is_no_checkpoint_says_so(kind: str, tmp_path: Path) -> None
     ("content", "message"),
     [
         (b"<!DOCTYPE html><html>404 not found</html>", "x.pth is a web page and no checkpoint"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "x.pth is a pointer of Git LFS"),
+        (b"\xef\xbb\xbfversion https://git-lfs.github.com/spec/v1\noid sha256:0\n", "x.pth is a pointer of Git LFS"),
+        (b'{"message": "Not Found"}', "x.pth is JSON and no checkpoint"),
+        (b"\x1f\x8b\x08\0archive", "x.pth is packed by gzip: unpack it first"),
     ],
-    ids=["page", "pointer"],
+    ids=["page", "pointer", "message", "archive"],
 )
 def test_what_a_download_leaves_is_called_what_it_is(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         load(str(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("place", ["weights", "text"])
+def test_bytes_that_are_not_those_that_were_saved(place: str, tmp_path: Path) -> None:
+    """PyTorch compares no checksums: it reads what a failing disk or half a download has in the place of weights."""
+    torch.save({"state_dict": {"x": torch.arange(1000.0)}}, path := tmp_path / "x.pth")
+    content, part = path.read_bytes(), torch.arange(500.0, 600.0).numpy().tobytes()
+    changed = content.replace(part, bytes(len(part))) if place == "weights" else content.replace(b"state_d", b"stale_d")
+    assert changed != content
+    path.write_bytes(changed)
+    assert torch.load(path, weights_only=True)
+    with pytest.raises(CheckpointError, match=r"x.pth is damaged: the bytes of its part x/data\S* are not those"):
+        load(str(path))
+
+
+def test_a_file_without_checksums(tmp_path: Path) -> None:
+    checksums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"state_dict": {"x": torch.arange(1000.0)}}, path := tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(checksums)
+    assert load(str(path))["state_dict"]["x"][-1] == 999
+    assert damaged_part(path) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("torchvision://resnet999", "torchvision has no weights of the name 'resnet999'"),
+        ("file://{}/x.pth", "give the path without file://"),
+        ("htps://host/x.pth", "nothing reads addresses with htps://"),
+        ("s3://bucket/x.pth", "needs a package that is not installed"),
+    ],
+)
+def test_addresses_that_lead_nowhere(address: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load(address.format(tmp_path))
 
 
 def test_files_of_other_libraries_say_how_to_save_them(tmp_path: Path) -> None:

@@ -10,6 +10,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("mmengine")
 
+from mmengine.config import Config  # noqa: E402
+from mmengine.utils import get_installed_path  # noqa: E402
+
+import eyetoy_mm  # noqa: E402, F401
+
 
 @pytest.mark.parametrize("first", ["eyetoy_mm", "mmengine.config, mmengine.hub, eyetoy_mm"])
 def test_configs_of_this_package_by_name(run_python: Callable[..., str], tmp_path: Path, first: str) -> None:
@@ -30,14 +35,9 @@ def test_configs_of_this_package_by_name(run_python: Callable[..., str], tmp_pat
     assert (Path(path) / "registry.py").is_file()
 
 
-def test_what_is_not_installed_stays_an_error(run_python: Callable[..., str]) -> None:
-    code = (
-        "import eyetoy_mm, pytest\n"
-        "from mmengine.utils import get_installed_path\n"
-        "with pytest.raises(Exception, match='no_such_package'):\n"
-        "    get_installed_path('no_such_package')\n"
-    )
-    run_python(code)
+def test_what_is_not_installed_stays_an_error() -> None:
+    with pytest.raises(Exception, match="no_such_package"):
+        get_installed_path("no_such_package")
 
 
 def test_bases_of_a_fork_whose_distribution_has_another_name(run_python: Callable[..., str], tmp_path: Path) -> None:
@@ -51,3 +51,11 @@ def test_bases_of_a_fork_whose_distribution_has_another_name(run_python: Callabl
     config.write_text("_base_ = 'mmaction::_base_/schedule.py'\n")
     code = f"import eyetoy_mm\nfrom mmengine.config import Config\nprint(Config.fromfile({str(config)!r}).epochs)\n"
     assert run_python(code, tmp_path).strip() == "7"
+
+
+def test_a_base_of_a_toolbox_is_found_without_its_metafiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mmdet = pytest.importorskip("mmdet")
+    monkeypatch.setattr("mmengine.config.utils.load", None)  # what reads them
+    for base in ("_base_/default_runtime.py", "dino/dino-4scale_r50_8xb2-12e_coco.py"):
+        path, scope = Config._get_cfg_path(f"mmdet::{base}", str(tmp_path))
+        assert (Path(path), scope) == (Path(mmdet.__file__).parent / ".mim/configs" / base, "mmdet")

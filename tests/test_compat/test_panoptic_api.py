@@ -34,6 +34,18 @@ def test_colors_are_digits_of_base_256(stand_in):
     assert stand_in.id2rgb(66051) == [3, 2, 1] and stand_in.rgb2id([3, 2, 1]) == 66051
 
 
+def test_segments_have_numbers_of_their_own(stand_in):
+    """mmdet's converter of ADE20K asks for them: things each, stuff one of its category."""
+    colors = {0: (10, 20, 30), 1: (11, 20, 30), 2: (255, 255, 255), 3: (0, 0, 0)}
+    segments = stand_in.IdGenerator({i: dict(color=color, isthing=i != 1) for i, color in colors.items()})
+    found = [segments.get_id_and_color(category) for category in (0, 0, 1, 1, 2, 2, 3)]
+    assert all(stand_in.rgb2id(color) == number for number, color in found)
+    numbers = [number for number, _ in found]
+    assert numbers[2] == numbers[3] == stand_in.rgb2id(colors[1])
+    assert len(set(numbers)) == len(numbers) - 1 and stand_in.VOID not in numbers
+    assert segments.get_color(0) != list(colors[0]) and segments.get_id(0) not in numbers
+
+
 def test_qualities_of_a_worked_example(stand_in):
     first, second = stand_in.PQStat(), stand_in.PQStat()
     first[1].tp, first[1].iou, first[1].fp = 1, 0.8, 1

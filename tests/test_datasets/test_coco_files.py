@@ -20,7 +20,7 @@ from eyetoy_mm.errors import UserError
 
 def findings(folder: Path, content: dict) -> list:
     """What is found in ``content``; the photos are there."""
-    return detection_findings(det.write(folder, content), "train", "val")
+    return det.told(det.write(folder, content))
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -111,6 +111,11 @@ WARNED = {
     "some boxes of size 0": "of which 8 would be dropped in silence: 8 outside of their image",
     "CVAT's masks among polygons": "iscrowd=1 in 6 of 24 boxes",
     "every annotation twice": "has 24 of 48 boxes twice",
+    "areas of a smaller copy": "24 of 24 areas that cannot be those of their boxes, such as area=0.12 of bbox=[4, 6,",
+    "no annotation to train on": "has no box of the classes: a detector learns from it what is background",
+    "VOC: no objects": "has no object in the XML files (3 of 3 were looked into)",
+    "VOC: images listed twice": "lists 1 images more than once",
+    "validation on the images of training": "images of training are evaluated on, 6 of 6 in val",
 }
 
 
@@ -191,7 +196,7 @@ def test_files_as_tools_write_them_pass(tool, tmp_path):
         steps[1].with_mask = tool not in (roboflow, voc2coco)
     config.val_evaluator.metric = "bbox" if tool in (roboflow, voc2coco) else ["bbox", "segm"]
     check_data(config, "train", "val")
-    told = {finding.kind for finding in detection_findings(config, "train", "val")}
+    told = {finding.kind for finding in det.told(config)}
     assert told == ({"annotation id 0"} if tool is roboflow else set())
 
 

@@ -180,6 +180,96 @@ def test_names_that_leave_classes_out_are_refused(name, tmp_path):
         look_at(tmp_path, classes=["disc", "circle"])
 
 
+@pytest.mark.parametrize("name", ["yolo", "masks-binary", "class-folders"])
+def test_images_that_are_not_read_are_told_with_what_to_do(name, tmp_path):
+    """HEIC as phones write it, GIF as the web has it: a person counts on them."""
+    made(name, tmp_path)
+    first, second, *_ = sorted(
+        p for p in tmp_path.rglob("*.*") if p.suffix in (".jpg", ".png") and "mask" not in str(p)
+    )
+    first.rename(first.with_suffix(".HEIC"))
+    second.rename(second.with_suffix(".gif"))
+    found = look_at(tmp_path)
+    assert len(found.items) == 4
+    (told,) = (decision for decision in found.decided if "not read" in decision)
+    assert told.startswith("left out: 2 images in formats that are not read (1 of .")
+    assert "1 of .heic" in told and "1 of .gif" in told and "convert to JPEG or PNG" in told
+
+
+def test_images_that_are_not_read_are_told_with_what_is_refused(tmp_path):
+    made("voc", tmp_path)
+    (tmp_path / "JPEGImages/a.jpg").rename(tmp_path / "JPEGImages/a.gif")
+    with pytest.raises(UserError, match=r"no such image is there\nBesides there: 1 image in .* \(1 of .gif\)"):
+        look_at(tmp_path)
+    made("class-folders", tmp_path / "all")
+    for path in (tmp_path / "all").rglob("*.jpg"):
+        path.rename(path.with_suffix(".heic"))
+    with pytest.raises(UserError, match="has no image .*These are 6 images in .*6 of .heic.*mogrify"):
+        look_at(tmp_path / "all")
+
+
+def test_an_image_that_annotations_list_is_none_of_those(tmp_path):
+    """OpenCV may read it, and whether it does is seen when it is opened."""
+    made("coco", tmp_path)
+    (tmp_path / "train/a.jpg").rename(tmp_path / "train/a.gif")
+    file = tmp_path / "train/_annotations.coco.json"
+    file.write_text(file.read_text().replace("a.jpg", "a.gif"))
+    found = look_at(tmp_path)
+    assert len(found.items) == 6 and not any("not read" in decision for decision in found.decided)
+
+
+def test_archives_are_to_be_unpacked(tmp_path):
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match="data.zip is an archive: unpack it"):
+        look_at(tmp_path / "data.zip")
+    with pytest.raises(UserError, match="has no image .*Unpack data.zip"):
+        look_at(tmp_path)
+
+
+def test_folders_may_be_links_and_lead_back(tmp_path):
+    made("class-folders", tmp_path / "elsewhere")
+    (tmp_path / "data").mkdir()
+    for name in CLASSES:
+        (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "data/again").symlink_to(tmp_path / "data")
+    assert len(look_at(tmp_path / "data").items) == 6
+
+
+def test_class_folders_may_lie_deeper(tmp_path):
+    made("class-folders-in-parts", tmp_path / "images" / "v1")
+    found = look_at(tmp_path)
+    assert found.classes == list(CLASSES)
+    assert found.prefixes == {split: (f"images/v1/{split}",) for split in PICTURES}
+
+
+def test_masks_of_cityscapes_are_found_by_what_names_begin_with(tmp_path):
+    """Images end in a word, too, and of the masks those of labels are meant."""
+    for split, pictures in PICTURES.items():
+        for stem, (label, box) in pictures.items():
+            own_folders.picture(tmp_path / f"leftImg8bit/{split}/ulm/{stem}_000_leftImg8bit.png", label, box)
+            for kind in ("color", "labelIds"):
+                mask = tmp_path / f"gtFine/{split}/ulm/{stem}_000_gtFine_{kind}.png"
+                mask.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(own_folders.labels_of(label, box)).save(mask)
+    found = look_at(tmp_path)
+    assert (found.format, len(found.items)) == ("masks", 6)
+    ends = ("_leftImg8bit.png", "_gtFine_labelIds.png")
+    assert all(Path(i.image).name.removesuffix(ends[0]) == Path(i.mask).name.removesuffix(ends[1]) for i in found.items)
+    write_masks(found, tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 6
+
+
+def test_what_is_near_a_format_is_told(tmp_path):
+    own_folders.picture(tmp_path / "one/train/cat/a.jpg", 0, (8, 8, 24, 16))
+    with pytest.raises(UserError, match="All images are of one class, cat: a classifier"):
+        look_at(tmp_path / "one")
+    made("masks-binary", tmp_path / "masks")
+    for path in (tmp_path / "masks/masks").glob("*.png"):
+        path.rename(path.with_suffix(".jpg"))
+    with pytest.raises(UserError, match="masks/ may hold masks, but as .jpg: save them as PNG"):
+        look_at(tmp_path / "masks")
+
+
 def test_unknown_folders_are_refused_with_what_is_in_them(tmp_path):
     own_folders.picture(tmp_path / "x" / "a.jpg", 0, (8, 8, 24, 16))
     (tmp_path / "x" / "a.dat").touch()

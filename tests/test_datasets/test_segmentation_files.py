@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +16,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.datasets.segmentation_files import segmentation_findings
+from eyetoy_mm.datasets.masks import _steps, colour_findings
+from eyetoy_mm.datasets.segmentation_files import look_at_segmentation
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.errors import UserError
@@ -49,7 +51,7 @@ def write(root: Path, masks: list, suffix: str = ".jpg", mask_suffix: str = ".pn
 
 def find(dataset: dict, num_classes: int = 2, **settings) -> list[Finding]:
     with DefaultScope.overwrite_default_scope("mmseg"):
-        return segmentation_findings("train", dataset, num_classes, **settings)
+        return look_at_segmentation("train", dataset, num_classes, **settings).findings
 
 
 def palette(mask: np.ndarray) -> Image.Image:
@@ -95,6 +97,58 @@ def test_what_is_wrong_is_fatal(masks, message, tmp_path):
     with DefaultScope.overwrite_default_scope("mmseg"):
         (finding,) = [finding for finding in find(write(tmp_path, masks)) if finding.fatal]
     assert re.search(message, str(finding)), str(finding)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "message"),
+    [
+        ((1, 2), {}, "hold 1, 2, and after loading no label 0, the first class, of 3.*reduce_zero_label=True"),
+        ((0, 1, 2), dict(reduce_zero_label=True), "no label 2, the last class, of 3.*reduce_zero_label=False"),
+    ],
+)
+def test_labels_that_are_counted_from_elsewhere(values, settings, message, tmp_path):
+    (finding,) = find(write(tmp_path, [labels(*values)] * 2) | settings, num_classes=3)
+    assert not finding.fatal and re.search(message, finding.message), finding
+    assert find(write(tmp_path, [labels(0, 1, 2)] * 2), num_classes=3) == []
+
+
+def test_labels_that_were_mixed_like_colours(tmp_path):
+    sharp = np.kron(RNG.choice([0, 5], (6, 8)), np.ones((16, 16))).astype(np.uint8)
+    assert _steps(sharp, 255)[1] == 0 < _steps(sharp, 255)[0]
+    assert _steps(sharp, 5) == (0, 0) == _steps(sharp[:2, :2], 255)  # borders of what is ignored are often smooth
+    smooth = cv2.resize(cv2.resize(sharp, (64, 48)), (128, 96))
+    names = ("images", "masks")
+    dataset = write(tmp_path, [])
+    for index, mask in enumerate((sharp, smooth)):
+        for folder, pixels, suffix in zip(names, (np.dstack([mask] * 3), mask), ("jpg", "png")):
+            Image.fromarray(pixels).save(tmp_path / folder / f"{index}.{suffix}")
+    (finding,) = find(dataset, num_classes=6)
+    assert finding.kind == "blended labels" and not finding.fatal and finding.where == (str(tmp_path / "masks/1.png"),)
+
+
+def test_palettes_that_number_colours_otherwise(tmp_path):
+    colours = [[0, 0, 0], [255, 0, 0], [0, 255, 0]]
+    masks = []
+    for order in (colours, colours[::-1]):
+        mask = Image.fromarray(labels(0, 1, 2), mode="P")
+        mask.putpalette(bytes(np.ravel(order).tolist()))
+        masks.append(mask)
+    dataset = write(tmp_path / "first", masks[:1]), write(tmp_path / "second", masks[1:])
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        opened = [pair for one in dataset for pair in look_at_segmentation("train", one, 3).masks]
+    (finding,) = colour_findings(opened)
+    assert finding.fatal and "(0, 255, 0) is 0, and 2 in " in finding.message and "second" in finding.where[0]
+    assert not list(colour_findings([opened[0], opened[0]]))
+
+
+def test_images_that_are_their_own_masks_or_listed_twice(tmp_path):
+    dataset = write(tmp_path, GOOD)
+    (tmp_path / "list.txt").write_text("0\n0\n1\n")
+    (finding,) = find(dataset | dict(ann_file="list.txt"))
+    assert finding.kind == "images listed twice" and not finding.fatal and finding.where[0].endswith("0.jpg")
+    own = dict(img_suffix=".png", data_prefix=dict(img_path="masks", seg_map_path="masks"))
+    (finding,) = find(dataset | own)
+    assert finding.fatal and "3 of 3 images are their own masks" in finding.message
 
 
 def test_zeros_that_are_reduced(tmp_path):

@@ -95,6 +95,8 @@ def test_segmentation(tmp_path):
 
 def test_labels_of_masks(tmp_path):
     mask = np.ones((32, 48), np.uint8)
+    put(tmp_path, {"train/images/one.jpg": jpeg(7), "train/masks/one.png": mask})
+    assert ("train", "class without example", "road", False) in found(check_dataset(segmentation(tmp_path), ["train"]))
     masks = {
         "sound": mask, "colour": np.dstack([mask] * 3), "wide": mask.astype(np.uint16) * 257, "beyond": mask * 7,
         "void": mask * 0,
@@ -130,12 +132,18 @@ def test_classification(tmp_path):
 
 
 def test_images_of_other_channels_than_most(tmp_path):
-    put(tmp_path, {f"train/cat/{i}.jpg": jpeg(i) for i in range(3)})
+    put(tmp_path, {f"train/{name}/{i}.jpg": jpeg(i) for i, name in enumerate(("cat", "cat", "dog"))})
     put(tmp_path, {"train/cat/grey.png": np.zeros((32, 48), np.uint8)})
-    config = classification(tmp_path, 1)
+    config = classification(tmp_path)
     assert not check_dataset(config, ["train"]).findings
     config.train_dataloader.dataset.pipeline[0].color_type = "unchanged"
     assert found(check_dataset(config, ["train"])) == {("train", "number of channels", "grey.png", True)}
+
+
+def test_a_config_without_data_is_not_one_without_findings(tmp_path):
+    (tmp_path / "config.py").write_text("default_scope = 'mmdet'\n")
+    with pytest.raises(SystemExit, match="error: the config has no train_dataloader and no val_dataloader: no data to"):
+        main(["check", str(tmp_path / "config.py"), "--split", "train", "val"])
 
 
 def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
@@ -146,9 +154,9 @@ def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
     detection(tmp_path, image_orientation="stored").dump(config)
     command = ["check", str(config), "--jobs", "1", "--json", str(tmp_path / "found.json")]
     main([*command, "--plot", str(tmp_path / "classes.png")])
-    out = capsys.readouterr().out
-    assert "| val | warning | 1 | images of training | " in out and f"{tmp_path}/b.jpg = {tmp_path}/a.jpg" in out
-    assert "2 images opened" in out and "0 errors, 1 warnings" in out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "warning val: images of training: these images" in out and f"{tmp_path}/b.jpg = {tmp_path}/a.jpg" in out
+    assert "2 images opened" in out and "0 errors, 1 warning" in out
     written = json.loads((tmp_path / "found.json").read_text())
     assert written["findings"][0]["where"] == [f"{tmp_path}/b.jpg = {tmp_path}/a.jpg"]
     assert written["classes"] == {"train": {"cat": 1}, "val": {"cat": 1}}
@@ -156,7 +164,7 @@ def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
     with pytest.raises(SystemExit, match="0 findings with which a run would be wrong, 1 in all"):
         main([*command, "--strict"])
     (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(SystemExit, match="1 findings with which a run would be wrong, 1 in all"):
+    with pytest.raises(SystemExit, match="1 finding with which a run would be wrong, 1 in all"):
         main(command)
 
 

@@ -94,7 +94,7 @@ def test_missing_data_is_told_once_with_the_way_out(tmp_path, monkeypatch):
     assert "data/ade/ADEChallengeData2016/annotations/training  (train)" in message
     assert "data/ade/ADEChallengeData2016/images/validation  (val)" in message
     assert "images/training  (train)" not in message.replace("annotations", "")  # that one is there
-    assert "--data-root DIR" in message and str(tmp_path) in message
+    assert "--data-root FOLDER" in message and str(tmp_path) in message
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,17 @@ from functools import cache
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 import eyetoy_mm  # noqa: F401 - before the toolboxes: supplies what mmcv-lite lacks
 from benchmarks.fuzz_configs import check, random_backbone, random_edit, run_backbone
 from benchmarks.trust.configs import CLS, DET, EDITS, SEG
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.config_checks import check_config, config_findings
+from eyetoy_mm.engine.config_optimizer import optimizer_findings
 from eyetoy_mm.engine.config_options import merge_options
 from eyetoy_mm.engine.config_places import nearest
+from eyetoy_mm.engine.config_rules import rule_findings
 from eyetoy_mm.engine.config_structure import structure_findings
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
@@ -125,6 +128,62 @@ MESSAGES = {
 @pytest.mark.parametrize("case", MESSAGES)
 def test_the_key_the_value_and_what_would_do(case):
     assert MESSAGES[case] in told(*EDITS[case])
+
+
+RULES = {
+    "epochs of a sampler that never ends": "it never ends, and so the first epoch would not. Take dict(type='Default",
+    "images in the order of the data set": "sampler.shuffle=False: images are trained on in the order of the data set",
+    "two batches of each epoch, as in a trial": "num_batch_per_epoch=2: all but so many batches are left out",
+    "no metric": "val_evaluator=[]: has no metric: nothing would be scored",
+    "schedules that nothing steps": "default_hooks.param_scheduler=None: without it no schedule acts",
+    "the worst for the best": "checkpoint.rule='less': of save_best='accuracy/top1' more is better",
+    "a rate that falls while accuracy rises": "param_scheduler.0.rule='less': of monitor='accuracy/top1' more is",
+    "no patience": "custom_hooks.0.patience=0: should be a number of evaluations, 1 or more",
+    "a rate that ends below zero": "param_scheduler.0.eta_min=-1e-05: should be 0 or more",
+    "a rate that rises again": "it is at its lowest after T_max=9, and rises again until end=30: set T_max=30",
+    "a lowest rate above the rate": "eta_min=0.5: is above optim_wrapper.optimizer.lr=",
+    "a word for what happens on a full disk": "on_save_error='goon': should be 'stop' or 'go_on'",
+}
+ODD = {  # what is told, and runs
+    "images in the order of the data set",
+    "two batches of each epoch, as in a trial",
+    "a rate that rises again",
+    "a lowest rate above the rate",
+    "a misspelt part of the model in a rule",
+    "betas reversed",
+}
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_what_a_rule_says(case):
+    name, options = EDITS[case]
+    config = ready(name)
+    merge_options(config, options)
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        (finding,) = rule_findings(config, ("train", "val"))
+    assert RULES[case] in str(finding) and finding.fatal is (case not in ODD)
+
+
+OPTIMIZERS = {
+    "a rate below zero of some parameters": "optim_wrapper.optimizer.lr: of ",
+    "a rule without the setting that it multiplies": "optim_wrapper.optimizer.weight_decay: is missing: paramwise_cfg",
+    "a misspelt part of the model in a rule": "custom_keys.bakbone: no parameter has this in its name; did you mean ba",
+    "betas reversed": "betas=(0.99, 0.9): the first is of gradients",
+    "a division by zero": "optim_wrapper.optimizer.eps=0: should be above 0",
+    "momentum above one": "optim_wrapper.optimizer.momentum=9: should be below 1",
+    "gradients of half a step": "accumulative_counts=2.5: should be a whole number of steps",
+}
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_what_an_optimizer_says(case):
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    name, options = EDITS[case]
+    config = ready(name)
+    merge_options(config, options)
+    (finding,) = optimizer_findings(model, config.optim_wrapper)
+    assert OPTIMIZERS[case] in str(finding) and finding.fatal is (case not in ODD)
 
 
 @pytest.mark.parametrize("name", TOOLBOXES)

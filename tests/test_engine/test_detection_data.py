@@ -102,7 +102,7 @@ def test_the_sample_passes(split):
 def test_a_missing_file(tmp_path):
     path = write(tmp_path / "data", coco())
     path.unlink()
-    with pytest.raises(UserError, match=rf"the dataset is not there[^$]*{path}  \(train\)[^$]*--data-root DIR"):
+    with pytest.raises(UserError, match=rf"the dataset is not there[^$]*{path}  \(train\)[^$]*--data-root FOLDER"):
         check_data(config_of(path.parent), "train")
 
 

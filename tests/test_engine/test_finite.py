@@ -3,9 +3,6 @@
 import logging
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +21,7 @@ from eyetoy_mm.engine.hooks import CheckDetDataHook, StopOnNonFiniteHook  # noqa
 from eyetoy_mm.engine.hooks.common import image_paths  # noqa: E402
 from eyetoy_mm.engine.launch import add_guards  # noqa: E402
 from eyetoy_mm.errors import UserError  # noqa: E402
+from tests import program  # noqa: E402
 
 STEPS = 8
 
@@ -345,8 +343,7 @@ if rank == 0:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_all_processes_stop_together_and_name_the_rank(tmp_path):
     """Gradients are exchanged: both processes have NaN, and the images of one are to blame where its loss says so."""
-    command = [sys.executable, "-c", TWO_PROCESSES, str(tmp_path / "meet")]
-    output = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120).stdout
+    output = program.run_code(TWO_PROCESSES, tmp_path / "meet").stdout
     gradients = "the gradient of 2 of 2 parameters: weight, bias"
     messages = {
         "loss": f"rank 1 of 2: loss is nan; {gradients} [images: 1-2.jpg]. No checkpoint",

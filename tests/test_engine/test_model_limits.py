@@ -53,13 +53,33 @@ def test_what_lets_nothing_through_is_told_with_its_key(where, limits):
     assert told.startswith(f"model.{where}.{inner.get(key, f'{key}={value!r}')}: ")
 
 
+@pytest.mark.parametrize(
+    ("part", "fatal"),
+    [
+        (dict(loss_weight=-1.0), True),
+        (dict(loss_weight=float("nan")), True),
+        (dict(loss_weight=0), False),
+        (dict(class_weight=[1.0, -1.0]), True),
+        (dict(class_weight=[0, 0]), True),
+        (dict(ratios=[], type="mmdet.AnchorGenerator"), True),
+        (dict(octave_base_scale=-4, type="AnchorGenerator"), True),
+    ],
+)
+def test_what_teaches_nothing_or_what_is_wrong_is_told(part, fatal):
+    (key, value), *_ = part.items()
+    (finding,) = limit_findings(Config(dict(model=dict(decode_head=[dict(loss=part)]))))
+    assert str(finding).startswith(f"model.decode_head.0.loss.{key}={value!r}: ") and finding.fatal is fatal
+
+
 def test_limits_of_the_toolboxes_configs_are_left_alone():
     kept = dict(nms_pre=-1, max_per_img=100, score_thr=0.0, mask_thr_binary=-1, min_bbox_size=0, topk=13)
     assigner = dict(type="MaxIoUAssigner", pos_iou_thr=0.7, neg_iou_thr=(0, 0.3), min_pos_iou=0.3)
     sampler = dict(type="RandomSampler", num=512, pos_fraction=0.25, neg_pos_ub=-1)
+    loss = dict(type="CrossEntropyLoss", loss_weight=0.4, class_weight=[1.0, 0.1, 0])
+    anchors = dict(type="AnchorGenerator", octave_base_scale=4, ratios=[0.5, 1.0], strides=[(8, 8), (16, 16)])
     nms = dict(type="soft_nms", iou_threshold=1.0, min_score=0.05)
     assert not found(test_cfg=dict(rcnn=dict(kept, nms=nms)), train_cfg=[dict(assigner=assigner, sampler=sampler)])
-    assert not found(backbone=dict(max_num=0, topk=0), test_cfg=None)
+    assert not found(backbone=dict(max_num=0, topk=0), test_cfg=None, head=dict(loss=loss, anchors=anchors))
     assert not found(type="GoesOverAnImage", test_cfg=dict(mode="slide", crop_size=[64, 64], stride=[64, 32]))
     assert not found(type="GoesOverAnImage", test_cfg=dict(mode="whole", stride=0))
 

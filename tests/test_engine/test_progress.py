@@ -219,7 +219,7 @@ def test_the_switch_on_the_command_line(monkeypatch, tmp_path):
     monkeypatch.setattr("eyetoy_mm.engine.tracking.find_spec", lambda name: None)
     config = str(package_file("configs/sample/upernet_eyetoy-demo_sample.py"))
     with pytest.raises(SystemExit, match="error: track='tensorboard' needs the package tensorboard"):
-        main(["train", config, "--work-dir", str(tmp_path), "--track", "tensorboard", "wandb"])
+        main(["train", config, "--work-dir", str(tmp_path), "--log", "tensorboard,wandb"])
 
 
 def tracked(name: str, tmp_path: Path, monkeypatch) -> None:

@@ -243,6 +243,32 @@ def test_an_interrupted_epoch_of_another_length(before, epoch, iteration, after,
     assert meta["iter"] == at and where in told and f"{iteration} -> {at}" in told
 
 
+@pytest.mark.parametrize("loop", [dict(by_epoch=False), dict(type="eyetoy_mm.ExactIterBasedTrainLoop")])
+def test_iterations_that_go_on_as_epochs(loop):
+    """A training by iterations saves all of them as of epoch 0, from which another would begin anew."""
+    epochs = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    runner = SimpleNamespace(cfg=Config(), auto_scale_lr=None, train_loop=epochs, train_dataloader=range(4))
+    meta = dict(epoch=0, iter=10)
+    (told,) = resume._settle_batches(runner, meta, dict(train_cfg=loop))
+    assert meta == dict(epoch=2, iter=10) and "iteration 10 is in epoch 3" in told
+    assert not list(resume._settle_batches(runner, meta, dict(train_cfg=dict(by_epoch=True))))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (dict(meta=dict(epoch=2, iter="8")), r"meta\['iter'\]='8'"),
+        (dict(meta=dict(epoch=-1, iter=8)), r"meta\['epoch'\]=-1"),
+        (dict(optimizer=[]), "optimizer, as no training saves it"),
+    ],
+)
+def test_a_training_state_that_is_none(changed, message):
+    checkpoint = dict(optimizer={}, message_hub={}, meta=dict(epoch=2, iter=8))
+    resume._check_complete(checkpoint, "a.pth")
+    with pytest.raises(UserError, match=message):
+        resume._check_complete(checkpoint | changed, "a.pth")
+
+
 def test_seed_averages_precision_and_settings_are_said(saved: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(saved / "epoch_2.pth", weights_only=False)
     checkpoint["optimizer"]["loss_scaler"] = {"scale": 1.0}  # as AmpOptimWrapper saves it
@@ -321,6 +347,23 @@ def test_weights_alone_cannot_go_on(saved: Path, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "epoch_2.pth")
     with pytest.raises(UserError, match=r"has no optimizer, message_hub, meta\['epoch'\], .* set load_from = '"):
         go_on(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_averages_of_gradients(broken: bool, saved: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(saved / "epoch_2.pth", weights_only=False)
+    if broken:
+        checkpoint["optimizer"]["state"][1]["exp_avg"].fill_(torch.nan)
+    else:
+        checkpoint["optimizer"]["state"] = {}
+    torch.save(checkpoint, tmp_path / "changed.pth")
+    config = tiny(tmp_path, **{"param_scheduler": SCHEDULES["poly"](4), "log_level": "INFO", **LONGER})
+    if broken:
+        with pytest.raises(UserError, match=r"averages of gradients are NaN or infinite, of 1 of \d+ parameters"):
+            launch.train(config, resume=str(tmp_path / "changed.pth"))
+    else:
+        launch.train(config, resume=str(tmp_path / "changed.pth"))
+        assert "optimizer: the checkpoint has no averages of gradients, which begin anew" in said(tmp_path)
 
 
 def test_configs_in_checkpoints_are_read_and_not_run(tmp_path: Path) -> None:

@@ -32,7 +32,15 @@ def model(seconds, parameters=None, peak=None):
 def test_the_table_has_medians_of_the_rounds():
     models = [model([0.1, 0.3, 0.2], 2_000_000, 5_000_000), model([0.3, 0.3, 0.6])]
     report = dict(
-        mode="forward", size=(32, 48), batch=2, device="cpu", threads=1, machine="M", torch="2", models=models
+        mode="forward",
+        size=(32, 48),
+        batch=2,
+        device="cpu",
+        threads=1,
+        clock="wall",
+        machine="M",
+        torch="2",
+        models=models,
     )
     lines = table(report).splitlines()
     assert lines[0] == "M, 1 threads, PyTorch 2; forward, batch 2 of 32 x 48; medians of 3 rounds, with quartiles."
@@ -51,10 +59,11 @@ def test_the_program_with_all_its_options(tmp_path, capsys):
     page.write_text("<!-- tools/benchmark.py: begin -->\n<!-- tools/benchmark.py: end -->\n")
     main(
         ["benchmark", str(config), str(file), "--mode", "forward", "--size", "32,48", "--batch", "3", "--device", "cpu",
-         "--threads", "1", "--rounds", "2", "--json", str(times), "--into", str(page)]
+         "--threads", "1", "--clock", "processor", "--rounds", "2", "--json", str(times), "--into", str(page)]
     )  # fmt: skip
     report = json.loads(times.read_text())
     assert [len(found["seconds"]) for found in report["models"]] == [2, 2] and report["size"] == [32, 48]
+    assert report["clock"] == "processor" and "processor time, medians of 2" in page.read_text()
     classifier, relu = report["models"]
     assert classifier["parameters"] == 3 * 9 * 64 + 64 + 64 * 3 + 3 and relu["parameters"] is None
     assert page.read_text().count("\n| `") == 2

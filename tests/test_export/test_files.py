@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
@@ -22,8 +24,9 @@ from eyetoy_mm.cli.options import height_and_width  # noqa: E402
 from eyetoy_mm.engine.config import load_config  # noqa: E402
 from eyetoy_mm.engine.inference import open_predictor  # noqa: E402
 from eyetoy_mm.errors import UserError  # noqa: E402
+from eyetoy_mm.export import int8  # noqa: E402
 from eyetoy_mm.export.checking import patterns  # noqa: E402
-from eyetoy_mm.export.models import agreement  # noqa: E402
+from eyetoy_mm.export.models import agreement, make_export_model  # noqa: E402
 from eyetoy_mm.export.onnx_file import build_file, check_and_write  # noqa: E402
 from eyetoy_mm.export.openvino_file import export_openvino  # noqa: E402
 from eyetoy_mm.export.pt2_file import build_program, export_pt2  # noqa: E402
@@ -88,12 +91,16 @@ def test_a_file_that_is_right_is_written_with_what_a_stranger_needs(exported, tm
 
 
 def run_printed(report, folder, monkeypatch):
-    """The program that a report ends with, on a photo of 50 x 70 pixels, gives what the file's outputs are."""
-    cv2.imwrite(str(folder / "photo.jpg"), patterns(1, 50, 70)[0].permute(1, 2, 0).numpy())
+    """The program that a report ends with, on a photo that stands on its side, gives what the file's outputs are."""
+    exif = Image.Exif()
+    exif[0x112] = 6  # the orientation
+    pixels = patterns(1, 70, 50)[0].permute(1, 2, 0).numpy().astype(np.uint8)
+    Image.fromarray(pixels).save(folder / "photo.jpg", exif=exif)
     program, names = report[report.index("import numpy, ") :], {}
     monkeypatch.chdir(folder)
     exec(program, names)
-    assert names["scores"].shape == (1, 3) and (names["scores"].argmax(1) == names["labels"]).all()
+    assert names["images"].shape == (1, 3, 50, 70) and names["scores"].shape == (1, 3)
+    assert (names["scores"].argmax(1) == names["labels"]).all()
 
 
 def test_no_path_of_this_machine_is_in_a_file(exported):
@@ -158,6 +165,33 @@ def test_a_file_of_openvino_is_checked_and_written(files, exported, tmp_path, mo
     run_printed(report, tmp_path, monkeypatch)
 
 
+def test_a_file_in_int8_keeps_its_labels_or_is_not_written(exported, tmp_path, monkeypatch):
+    photos, out = tmp_path / "photos", tmp_path / "model.onnx"
+    photos.mkdir()
+    for height in (64, 70, 80, 90):
+        cv2.imwrite(str(photos / f"{height}.png"), patterns(1, height, 64)[0].permute(1, 2, 0).numpy())
+    report = "\n".join(check_and_write(*exported, out, photos=photos))
+    found = "int8: 100.00 % of 2 labels are those of float32, on photos that did not calibrate"
+    assert found in report
+    model, plain = onnx.load(out), onnx.load_from_string(exported[2])
+    weights = [tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    assert weights.count(onnx.TensorProto.INT8) > 5 and not model.graph.value_info
+    assert {node.op_type for node in model.graph.node} - {node.op_type for node in plain.graph.node} >= {
+        "QuantizeLinear"
+    }
+    session = runtime.InferenceSession(out)
+    meta = session.get_modelmeta().custom_metadata_map
+    assert meta["eyetoy.precision"] == found and json.loads(meta["eyetoy.classes"]) == list(CLASSES)
+    images = patterns(2, 61, 47).numpy()
+    (scores, _), (expected, _) = (
+        one.run(None, {"images": images}) for one in (session, runtime.InferenceSession(exported[2]))
+    )
+    assert 0 < np.abs(scores - expected).max() < 0.05
+    monkeypatch.setattr(int8, "LEAST", 1.01)
+    with pytest.raises(UserError, match="in int8 only 100.00 % of 2 labels are those of float32.*without --int8"):
+        int8.to_int8(exported[2], int8.Photos(exported[0], photos, None))
+
+
 def test_a_file_that_is_wrong_is_not_written(exported, tmp_path):
     predictor = exported[0]
     bias = predictor.model.head.fc.bias
@@ -169,6 +203,14 @@ def test_a_file_that_is_wrong_is_not_written(exported, tmp_path):
         finally:
             bias[0] -= 0.1
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_pipeline_normalises_is_refused(exported, monkeypatch):
+    monkeypatch.setattr(exported[0].preprocessing, "after_loading", [dict(type="mmcv.Normalize", mean=[0.0] * 3)])
+    with pytest.raises(
+        UserError, match="the test pipeline normalises images.*give mean, std and the order of channels"
+    ):
+        make_export_model(exported[0], "mmpretrain", "whole")
 
 
 def test_agreement_is_about_shapes_values_and_numbers():
@@ -191,6 +233,7 @@ def test_agreement_is_about_shapes_values_and_numbers():
             ["--out", "model.onnx", "--kernels", "eyetoy", "--onnxruntime-headers", "tests"],
             "--onnxruntime-headers tests has no onnxruntime_c_api.h",
         ),
+        (["--out", "model.xml", "--int8", "."], "--int8 is for .onnx files with --kernels plain"),
         (["--out", "model.onnx", "--size", "224"], "--size must be H,W"),
         (["--out", "model.onnx", "--image", "none.jpg"], "there is no image none.jpg"),
         (["--out", "model.onnx", "--part", "backbone", "--cfg-options", "a"], "--cfg-options takes key.of.it=value"),

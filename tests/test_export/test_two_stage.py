@@ -94,14 +94,15 @@ def photo(height, width):
 
 @pytest.mark.parametrize(("stages", "with_masks"), [(1, False), (1, True), (2, True)])
 def test_what_is_exported_is_mmdets_detector(opened, stages, with_masks):
-    predictor = opened(stages, with_masks, **{"model.test_cfg.rcnn.score_thr": 0.25})[0]
+    most = {"model.test_cfg.rcnn.max_per_img": -1} if not with_masks else {}  # all
+    predictor = opened(stages, with_masks, **{"model.test_cfg.rcnn.score_thr": 0.25}, **most)[0]
     model = make_export_model(predictor, "mmdet", "whole")
     assert list(model.outputs) == ["boxes", "scores", "labels"] + ["masks"] * with_masks
     for size in ((64, 64), (61, 133)):
         images = photo(*size)
         with torch.no_grad():
             outputs = model(images)
-        assert len(outputs[0]) > 10 and len(outputs[2].unique()) > 1
+        assert len(outputs[0]) == len(model.predict(images)) > 10 and len(outputs[2].unique()) > 1
         assert model.compare(images, outputs).holds
         outputs[0][:2] += 1  # pixel
         assert not model.compare(images, outputs).holds
@@ -131,7 +132,7 @@ def test_one_file_serves_every_size_and_images_in_which_nothing_is(opened, tmp_p
         ({"model.test_cfg.rcnn.nms.type": "soft_nms"}, "nms of type 'soft_nms'"),
         ({"model.rpn_head.bbox_coder.add_ctr_clamp": True}, "boxes whose centres are clamped"),
         ({"model.roi_head.bbox_roi_extractor.roi_layer.pool_mode": "max"}, "RoIAlign that averages"),
-        ({"model.roi_head.type": "DynamicRoIHead"}, "a TwoStageDetector is not exported whole"),
+        ({"model.roi_head.type": "DynamicRoIHead"}, "this model, TwoStageDetector, is not exported whole"),
     ],
 )
 def test_what_is_not_exported_is_told(opened, options, message):

@@ -7,7 +7,7 @@ through what made it. ``gradgradcheck`` does not see that, for its inputs have n
 import pytest
 import torch
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.func import functional_call, functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from eyetoy_mm.ops import backend_cpp, neighborhood_attention, token_attention
@@ -128,6 +128,24 @@ def test_orders_of_what_is_recomputed(backend, with_bias):
     agree(backend, orders(recomputed, x), orders(function, x))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_gradient_that_is_recomputed_or_kept_elsewhere(backend, with_bias):
+    """As the forces of an energy are: checkpointing hands out what the gradient saved only once, too."""
+    x = a_map(backend, 1, 18, 17, 2, 4)
+    function = loss(backend, bias=a_bias(backend) if with_bias else None)
+
+    def force(x):
+        return torch.autograd.grad(function(x), x, create_graph=True)[0]
+
+    def recomputed(x):
+        return torch.utils.checkpoint.checkpoint(force, x, use_reentrant=False)
+
+    agree(backend, orders(recomputed, x)[1:3], orders(force, x)[1:3])
+    with torch.autograd.graph.save_on_cpu():
+        agree(backend, orders(function, x), orders(function, x.clone()))
+
+
 # --- Forward mode -----------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +190,9 @@ TRANSFORMS = {
     "jvp": lambda f: lambda x: jvp(f, (x,), (x.cos(),)),
     "jvp of grad": lambda f: lambda x: jvp(grad(f), (x,), (x.cos(),)),
     "grad of jvp": lambda f: grad(lambda x: jvp(f, (x,), (x.cos(),))[1]),
+    "functionalized": lambda f: functionalize(f),
+    "functionalized grad": lambda f: functionalize(grad(f)),
+    "grad of functionalized": lambda f: grad(functionalize(f)),
     "grad of grad": lambda f: grad(lambda x: grad(f)(x).square().sum()),
     "vmap": lambda f: lambda x: vmap(f)(torch.stack([x, x.sin(), x.cos()])),
     "vmap of grad": lambda f: lambda x: vmap(grad(f))(torch.stack([x, x.sin(), x.cos()])),

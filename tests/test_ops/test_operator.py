@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import itertools
-import subprocess
 import sys
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 
 from eyetoy_mm.ops import backend_cpp, backend_torch, neighborhood_attention, plain_form
 from eyetoy_mm.ops.neighborhood import Neighborhood
+from tests import program
 
 pytestmark = pytest.mark.usefixtures("forms")
 needs_cpp = pytest.mark.skipif(isinstance(backend_cpp.KERNELS, str), reason=str(backend_cpp.KERNELS))
@@ -212,5 +212,6 @@ print((peak() - before) / (3 * q.nbytes))
 def test_memory_is_a_small_multiple_of_the_inputs(backend, train, most):
     # in copies of q, k and v together; 17 * 17 copies of k and v would be 193
     code = MEMORY.format(train=train, backend=backend)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = program.run_code(code)
+    assert done.returncode == 0, done.stderr
     assert float(done.stdout) < most

@@ -27,5 +27,5 @@ def masked_im2col_forward(
 def masked_col2im_forward(
     col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, im: Tensor, height: int, width: int, channels: int
 ) -> None:
-    """Writes col (C, M) to the pixels (h, w) (M,) of im (1, C, height, width)."""
-    im[0, :, mask_h_idx, mask_w_idx] = col
+    """Writes col (C, M), which autocast has in its own dtype, to the pixels (h, w) (M,) of im (1, C, height, width)."""
+    im[0, :, mask_h_idx, mask_w_idx] = col.to(im)

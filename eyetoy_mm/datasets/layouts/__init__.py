@@ -12,6 +12,7 @@ from pathlib import Path
 
 from eyetoy_mm.datasets.layouts import class_folders, coco, labelme, mask_files, xml_files, yolo
 from eyetoy_mm.datasets.layouts.common import OURS, Found, Item, Thing, Tree
+from eyetoy_mm.datasets.splits import told_of_others
 from eyetoy_mm.errors import UserError, first_few
 
 __all__ = ["FORMATS", "OURS", "Found", "Item", "Thing", "Tree", "look_at"]
@@ -41,17 +42,29 @@ def look_at(folder: Path, format: str | None = None, classes: list[str] | None =
         UserError: It is of no format, or of several, or has objects of other classes; the message has what was seen.
     """
     tree = Tree(folder)
-    if format is None:
-        format = _format_of(tree)
-    elif not FORMATS[format][0](tree):
-        raise UserError(f"{folder} has nothing of the format {format}; it has {tree.described()}")
-    found = FORMATS[format][1](tree, classes or [])
+    try:
+        found = _read(tree, format, classes or [])
+    except UserError as error:
+        if not tree.others:
+            raise
+        raise UserError(f"{error}\nBesides there: {told_of_others(tree.others)}") from error
+    used = {item.image for item in found.items}
+    if others := [name for name in tree.others if name not in used]:
+        found.decided.append(f"left out: {told_of_others(others)}")
     if unknown := sorted({thing.label for item in found.items for thing in item.things} - set(found.classes)):
         raise UserError(
             f"objects in {folder} are of {first_few(map(repr, unknown))}, which is none of the classes from "
             f"{found.names_from}: {first_few(found.classes, 20)}"
         )
     return found
+
+
+def _read(tree: Tree, format: str | None, classes: list[str]) -> Found:
+    if format is None:
+        format = _format_of(tree)
+    elif not FORMATS[format][0](tree):
+        raise UserError(f"{tree.folder} has nothing of the format {format}; it has {tree.described()}")
+    return FORMATS[format][1](tree, classes)
 
 
 def _format_of(tree: Tree) -> str:
@@ -65,5 +78,6 @@ def _format_of(tree: Tree) -> str:
         raise UserError(f"{tree.folder} holds annotations of several formats; say which is meant:\n{listed}")
     raise UserError(
         f"{tree.folder} is of no format that is known ({', '.join(FORMATS)}). It has {tree.described()}. "
-        "docs/your-data.md shows what each looks like"
+        f"{mask_files.hint(tree) or class_folders.hint(tree)}`eyetoy init --help` and docs/your-data.md show what each "
+        "looks like"
     )

@@ -32,6 +32,14 @@ def signs(tree: Tree) -> str:
     return first_few(f"{name}/" for name in found)
 
 
+def hint(tree: Tree) -> str:
+    """What would make it one, where every image is in the same folder."""
+    found = tree.once(_classes) or {}
+    if len(found) != 1 or len(tree.files) > len(tree.images):
+        return ""
+    return f"All images are of one class, {next(iter(found))}: a classifier tells two or more apart. "
+
+
 def _by_stem(images: list[str]) -> dict[str, str]:
     return {PurePosixPath(image).stem: image for image in images}
 
@@ -62,12 +70,14 @@ def _has_few_colours(path: Path) -> bool:
 
 def _classes(tree: Tree) -> dict[str, list[str]] | None:
     """The images of each folder that can be a class; None where some image is in none."""
+    folders = {image: [part for part in PurePosixPath(image).parts[:-1] if not _is_part(part)] for image in tree.images}
+    while all(len(parts) > 1 for parts in folders.values()) and len({parts[0] for parts in folders.values()}) == 1:
+        folders = {image: parts[1:] for image, parts in folders.items()}  # one that holds all of them is no class
     found: dict[str, list[str]] = defaultdict(list)
-    for image in tree.images:
-        folders = [part for part in PurePosixPath(image).parts[:-1] if not _is_part(part)]
-        if not folders or folders[0].lower() in _NO_CLASSES:
+    for image, parts in folders.items():
+        if not parts or parts[0].lower() in _NO_CLASSES:
             return None
-        found[folders[0]].append(image)
+        found[parts[0]].append(image)
     return dict(found)
 
 

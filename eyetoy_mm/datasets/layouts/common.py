@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, read_header
-from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES
+from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES, other_images, told_of_others
 from eyetoy_mm.errors import UserError, first_few
 
 T = TypeVar("T")
 OURS = "eyetoy_data"  # the folder beside a user's files that what is made of them goes into
+_ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip")
 _SPLITS = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -132,17 +133,27 @@ class Tree:
     """
 
     def __init__(self, folder: Path) -> None:
+        if folder.is_file():
+            what = "an archive: unpack it, and give the folder" if suffix_of(folder.name) in _ARCHIVES else "a file"
+            raise UserError(f"{folder} is {what}; a folder with images and their annotations is looked at")
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}")
         self.folder = folder
         self._found: dict[Callable[[Tree], Any], Any] = {}
         self.files = sorted(_files_below(folder))
         self.images = [name for name in self.files if suffix_of(name) in IMAGE_SUFFIXES]
+        self.others = other_images(self.files)
         if not self.images:
             raise UserError(
-                f"{folder} has no image ({', '.join(IMAGE_SUFFIXES)}); it has {self.described()}. Give the folder that "
-                "holds the images and their annotations"
+                f"{folder} has no image ({', '.join(IMAGE_SUFFIXES)}); it has {self.described()}. {self._remedy()}"
             )
+
+    def _remedy(self) -> str:
+        if self.others:
+            return f"These are {told_of_others(self.others)}"
+        if archives := self.ending(*_ARCHIVES):
+            return f"Unpack {first_few(archives, 3)}"
+        return "Give the folder that holds the images and their annotations"
 
     @cached_property
     def known(self) -> set[str]:
@@ -202,16 +213,24 @@ class Tree:
         """What the folder has, in a line."""
         counts = Counter(suffix_of(name) or "no suffix" for name in self.files)
         listed = first_few((f"{count} of {suffix}" for suffix, count in counts.most_common()), 6)
-        folders = first_few(dict.fromkeys(parent_of(name) or "." for name in self.files), 6)
+        folders = first_few(dict.fromkeys(f"{parent_of(name)}/".lstrip("/") or "./" for name in self.files), 6)
         return f"files: {listed}; folders: {folders}" if self.files else "nothing"
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith((".", "__")) and name != OURS]
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [
+            name for name in folders
+            if not name.startswith((".", "__")) and name != OURS and not _leads_back(Path(parent, name))
+        ]  # fmt: skip
         for name in names:
             if not name.startswith("."):
                 yield Path(parent, name).relative_to(folder).as_posix()
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it is in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def shown_size(image: Path) -> tuple[int, int] | None:

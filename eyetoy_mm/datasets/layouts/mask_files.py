@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +29,7 @@ _WORDS = ("mask", "label", "annotation", "seg", "gt", "ground")
 _ENDS = ("_mask", "-mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt")
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp")
 _INSTANCES = ("object", "instance")
+_LAST_WORD = re.compile(r"(?<=.)[_.-][^_.-]*[^\W\d_][^_.-]*$")
 
 Colour = tuple[int, int, int]
 
@@ -36,6 +38,16 @@ def signs(tree: Tree) -> str:
     """What speaks for it: folders of images whose names folders of masks have, too."""
     places = Counter((parent_of(image), parent_of(mask)) for image, mask in tree.once(_pairs)[0])
     return first_few(f"{a or '.'}/ with masks in {b or '.'}/" for a, b in places)
+
+
+def hint(tree: Tree) -> str:
+    """What would make it one, where folders of masks have images that are none."""
+    others = tree.images + tree.others
+    wrong = [name for name in others if _is_called_masks(parent_of(name)) and suffix_of(name) not in _MASK_SUFFIXES]
+    if not wrong:
+        return ""
+    folder, suffix = parent_of(wrong[0]), suffix_of(wrong[0])
+    return f"{folder}/ may hold masks, but as {suffix}: save them as PNG, which keeps numbers. "
 
 
 def read(tree: Tree, classes: list[str]) -> Found:
@@ -88,12 +100,12 @@ def _score(pairs: dict[str, str]) -> tuple[int, bool, int]:
 
 
 def _may_hold_masks(folder: str, names: list[str]) -> bool:
+    return _is_called_masks(folder) and all(suffix_of(name) in _MASK_SUFFIXES for name in names)
+
+
+def _is_called_masks(folder: str) -> bool:
     words = folder.lower().replace("jpegimages", "")
-    return (
-        any(word in words for word in _WORDS)
-        and not any(word in words.rsplit("/", 1)[-1] for word in _INSTANCES)
-        and all(suffix_of(name) in _MASK_SUFFIXES for name in names)
-    )
+    return any(word in words for word in _WORDS) and not any(w in words.rsplit("/", 1)[-1] for w in _INSTANCES)
 
 
 def _beside(tree: Tree, folder: str, names: list[str]) -> dict[str, str]:
@@ -119,7 +131,8 @@ def _is_of_labels(tree: Tree, name: str) -> bool:
 def _across(folder: str, names: list[str], other: str, masks: list[str]) -> dict[str, str]:
     """Masks of another folder, by the names that begin alike; what follows is the same for all."""
     first, second = (f"{name}/" if name else "" for name in (folder, other))
-    stems = {name[: -len(suffix_of(name))]: name for name in names}
+    tail = _common_word([name[: -len(suffix_of(name))] for name in names])
+    stems = {name[: -len(tail + suffix_of(name))]: name for name in names}
     ends = Counter(
         mask[: -len(suffix_of(mask))][len(stem) :]
         for mask in masks[:50]
@@ -128,9 +141,15 @@ def _across(folder: str, names: list[str], other: str, masks: list[str]) -> dict
     )
     if not ends:
         return {}
-    end = max(ends, key=lambda text: (ends[text], -len(text)))
+    end = max(ends, key=lambda text: (ends[text], "label" in text.lower(), -len(text)))  # not Cityscapes' _color
     by_stem = {mask[: -len(suffix_of(mask))]: mask for mask in masks}
     return {first + name: second + by_stem[stem + end] for stem, name in stems.items() if stem + end in by_stem}
+
+
+def _common_word(stems: list[str]) -> str:
+    """The word that several names end in, as Cityscapes' ``_leftImg8bit``; empty where there is none."""
+    found = {match[0] if (match := _LAST_WORD.search(stem)) else "" for stem in stems}
+    return found.pop() if len(found) == 1 and len(stems) > 1 else ""
 
 
 def _beginnings(stem: str) -> list[str]:

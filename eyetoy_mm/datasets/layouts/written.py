@@ -70,7 +70,7 @@ def write_masks(found: Found, folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(labels).save(target)
         except OSError as error:
-            raise UserError(f"cannot write {target}: {error}; choose another folder: --out DIR") from error
+            raise UserError(f"cannot write {target}: {error}; choose another folder: --out FOLDER") from error
 
 
 def _labels(found: Found, item: Item) -> np.ndarray:
@@ -120,7 +120,7 @@ def _write(target: Path, text: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error}; choose another folder: --out DIR") from error
+        raise UserError(f"cannot write {target}: {error}; choose another folder: --out FOLDER") from error
 
 
 def needs_masks(found: Found) -> bool:

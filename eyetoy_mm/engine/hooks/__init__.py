@@ -1,5 +1,6 @@
 """Hooks for mmengine's Runner, a file each; every config of ours and every run of ``eyetoy`` has those that check."""
 
+from eyetoy_mm.engine.hooks.checkpoint_classes import CompareClassesHook
 from eyetoy_mm.engine.hooks.cls_labels import CheckClsLabelsHook
 from eyetoy_mm.engine.hooks.data_pictures import DataPicturesHook
 from eyetoy_mm.engine.hooks.describe_run import DescribeRunHook
@@ -34,6 +35,7 @@ __all__ = [
     "CheckInitialisedHook",
     "CheckOutputsHook",
     "CheckSegLabelsHook",
+    "CompareClassesHook",
     "CompareResumedHook",
     "DataPicturesHook",
     "DescribeRunHook",

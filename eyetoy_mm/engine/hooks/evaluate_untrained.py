@@ -12,9 +12,9 @@ from eyetoy_mm.registry import HOOKS
 class EvaluateUntrainedHook(Hook):
     """Evaluate once before the first iteration, so that a log shows what training added. Does nothing on resume."""
 
-    priority = "LOWEST"  # after CheckpointHook.before_train, which prepares what saving a best checkpoint needs
+    priority = "LOWEST"
 
-    def before_train(self, runner: Runner) -> None:
-        """Run the validation loop."""
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Run the validation loop, once every hook has prepared what it needs, and the run is described."""
         if runner.iter == 0 and runner.val_loop is not None:
             runner.val_loop.run()

@@ -210,6 +210,19 @@ def test_prroi_pool_gives_mmcvs_numbers(case, expected, grad, grad_rois):
     torch.testing.assert_close(rois.grad, torch.tensor(grad_rois), rtol=1e-4, atol=1e-5)
 
 
+def test_prroi_pool_has_gradients_of_maps_in_any_layout():
+    from mmcv.ops import PrRoIPool
+
+    torch.manual_seed(0)
+    x, rois = torch.randn(2, 3, 6, 5), torch.tensor([[0, 1.0, 1, 8, 9], [1, 0, 2, 7, 6]])
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = x.clone(memory_format=layout).requires_grad_()
+        gradients += torch.autograd.grad(PrRoIPool((2, 3), 0.5)(maps, rois).square().sum(), maps)
+    assert gradients[0].any()
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 def test_prroi_pool_is_the_average_of_many_samples():
     from mmcv.ops import prroi_pool
 

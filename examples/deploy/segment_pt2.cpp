@@ -1,0 +1,36 @@
+// Paint what a segmentor that compile_pt2.py compiled says of a photo of its size,
+// with libtorch alone. docs/export.md has the command that compiles it.
+//
+//     ./segment model.pt2 photo.ppm labels.ppm
+
+#include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+#include <ATen/ATen.h>
+
+#include <cstdio>
+
+#include "picture.h"
+
+static void run(const char* model, const char* photo, const char* out) {
+  torch::inductor::AOTIModelPackageLoader loader(model);
+  const Picture picture = read_picture(photo);
+  std::vector<float> x = planes(picture);
+  const c10::InferenceMode no_gradients;
+  const at::Tensor images = at::from_blob(x.data(), {1, 3, picture.height, picture.width});
+  const at::Tensor labels = loader.run({images})[0].contiguous();
+  auto facts = loader.get_metadata();
+  const std::vector<uint8_t> palette = numbers(facts["eyetoy.palette"]);
+  write_picture(out, painted(labels.data_ptr<int64_t>(), labels.size(1), labels.size(2), palette));
+}
+
+int main(int count, char** arguments) {
+  if (count != 4) {
+    std::fprintf(stderr, "usage: %s MODEL.pt2 PHOTO.ppm LABELS.ppm\n", arguments[0]);
+    return 2;
+  }
+  try {
+    run(arguments[1], arguments[2], arguments[3]);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}
