@@ -99,6 +99,17 @@ def test_products_of_16_bits_lose_nothing_but_the_factors_digits(dtype, spatial,
     assert not torch.equal(actual[0], in_float32[0]) and not torch.equal(actual[1], in_float32[1])
 
 
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_autocast_converts_the_inputs_and_nothing_within(backend, with_bias):
+    """Scores that it rounds to bfloat16 were wrong by a half."""
+    inputs = 3 * torch.randn(3, 1, 12, 12, 1, 16)
+    bias = torch.randn(1, 9, 9) if with_bias else None
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = neighborhood_attention(*inputs, 5, bias=bias, backend=backend)
+    assert torch.equal(actual, neighborhood_attention(*inputs.bfloat16(), 5, bias=bias, backend=backend))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
