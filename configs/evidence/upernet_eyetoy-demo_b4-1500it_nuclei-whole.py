@@ -1,10 +1,12 @@
 """The demo's UperNet on all 452 training images of the nuclei, uncropped, instead of the 85 crops of the project.
 
-`python tools/make_nuclei.py path/to/nuclei data/nuclei-whole --whole` makes the folder.
+`python tools/make_nuclei.py path/to/nuclei data/nuclei-whole --whole` makes the folder. It is trained on crops of 192 x 192
+and predicts in such windows: the encoder adds the position to each token, and positions beyond a crop were never seen.
 """
 
 _base_ = "../sample/upernet_eyetoy-demo_nuclei.py"
 data_root = "data/nuclei-whole"
+model = dict(test_cfg=dict(mode="slide", crop_size=(192, 192), stride=(128, 128)))
 train_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
