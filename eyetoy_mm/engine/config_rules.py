@@ -439,7 +439,7 @@ def _odd_schedules(config: Config) -> Iterator[Finding]:
     rate = ((config.get("optim_wrapper") or {}).get("optimizer") or {}).get("lr")
     for index, scheduler in enumerate(schedulers if isinstance(schedulers, list | tuple) else ()):
         key, lowest = f"param_scheduler.{index}", scheduler.get("eta_min")
-        is_rate = "Momentum" not in str(scheduler.get("type"))
+        is_rate = type_name(scheduler).endswith("LR")  # others are of momentum or weight decay
         if is_rate and isinstance(lowest, int | float) and isinstance(rate, int | float) and lowest > rate > 0:
             told = f"is above optim_wrapper.optimizer.lr={rate!r}: the rate rises to it"
             yield Finding(at(f"{key}.eta_min", lowest), told, fatal=False)
