@@ -42,6 +42,14 @@ EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "a misspelt assigner": (DET, {"model.train_cfg.rpn.assigner.type": "MaxIoUAsigner"}),
     "an argument that the assigner does not take": (DET, {"model.train_cfg.rpn.assigner.pos_iou": 0.7}),
     "channels of a box head": (DET, {"model.roi_head.bbox_head.in_channels": 128}),
+    "strides of anchors that the maps do not have": (
+        DET,
+        {"model.rpn_head.anchor_generator.strides": [8, 16, 32, 64, 128]},
+    ),
+    "strides of regions that the maps do not have": (
+        DET,
+        {"model.roi_head.mask_roi_extractor.featmap_strides": [8, 16, 32, 64]},
+    ),
     "a learning rate as text": (SEG, {"optim_wrapper.optimizer.lr": "fast"}),
     "a misspelt optimizer": (SEG, {"optim_wrapper.optimizer.type": "AdmW"}),
     "a misspelt optimizer section": (SEG, {"optim_wrapper.optimizr.lr": 1}),

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
+from torch import Tensor, nn
 
 from eyetoy_mm.datasets.findings import Finding, refuse_fatal
 from eyetoy_mm.engine.config_optimizer import optimizer_findings
@@ -200,13 +201,55 @@ def _misfits(wanted: dict, config: Config, size: tuple[int, int] | None = None) 
         model = _build(wanted).train()
         mean = (wanted.get("data_preprocessor") or {}).get("mean")
         channels = len(mean) if mean else (wanted.get("backbone") or {}).get("in_channels", 3)
+        maps: list[Any] = []
+        last = model.neck if getattr(model, "with_neck", False) else getattr(model, "backbone", nn.Identity())
+        last.register_forward_hook(lambda module, inputs, outputs: maps.append(outputs))
         with Observed():
             for _ in run_parts(model, torch.empty(1 if batch == 1 else 2, channels, *size, device="meta")):
                 pass
+        if config.get("default_scope") == "mmdet" and maps:
+            yield from _stride_findings(model, maps[-1], size)
     except Exception as error:  # most are of meta alone, or of models that run in other ways
         text = " ".join(str(error).split())
         if model is not None and (_SHAPES.search(text) or _ONE_VALUE in text):
             yield _shape_finding(model, wanted, error, text)
+
+
+def _stride_findings(model: BaseModel, maps: Sequence[Tensor], size: tuple[int, int]) -> Iterator[Finding]:
+    """Strides by which heads place anchors, points and regions, beside those of the maps that they are given.
+
+    Nothing fails where they differ: boxes are looked for in other places than the map shows.
+    """
+    for key, strides in _stated_strides(model):
+        pairs = list(zip(strides, maps, strict=False))  # a second stage takes the first of the maps
+        if any(_differ(size, each, level.shape[-2:]) for each, level in pairs):
+            stated = [down for _, down in strides]
+            real = [round(size[0] / level.shape[-2]) for _, level in pairs]
+            yield Finding(f"model.{key}={stated}", f"its maps have the strides {real}. Give it these, or other maps")
+
+
+def _stated_strides(model: BaseModel) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Keys, and for each map the strides to the right and down."""
+    for name in ("rpn_head", "bbox_head"):
+        head = getattr(model, name, None)
+        for key in ("anchor_generator", "prior_generator"):
+            strides = getattr(getattr(head, key, None), "strides", None)
+            if strides:
+                yield f"{name}.{key}.strides", [(each, each) if isinstance(each, int) else each for each in strides]
+                break
+    for name in ("bbox_roi_extractor", "mask_roi_extractor"):
+        extractor = getattr(getattr(model, "roi_head", None), name, None)
+        first = extractor[0] if isinstance(extractor, nn.ModuleList) and len(extractor) else extractor
+        strides = getattr(first, "featmap_strides", None)
+        if strides:
+            yield f"roi_head.{name}.featmap_strides", [(each, each) for each in strides]
+
+
+def _differ(size: tuple[int, int], strides: tuple[int, int], shape: Sequence[int]) -> bool:
+    """By about a factor of two, along an axis; convolutions without padding make maps a little smaller."""
+    axes = zip(size, reversed(strides), shape, strict=True)
+    cells = [(length / stride, there) for length, stride, there in axes]
+    return any(abs(wanted - there) > 1 and not 0.6 < wanted / there < 1.7 for wanted, there in cells)
 
 
 def _shape_finding(model: BaseModel, wanted: dict, error: Exception, text: str) -> Finding:

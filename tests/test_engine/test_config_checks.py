@@ -67,6 +67,8 @@ MESSAGES = {
     "a misspelt assigner": "model.train_cfg.rpn.assigner.type='MaxIoUAsigner': no task util of that name",
     "an argument that the assigner does not take": "model.train_cfg.rpn.assigner.pos_iou=0.7: MaxIoUAssigner takes no",
     "channels of a box head": "model.roi_head: StandardRoIHead, at bbox_head.shared_fcs.0 does not fit",
+    "strides of anchors that the maps do not have": "strides=[8, 16, 32, 64, 128]: its maps have the strides [4, 8",
+    "strides of regions that the maps do not have": "featmap_strides=[8, 16, 32, 64]: its maps have the strides [4",
     "a learning rate as text": "optim_wrapper.optimizer.lr='fast': should be a number, as AdamW takes it",
     "a misspelt optimizer": "optim_wrapper.optimizer.type='AdmW'",
     "a misspelt optimizer section": "OptimWrapper takes no optimizr; did you mean optimizer?",
