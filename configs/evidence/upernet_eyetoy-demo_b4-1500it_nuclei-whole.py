@@ -1,7 +1,7 @@
 """The demo's UperNet on all 452 training images of the nuclei, uncropped, instead of the 85 crops of the project.
 
-`python tools/make_nuclei.py path/to/nuclei data/nuclei-whole --whole` makes the folder. It is trained on crops of 192 x 192
-and predicts in such windows: the encoder adds the position to each token, and positions beyond a crop were never seen.
+`python tools/make_nuclei.py path/to/nuclei data/nuclei-whole --whole` makes the folder. It is trained on crops of 192 x
+192 and predicts in such windows: the encoder adds the position to each token, and never saw one beyond a crop.
 """
 
 _base_ = "../sample/upernet_eyetoy-demo_nuclei.py"

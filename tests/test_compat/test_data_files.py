@@ -40,7 +40,7 @@ def test_yaml_makes_no_objects(tag: str, tmp_path: Path) -> None:
     path.write_text("model:\n  a: !!python/" + tag.format(ran=tmp_path / "ran"))
     with pytest.raises(DataFileError, match=r"hostile.yaml: refused, line 2: the YAML tag !!python/\w+"):
         fileio.load(path)
-    with pytest.raises(UserError, match=r"hostile.yaml cannot be read: .*refused, line 2"):
+    with pytest.raises(UserError, match=r"cannot read the config .*hostile.yaml: .*refused, line 2"):
         read_plain(path)
     assert not hostile.has_run(tmp_path)
 
