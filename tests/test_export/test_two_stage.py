@@ -29,7 +29,7 @@ coders = [dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0
           for n in (1, 2)]
 heads = [dict(type="Shared2FCBBoxHead", in_channels=16, fc_out_channels=32, roi_feat_size=7, num_classes=3,
               bbox_coder=coder) for coder in coders]
-extractor = dict(type="SingleRoIExtractor", out_channels=16, featmap_strides=[4, 8], finest_scale=16)
+extractor = dict(type="SingleRoIExtractor", out_channels=16, featmap_strides=[8, 16], finest_scale=16)
 masks = dict(
     mask_roi_extractor=dict(**extractor, roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=0)),
     mask_head=dict(type="FCNMaskHead", num_convs=1, in_channels=16, conv_out_channels=16, num_classes=3),
@@ -48,7 +48,7 @@ model = dict(
     neck=dict(type="FPN", in_channels=[8, 16], out_channels=16, num_outs=3),
     rpn_head=dict(
         type="RPNHead", in_channels=16, feat_channels=16,
-        anchor_generator=dict(type="AnchorGenerator", scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16]),
+        anchor_generator=dict(type="AnchorGenerator", scales=[4], ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32]),
         bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4)),
     roi_head=dict(
         **(cascade if stages == 2 else dict(type="StandardRoIHead", bbox_head=heads[0])),
