@@ -30,10 +30,7 @@ _MENDS = {
     ("mmseg", "analysis_tools/confusion_matrix"): (
         ("dataset.METAINFO", "dataset.metainfo"),  # classes that the config names
         (".astype(np.uint8)", ".astype(np.int64)"),  # label * classes: more than 255 from 16 classes on
-        (
-            "gt_segm = gt_segm - 1",
-            "res_segm = res_segm - 1",
-        ),  # the pipeline reduced the one, test.py enlarged the other
+        ("gt_segm = gt_segm - 1", "res_segm = res_segm - 1"),  # of the two only what test.py saved is 1 too large
     ),
     ("mmseg", "misc/browse_dataset"): (("dataset.METAINFO", "dataset.metainfo"),),
     ("mmpretrain", "visualization/browse_dataset"): (
@@ -65,10 +62,8 @@ def run(args: argparse.Namespace) -> None:
     sys.argv = [str(path), *map(_config_file, args.arguments)]
     sys.path.insert(0, str(path.parent))  # some import a file beside them
     sys.path.append(str(path.parents[name.count("/") + 1]))  # and some `tools.analysis_tools....`
-    if find_spec("mmengine") is not None:
-        importlib.import_module(
-            "mmengine.logging"
-        )  # its checkpoints hold some of it, and mmseg's publish_model does not
+    if find_spec("mmengine") is not None:  # checkpoints hold some of it, which mmseg's publish_model does not import
+        importlib.import_module("mmengine.logging")
     _execute(path, source_of(args.package, name, path))
 
 

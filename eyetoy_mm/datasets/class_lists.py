@@ -15,12 +15,10 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from eyetoy_mm.datasets.files import absent, odd_line, why_missing, why_not_listed
-from eyetoy_mm.datasets.findings import Finding
-from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES
+from eyetoy_mm.datasets.findings import Finding, listed_twice, repeated
+from eyetoy_mm.datasets.splits import is_image
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
-
-_PICTURES = (*IMAGE_SUFFIXES, ".avif", ".gif", ".heic", ".jfif")  # what people have, read or not
 
 # Folders that programs and systems leave beside those of people.
 _NO_CLASSES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
@@ -123,11 +121,13 @@ def _look_into(built: CustomDataset, folders: list[str], paths: list[str]) -> It
     for name in folders:
         before = len(paths)
         for parent, _, files in os.walk(os.path.join(built.img_prefix, name), followlinks=True):
-            files = [file for file in files if not file.startswith(".")]
-            taken = [file for file in files if built.is_valid_file(file)]
-            paths += [os.path.join(parent, file) for file in taken]
-            ends = (os.path.splitext(file)[1] for file in files if not built.is_valid_file(file))
-            suffixes.update(end for end in ends if end.lower() in _PICTURES)
+            for file in files:
+                if file.startswith("."):
+                    continue
+                if built.is_valid_file(file):
+                    paths.append(os.path.join(parent, file))
+                elif is_image(file):
+                    suffixes[os.path.splitext(file)[1]] += 1
         if len(paths) == before:
             empty.append(name)
     others = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.items())
@@ -222,7 +222,7 @@ def _label_findings(
 
 def _repeated(built: BaseDataset, names: Sequence[str], labels: Sequence[Any] | None) -> Iterator[Finding]:
     """Images that are listed twice, with the same label or another."""
-    twice = {name for name, count in Counter(names).items() if count > 1}
+    twice = set(repeated(names))
     of: dict[str, set] = {name: set() for name in twice}
     for name, label in zip(names, map(repr, labels or ())):
         if name in twice:
@@ -231,11 +231,8 @@ def _repeated(built: BaseDataset, names: Sequence[str], labels: Sequence[Any] | 
     if unlike:
         message = f"{built.ann_file} lists images with several labels, of which a model can learn one at most; keep one"
         yield Finding("contradictory labels", message, tuple(unlike), fatal=False)
-    if same := tuple(twice.difference(unlike)):
-        message = (
-            f"{built.ann_file} lists {len(same)} images more than once: they count as often. Keep one line of each"
-        )
-        yield Finding("images listed twice", message, tuple(sorted(same)), fatal=False)
+    if same := twice.difference(unlike):
+        yield listed_twice(sorted(same), f"{built.ann_file} ")
 
 
 def _missing(built: BaseDataset, names: Sequence[str], paths: Sequence[str], skip: float) -> Iterator[Finding]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mmengine.logging import print_log
@@ -64,3 +65,14 @@ def tell(findings: Iterable[Finding]) -> None:
         if not finding.fatal:
             print_log(str(finding), "current", logging.WARNING)
     refuse_fatal(findings)
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Those that are there more than once, in their order."""
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def listed_twice(names: Sequence[str], subject: str = "") -> Finding:
+    """What to say of images that a list has more than once; ``subject`` is the list and a blank, where none is told."""
+    message = f"{subject}lists {len(names)} images more than once: they count as often. Keep each once"
+    return Finding("images listed twice", message, tuple(names), fatal=False)

@@ -15,7 +15,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from eyetoy_mm.datasets.files import absent, odd_line, why_missing, why_not_listed
-from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.findings import Finding, listed_twice, repeated
 from eyetoy_mm.datasets.guarded_loading import mask_step
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, Fault, read_header, size_fault
 from eyetoy_mm.datasets.masks import Labelling, Mask, look_at_mask, together_findings
@@ -112,7 +112,8 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
     if others and not built.ann_file:
         message = f"{folder} has files that do not end in img_suffix={built.img_suffix!r} and are not used: {listed}"
         yield Finding("images left out", message, count=sum(others.values()), fatal=False)
-    yield from _listed_twice(built, items)
+    if twice := repeated(item["img_path"] for item in items):
+        yield listed_twice(twice, f"{built.ann_file} ")
     if own := [item["img_path"] for item in items if item["img_path"] == item.get("seg_map_path")]:
         message = f"{len(own)} of {len(items)} images are their own masks: what is to be found is what is shown"
         yield Finding("images for masks", f"{message}. Set img_path and seg_map_path of data_prefix", tuple(own))
@@ -151,13 +152,6 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
         spare = [str(p) for p in folder.rglob(f"*{built.seg_map_suffix}") if p not in used]
         if spare:
             yield Finding("masks left out", f"{len(spare)} masks have no image", tuple(spare), fatal=False)
-
-
-def _listed_twice(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Finding]:
-    twice = [path for path, count in Counter(item["img_path"] for item in items).items() if count > 1]
-    if twice:
-        message = f"{built.ann_file} lists {len(twice)} images more than once: they count as often. Keep each once"
-        yield Finding("images listed twice", message, tuple(twice), fatal=False)
 
 
 def _unused(built: BaseSegDataset, folder: Path) -> dict[str, int]:

@@ -34,6 +34,11 @@ def class_names(root: Path) -> list[str]:
     return names
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its suffix, of a format that is read or not."""
+    return PurePosixPath(name).suffix.lower() in (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES)
+
+
 def other_images(names: Iterable[str]) -> list[str]:
     """Those of some files that are images, but of no format of :data:`IMAGE_SUFFIXES`."""
     return [name for name in names if PurePosixPath(name).suffix.lower() in _OTHER_SUFFIXES]

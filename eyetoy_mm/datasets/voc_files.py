@@ -14,7 +14,7 @@ from eyetoy_mm.datasets.coco_boxes import MOST, places
 from eyetoy_mm.datasets.coco_format import told_of
 from eyetoy_mm.datasets.corner_boxes import corner_findings
 from eyetoy_mm.datasets.files import absent, names_in, odd_line
-from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.findings import Finding, listed_twice, repeated
 from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
@@ -62,9 +62,8 @@ def voc_findings(path: str | Path, split: str, classes: Sequence[str], dataset: 
         found += _missing(ids, Path(image_folder(dataset)), ".jpg")
         if not ids:
             found.append(Finding("no image left", "is empty; it should list images, a line each"))
-        if twice := [id_ for id_, count in Counter(ids).items() if count > 1]:
-            message = f"lists {len(twice)} images more than once: they count as often. Keep each once"
-            found.append(Finding("images listed twice", message, tuple(twice[:5]), len(twice), fatal=False))
+        if twice := repeated(ids):
+            found.append(listed_twice(twice))
         read = [annotations / f"{id_}.xml" for id_ in ids[:: max(1, len(ids) // _READ)]]
         objects = _read(read)
         if read and not objects.files and not objects.faults and not found:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
 
-from eyetoy_mm.datasets.findings import Finding, tell
+from eyetoy_mm.datasets.findings import Finding, repeated, tell
 from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.engine.classification_checks import classification_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
@@ -119,7 +118,7 @@ def _odd_names(split: str, dataset: dict) -> Iterator[Finding]:
         message = f"classes={names!r} is a text, and each letter would be a class; a single class is ({names!r},)"
         yield Finding(key, message)
     elif isinstance(names, list | tuple):
-        twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+        twice = repeated(map(str, names))
         if twice:
             message = f"classes has {first_few(map(repr, twice))} more than once; give each class a name of its own"
             yield Finding(key, message)

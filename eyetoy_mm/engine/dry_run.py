@@ -149,10 +149,8 @@ def use_sample(config: Config, scratch: Path) -> None:
             names = scratch / f"{short}.txt"
             names.write_text("".join(f"{path.stem}\n" for path in sorted((SAMPLE / "images" / folder).glob("*.jpg"))))
             dataset.update(data_root=str(SAMPLE), data_prefix=prefix, ann_file=str(names))
-            taken = inspect.signature(
-                _dataset_class(config.default_scope, dataset)
-            ).parameters  # some have .jpg and .png for good
-            suffixes = dict(img_suffix=".jpg", seg_map_suffix=".png")
+            suffixes = dict(img_suffix=".jpg", seg_map_suffix=".png")  # some classes have these for good
+            taken = inspect.signature(_dataset_class(config.default_scope, dataset)).parameters
             dataset.update({name: suffix for name, suffix in suffixes.items() if name in taken})
         elif config.default_scope == "mmdet":
             instances, panoptic = _annotations(config, dataset, short, scratch)
