@@ -1,7 +1,9 @@
-// Pictures as binary PPM files, which every tool converts to: magick photo.jpg photo.ppm
+// What the programs here share. Pictures are binary PPM files, which every tool converts to: magick photo.jpg photo.ppm
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
+#include <exception>
 #include <fstream>
 #include <stdexcept>
 #include <string>
@@ -63,4 +65,20 @@ inline std::vector<uint8_t> numbers(const std::string& json) {
     i += used;
   }
   return found;
+}
+
+// The whole of a program: its three arguments for `run`, and what goes wrong on the standard error.
+inline int program(int count, char** arguments, const char* kind,
+                   void (*run)(const char* model, const char* photo, const char* out)) {
+  if (count != 4) {
+    std::fprintf(stderr, "usage: %s MODEL.%s PHOTO.ppm LABELS.ppm\n", arguments[0], kind);
+    return 2;
+  }
+  try {
+    run(arguments[1], arguments[2], arguments[3]);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+  return 0;
 }

@@ -74,15 +74,4 @@ static void run(const char* model, const char* photo, const char* out) {
   write_picture(out, painted(data, picture.height, picture.width, palette));
 }
 
-int main(int count, char** arguments) {
-  if (count != 4) {
-    std::fprintf(stderr, "usage: %s MODEL.onnx PHOTO.ppm LABELS.ppm\n", arguments[0]);
-    return 2;
-  }
-  try {
-    run(arguments[1], arguments[2], arguments[3]);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
-}
+int main(int count, char** arguments) { return program(count, arguments, "onnx", run); }

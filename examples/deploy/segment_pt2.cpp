@@ -6,8 +6,6 @@
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <ATen/ATen.h>
 
-#include <cstdio>
-
 #include "picture.h"
 
 static void run(const char* model, const char* photo, const char* out) {
@@ -22,15 +20,4 @@ static void run(const char* model, const char* photo, const char* out) {
   write_picture(out, painted(labels.data_ptr<int64_t>(), labels.size(1), labels.size(2), palette));
 }
 
-int main(int count, char** arguments) {
-  if (count != 4) {
-    std::fprintf(stderr, "usage: %s MODEL.pt2 PHOTO.ppm LABELS.ppm\n", arguments[0]);
-    return 2;
-  }
-  try {
-    run(arguments[1], arguments[2], arguments[3]);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
-  }
-}
+int main(int count, char** arguments) { return program(count, arguments, "pt2", run); }
