@@ -88,7 +88,7 @@ def publish(
         weights = folder / f"{name}-{digest[:8]}.{file_format}"
         about = {
             "weights": f"`{weights.name}`, {written.stat().st_size / 1e6:.1f} MB, sha256 `{digest}`",
-            "parameters": f"{sum(x.numel() for x in state.values() if x.is_floating_point()):,}, {_dtypes(state)}",
+            "parameters": f"{_parameters(state):,}, {_dtypes(state)}",
             "training": _training(saved, "ema_state_dict" in loaded),
             "data": _data(config, meta.get("dataset_meta") or {}),
             "licence": licence,
@@ -134,6 +134,12 @@ def _plain(value: Any) -> Any:
 
 
 # --- The card ---------------------------------------------------------------------------------------------------------
+
+
+def _parameters(state: State) -> int:
+    """Numbers that were learnt, without the statistics of batch norms."""
+    statistics = ("running_mean", "running_var")
+    return sum(x.numel() for key, x in state.items() if x.is_floating_point() and not key.endswith(statistics))
 
 
 def _dtypes(state: State) -> str:

@@ -87,6 +87,19 @@ def test_the_file_is_the_model_and_nothing_else(trained, file_format, tmp_path):
     assert loaded["meta"]["dataset_meta"]["palette"] == META["palette"].tolist()
 
 
+def test_statistics_of_norms_are_no_parameters(tmp_path):
+    neck = 'neck=dict(type="LinearNeck", in_channels=16, out_channels=16),'
+    text = CONFIG.replace("{folder}", str(tmp_path)).replace("    head=", f"    {neck}\n    head=")
+    (tmp_path / "norms.py").write_text(text)
+    config = load_config(tmp_path / "norms.py")
+    init_default_scope("mmpretrain")
+    model = MODELS.build(config.model)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / "norms.pth")
+    _, card = publish(config, str(tmp_path / "norms.pth"), tmp_path / "out", "norms", "safetensors")
+    assert any(key.endswith("running_var") for key in model.state_dict())
+    assert f"| parameters | {sum(x.numel() for x in model.parameters()):,}, float32 |" in card.read_text()
+
+
 def test_the_command_and_its_card(trained, tmp_path, capsys):
     checkpoint = trained[1]
     options = "--name nat_cls-tiny --format pth --half --metrics top1=71.5 top5=90 --licence cc-by-4.0"
