@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     if kind == "pt2" and size is None:
         raise UserError("a .pt2 file is for one size: --size H,W; .onnx and .xml files take any")
     if (args.kernels == "eyetoy") != (args.onnxruntime_headers is not None):
-        raise UserError("--kernels eyetoy and --onnxruntime-headers FOLDER go together: they compile the operator")
+        raise UserError("--kernels eyetoy and --onnxruntime-headers DIR go together: the operator is compiled for it")
     if args.kernels == "eyetoy" and kind != "onnx":
         raise UserError(f"--kernels eyetoy is for onnxruntime, and --out {args.out} is not")
     if args.int8 is not None and (kind != "onnx" or args.kernels == "eyetoy"):
