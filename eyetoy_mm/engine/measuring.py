@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import os
 import sys
 from collections.abc import Callable, Hashable, Mapping
@@ -13,6 +14,8 @@ from typing import TypeVar
 import torch
 
 Key = TypeVar("Key", bound=Hashable)
+
+_TOUCHED = 2**24  # bytes that are touched to see whether the kernel counts them
 
 
 def machine(device: str) -> str:
@@ -69,8 +72,17 @@ def peak_memory(function: Callable[[], object], device: str = "cpu") -> int:
 
 
 def can_see_memory() -> bool:
-    """Whether the functions below work here: the kernel of Linux counts for them."""
-    return sys.platform == "linux"
+    """Whether the functions below work here: tried, since not every kernel of Linux keeps a mark of the peak."""
+    if sys.platform != "linux":
+        return False
+    try:
+        before = resident_memory()
+        reset_peak()
+        with mmap.mmap(-1, _TOUCHED) as memory:
+            memory.write(bytes(_TOUCHED))
+        return peak_resident_memory() - before > _TOUCHED // 2
+    except (OSError, LookupError):  # no such file, no such line
+        return False
 
 
 def resident_memory() -> int:
@@ -95,4 +107,4 @@ def peak_resident_memory() -> int:
 
 def _status(key: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
+    return 1024 * {line.split()[0]: int(line.split()[1]) for line in lines if line.startswith("Vm")}[f"{key}:"]

@@ -6,11 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eyetoy_mm.engine import measuring
 from eyetoy_mm.engine.measuring import can_see_memory, peak_memory, take_turns, usable_cores
 
 
-@pytest.mark.skipif(not can_see_memory(), reason="the kernel of Linux counts")
-def test_the_peak_is_that_of_the_call():
+@pytest.fixture
+def watched():
+    if not can_see_memory():
+        pytest.skip("the kernel does not count the peak of this process")
+
+
+def test_the_peak_is_that_of_the_call(watched):
     def allocate():
         for _ in range(3):
             np.ones(2**22)  # 32 MB, and freed
@@ -18,8 +24,7 @@ def test_the_peak_is_that_of_the_call():
     assert 30e6 < peak_memory(allocate) < 60e6
 
 
-@pytest.mark.skipif(not can_see_memory(), reason="the kernel of Linux counts")
-def test_garbage_from_before_makes_no_room():
+def test_garbage_from_before_makes_no_room(watched):
     def allocate():
         gc.collect()
         np.ones(2**22)
@@ -28,6 +33,17 @@ def test_garbage_from_before_makes_no_room():
     garbage.append(garbage)
     del garbage
     assert 30e6 < peak_memory(allocate) < 60e6
+
+
+def test_a_kernel_that_does_not_count_is_seen(monkeypatch):
+    monkeypatch.setattr(measuring, "peak_resident_memory", measuring.resident_memory)  # a mark that stands still
+    assert not can_see_memory()
+
+
+@pytest.mark.parametrize("status", ["VmRSS:\t10 kB\n", ""])
+def test_a_kernel_without_a_mark_is_seen(status, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda path: status)
+    assert not can_see_memory()
 
 
 def test_every_model_has_a_turn_in_each_round():
