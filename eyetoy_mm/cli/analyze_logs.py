@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.tables import markdown_table
+from eyetoy_mm.tables import for_terminal, markdown_table
 
 if TYPE_CHECKING:
     from eyetoy_mm.engine.curves import Curves
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out} must end in one of {', '.join(f'.{name}' for name in sorted(formats))}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=100)
-    print(summary(runs, args.keys))
+    print(for_terminal(summary(runs, args.keys)))
     for curves in runs:
         if curves.broken:
             print(f"{curves.name}: {curves.broken} lines of the logs cannot be read, and are left out")

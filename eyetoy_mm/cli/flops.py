@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from eyetoy_mm.cli.options import positive
-from eyetoy_mm.tables import write_into
+from eyetoy_mm.tables import for_terminal, write_into
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +47,6 @@ def run(args: argparse.Namespace) -> None:
     else:
         text = config_table(args.configs)
     if args.into is None:
-        print(text)
+        print(for_terminal(text))
     else:
         write_into(args.into, "tools/model_table.py", text)

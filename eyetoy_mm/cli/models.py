@@ -23,7 +23,7 @@ from typing import Any
 from eyetoy_mm.cli.options import add_json, write_json
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address
-from eyetoy_mm.tables import markdown_table
+from eyetoy_mm.tables import for_terminal, markdown_table
 from eyetoy_mm.zoo import TOOLBOXES, Model, card_of, models
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         write_json(args.json, [_as_json(model, flops.get(model.name)) for model in chosen])
         return
     header = ["name", "task", "trained on", "parameters", *(["FLOPs"] if args.flops else []), "figures", "weights"]
-    print(markdown_table(header, [_row(model, flops.get(model.name)) for model in chosen]))
+    print(for_terminal(markdown_table(header, [_row(model, flops.get(model.name)) for model in chosen])))
 
 
 def _is_wanted(model: Model, args: argparse.Namespace) -> bool:
