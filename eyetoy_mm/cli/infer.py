@@ -101,6 +101,8 @@ def run(args: argparse.Namespace) -> None:
     try:
         with contextlib.closing(done):
             _report(tracked(done, "predicting", count_frames(sources, args.frames)))
+            for name in settings.files.names():
+                print(f"-> {args.out / name}")
     except KeyboardInterrupt:
         if all(source.kind != "camera" for source in sources):
             raise

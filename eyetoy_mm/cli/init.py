@@ -122,4 +122,5 @@ def _classes(started: Started) -> str:
 
 
 def _parts(started: Started) -> str:
-    return ", ".join(f"{count:,} {split}" for split, count in started.found.images().items())
+    counts = started.found.images()
+    return ", ".join(f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split])

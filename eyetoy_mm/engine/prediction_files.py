@@ -27,6 +27,11 @@ class Wanted:
     txt: bool = False
     crops: bool = False
 
+    def names(self) -> list[str]:
+        """Names of the file and the folders that are written."""
+        wanted = {"predictions.json": self.json, "masks": self.masks, "labels": self.txt, "crops": self.crops}
+        return [name for name, is_wanted in wanted.items() if is_wanted]
+
     def check(self, scope: str, has_masks: bool) -> None:
         """Check that a model predicts what is asked for.
 

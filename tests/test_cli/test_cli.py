@@ -323,6 +323,29 @@ def test_what_the_file_system_refuses_is_a_message(number):
         report_user_errors(lambda: (_ for _ in ()).throw(OSError(number, "no file is named")))()
 
 
+@pytest.mark.parametrize("text", ["short", "long " * 100_000])
+def test_a_reader_that_has_seen_enough_ends_a_program_without_a_word(text, monkeypatch, capsys):
+    """As `eyetoy models | head` does; a pipe of its own that breaks is a fault of the program."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as broken, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", broken)
+        with pytest.raises(SystemExit) as ended:
+            report_user_errors(print)(text)
+    assert ended.value.code == 141 and capsys.readouterr().err == ""
+    with pytest.raises(BrokenPipeError):
+        report_user_errors(lambda: (_ for _ in ()).throw(BrokenPipeError))()
+
+
+def test_ctrl_c_is_a_word_and_no_traceback(capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        report_user_errors(stopped)()
+    assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_values_are_called_alike(verb):
     parser = argparse.ArgumentParser()
