@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import difflib
 import io
 import logging
 import os
@@ -79,12 +80,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if not argv:
         parser.print_help(sys.stderr)
         parser.exit(2)
+    if argv[0] not in VERBS and not argv[0].startswith("-"):
+        parser.error(f"there is no verb {argv[0]!r}{_meant(argv[0], VERBS)}; `eyetoy --help` lists them")
     args, rest = parser.parse_known_args(argv)
     if "checkpoint" in args:
         rest = take_checkpoint(args, rest)
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options = [option for action in args.parser._actions for option in action.option_strings]
+        told = [word + (_meant(word.partition("=")[0], options) if word[:1] == "-" else "") for word in rest]
+        args.parser.error(f"unrecognized arguments: {' '.join(told)}")
     return args
+
+
+def _meant(word: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, names, 1)
+    return f" (is it {near[0]}?)" if near else ""
 
 
 def run_tool(verb: str) -> None:
@@ -111,7 +121,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
         if name == called:
             module = import_module(_module(name))
             module.add_arguments(verb)
-            verb.set_defaults(run=module.run)
+            verb.set_defaults(run=module.run, parser=verb)
     return parser
 
 

@@ -25,6 +25,7 @@ from eyetoy_mm.cli.options import (
     add_config,
     add_data_root,
     add_json,
+    beside_json,
     cfg_options,
     positive,
     write_json,
@@ -64,10 +65,13 @@ def run(args: argparse.Namespace) -> None:
 
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs} should be 1 or more")
-    config = load_config(args.config, options=cfg_options(args), data_root=args.data_root)
-    report = check_dataset(config, args.split, args.jobs, lambda items, total: tracked(items, "opening images", total))
-    for line in (*told(report), summary(report)):
-        print(line)
+    with beside_json(args):
+        config = load_config(args.config, options=cfg_options(args), data_root=args.data_root)
+        report = check_dataset(
+            config, args.split, args.jobs, lambda items, total: tracked(items, "opening images", total)
+        )
+        for line in (*told(report), summary(report)):
+            print(line)
     if args.json:
         write_json(args.json, as_json(report, args.config))
     if args.plot:

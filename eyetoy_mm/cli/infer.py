@@ -101,11 +101,13 @@ def run(args: argparse.Namespace) -> None:
     try:
         with contextlib.closing(done):
             _report(tracked(done, "predicting", count_frames(sources, args.frames)))
-            for name in settings.files.names():
-                print(f"-> {args.out / name}")
     except KeyboardInterrupt:
         if all(source.kind != "camera" for source in sources):
             raise
+    finally:
+        for path in (args.out / name for name in settings.files.names()):
+            if path.exists():
+                print(f"-> {path}")
 
 
 def _report(done: Iterable[tuple[str, Path | None]]) -> None:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     if not chosen:
         asked = " ".join(args.patterns) or "these options"
         raise UserError(f"there is no model for {asked}; `eyetoy models` lists all")
-    with contextlib.redirect_stdout(sys.stderr):  # what is logged meanwhile is no part of a table or of JSON
+    with contextlib.redirect_stdout(sys.stderr):  # what is logged meanwhile is no part of a table either
         flops = {model.name: _flops(model) for model in chosen} if args.flops else {}
     if args.json:
         write_json(args.json, [_as_json(model, flops.get(model.name)) for model in chosen])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +98,8 @@ def take_checkpoint(args: argparse.Namespace, rest: list[str]) -> list[str]:
         )
     if not given:
         card = card_of(args.checkpoint)
-        print(f"Weights: {args.checkpoint}" + (f", described in {card}" if card else ""), flush=True)
+        with beside_json(args):
+            print(f"Weights: {args.checkpoint}" + (f", described in {card}" if card else ""), flush=True)
     if many and not words:
         raise UserError(f"no IMAGE is given after {args.checkpoint}")
     if many:
@@ -168,6 +171,12 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help=f"{what}, as JSON; without FILE it is printed"
     )
+
+
+def beside_json(args: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
+    """What is said in this context goes to standard error where ``--json`` is printed: other programs read that."""
+    prints = getattr(args, "json", None) == "-"
+    return contextlib.redirect_stdout(sys.stderr) if prints else contextlib.nullcontext()
 
 
 def write_json(target: str, content: object) -> None:

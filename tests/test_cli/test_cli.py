@@ -312,6 +312,21 @@ def test_no_verb_lists_them(capsys):
     assert ended.value.code == 2 and all(f"\n    {verb}" in told for verb in VERBS)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian", "c.py"], "eyetoy: error: there is no verb 'trian' (is it train?); `eyetoy --help` lists them"),
+        (["models", "--weigths"], "eyetoy models: error: unrecognized arguments: --weigths (is it --weights?)"),
+        (["test", "c.py", "c.pth", "--workdir=x"], "unrecognized arguments: --workdir=x (is it --work-dir?)"),
+        (["doctor", "now"], "eyetoy doctor: error: unrecognized arguments: now"),
+    ],
+)
+def test_what_was_meant_is_told(words, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2 and capsys.readouterr().err.endswith(f"{told}\n")
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EISDIR])
 def test_what_the_file_system_refuses_is_a_message(number):
     def refused():

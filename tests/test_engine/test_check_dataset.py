@@ -161,6 +161,9 @@ def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
     assert written["findings"][0]["where"] == [f"{tmp_path}/b.jpg = {tmp_path}/a.jpg"]
     assert written["classes"] == {"train": {"cat": 1}, "val": {"cat": 1}}
     assert Image.open(tmp_path / "classes.png").size[0] > 100
+    main(command[:-1])
+    out, err = capsys.readouterr()
+    assert json.loads(out)["findings"] == written["findings"] and "2 images opened" in err  # JSON alone
     with pytest.raises(SystemExit, match="0 findings with which a run would be wrong, 1 in all"):
         main([*command, "--strict"])
     (tmp_path / "a.jpg").write_bytes(b"")
