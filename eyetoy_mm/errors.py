@@ -35,8 +35,9 @@ _NO_CLIENT = re.compile(r"Please (install (?P<package>\w+)|run \"pip install (?P
 _SIGINT, _SIGPIPE = 128 + 2, 128 + 13  # exit codes of what a signal ended
 _OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
 # What a file system refuses: rights, a folder where a file should be, space.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, *_FULL),
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
 
@@ -77,6 +78,8 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
                 "reads them, is not installed: install it, or give a path on a disk"
             )
         except OSError as error:
+            if error.errno in _FULL and (error.filename, error.strerror) == (None, os.strerror(error.errno)):
+                sys.exit(f"error: {error.strerror}, where this was writing: free some, or write to another disk")
             if error.errno not in _REFUSED or error.filename is None:
                 raise
             sys.exit(f"error: {error.filename} cannot be used: {error.strerror}")

@@ -338,6 +338,13 @@ def test_what_the_file_system_refuses_is_a_message(number):
         report_user_errors(lambda: (_ for _ in ()).throw(OSError(number, "no file is named")))()
 
 
+def test_a_disk_that_fills_up_while_a_file_is_written_is_a_message():
+    """The system names no file then."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(SystemExit, match="^error: No space left on device, where this was writing: free some, or"):
+        report_user_errors(lambda: (_ for _ in ()).throw(full))()
+
+
 @pytest.mark.parametrize("text", ["short", "long " * 100_000])
 def test_a_reader_that_has_seen_enough_ends_a_program_without_a_word(text, monkeypatch, capsys):
     """As `eyetoy models | head` does; a pipe of its own that breaks is a fault of the program."""
