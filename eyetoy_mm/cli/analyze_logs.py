@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eyetoy_mm.cli.options import Several
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.tables import for_terminal, markdown_table
 
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("curves.png"), metavar="FILE", help="picture (default: curves.png)"
     )
-    parser.add_argument("--keys", nargs="+", metavar="KEY", default=[], help="what to draw (default: loss, metrics)")
+    parser.add_argument(
+        "--keys", nargs="+", action=Several, metavar="KEY", default=[], help="what to draw (default: loss, metrics)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyetoy_mm.cli.options import (
+    Several,
     add_cfg_options,
     add_config,
     add_data_root,
@@ -42,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_data_root(parser)
     parser.add_argument(
-        "--split", nargs="+", choices=["train", "val", "test"], default=["train", "val", "test"], help="default: all"
+        "--split",
+        nargs="+",
+        action=Several,
+        choices=["train", "val", "test"],
+        default=["train", "val", "test"],
+        help="default: all",
     )
     parser.add_argument(
         "--jobs",

@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pkl", ".tar")  # suffixes
 
 
+class Several(argparse.Action):
+    """Values of an option that may be given more than once: all of them, where argparse keeps the last ones."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Put them behind those of before."""
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if before is self.default else [*before, *values])
+
+
 def positive(text: str) -> int:
     """A number of at least 1, as the ``type`` of an option."""
     if not text.isdecimal() or int(text) < 1:
@@ -133,7 +148,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Settings in place of a config's; :func:`cfg_options` reads them."""
-    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings: key.of.it=value ...")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=Several, metavar="KEY=VALUE", help="override settings: key.of.it=value ..."
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from eyetoy_mm.cli.options import add_config, add_run_options, load_config_from
+from eyetoy_mm.cli.options import Several, add_config, add_run_options, load_config_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--track",
         dest="track",
         nargs="+",
+        action=Several,
         metavar="PROGRAM",
         help="log for tensorboard, wandb (offline) and mlflow besides",
     )

@@ -369,6 +369,22 @@ def test_ctrl_c_is_a_word_and_no_traceback(capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
+def test_options_of_several_values_may_be_given_twice(verb):
+    """None of the values is lost, and none of the default's is among them."""
+    parser = argparse.ArgumentParser()
+    import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").add_arguments(parser)
+    for action in parser._actions:
+        if action.option_strings and action.nargs == "+":
+            several = argparse.ArgumentParser()
+            several._add_action(action)
+            first, second = (action.choices or ("1", "2"))[:2]
+            option, convert = action.option_strings[0], action.type or str
+            given = several.parse_args([option, first, option, second])
+            assert getattr(given, action.dest) == [convert(first), convert(second)], option
+            assert getattr(several.parse_args([]), action.dest) is action.default
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_values_are_called_alike(verb):
     parser = argparse.ArgumentParser()
     import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").add_arguments(parser)
