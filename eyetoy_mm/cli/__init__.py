@@ -45,6 +45,7 @@ _OF_THE_TOOLBOXES = (
     r"For binary segmentation, we suggest using`out_channels = 1`",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # of PyTorch, when it exports
     r"The draw is False, it means that the hook for visualization",
+    r"Glyph \d+ .* missing from font",  # of a class named in other letters: the picture shows it
     r"Seems like `optimizer\.step\(\)` has been overridden",
 )
 

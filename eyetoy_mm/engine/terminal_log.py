@@ -26,6 +26,7 @@ _FOR_THE_FILE = (
     "paramwise_options -- ",
     "Exp name: ",
     "Checkpoints will be saved to ",
+    "Load checkpoint from ",
     "Distributed training is not used, all SyncBatchNorm",
     "The prefix is not set in metric class ",
     '"FileClient" will be deprecated',
