@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> None:
         from eyetoy_mm.engine.dataset_picture import picture_dataset
 
         picture_dataset(report).savefig(args.plot)
+        with beside_json(args):
+            print(f"-> {args.plot}")
     if report.fatal() or (args.strict and report.findings):
         wrong = counted(report.fatal(), "finding")
         raise UserError(f"{wrong} with which a run would be wrong, {len(report.findings)} in all")

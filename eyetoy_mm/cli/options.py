@@ -207,6 +207,7 @@ def write_json(target: str, content: object) -> None:
         Path(target).write_text(f"{text}\n")
     except OSError as error:
         raise UserError(f"cannot write --json {target}: {error}") from error
+    print(f"-> {target}")
 
 
 def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:

@@ -11,6 +11,8 @@ Examples::
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
 from eyetoy_mm.cli.options import Several, add_config, add_run_options, load_config_from
 
@@ -46,4 +48,10 @@ def run(args: argparse.Namespace) -> None:
     config = load_config_from(args)
     if args.track:
         config.track = [name for names in args.track for name in names.split(",") if name]
-    train(config, resume=args.resume, auto_scale_lr=args.auto_scale_lr, force=args.force)
+    try:
+        train(config, resume=args.resume, auto_scale_lr=args.auto_scale_lr, force=args.force)
+    except KeyboardInterrupt:
+        saved = Path(config.work_dir, "last_checkpoint").is_file()
+        state = "go on from the last checkpoint with --resume" if saved else "no checkpoint was saved yet"
+        print(f"{config.work_dir}: {state}", file=sys.stderr)
+        raise

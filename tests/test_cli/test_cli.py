@@ -368,6 +368,22 @@ def test_ctrl_c_is_a_word_and_no_traceback(capsys):
     assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_ctrl_c_in_a_training_says_how_to_go_on(saved, tmp_path, monkeypatch, capsys):
+    from eyetoy_mm.engine import launch
+
+    def stopped(config, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "train", stopped)
+    if saved:
+        (tmp_path / "last_checkpoint").write_text("iter_2.pth")
+    with pytest.raises(SystemExit, match="130"):
+        main(["train", str(ROOT / DEMO), "--work-dir", str(tmp_path)])
+    state = "go on from the last checkpoint with --resume" if saved else "no checkpoint was saved yet"
+    assert capsys.readouterr().err == f"{tmp_path}: {state}\ninterrupted\n"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_options_of_several_values_may_be_given_twice(verb):
     """None of the values is lost, and none of the default's is among them."""

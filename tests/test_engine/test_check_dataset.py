@@ -157,6 +157,7 @@ def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "warning val: images of training: these images" in out and f"{tmp_path}/b.jpg = {tmp_path}/a.jpg" in out
     assert "2 images opened" in out and "0 errors, 1 warning" in out
+    assert out.endswith(f"-> {tmp_path}/found.json -> {tmp_path}/classes.png")
     written = json.loads((tmp_path / "found.json").read_text())
     assert written["findings"][0]["where"] == [f"{tmp_path}/b.jpg = {tmp_path}/a.jpg"]
     assert written["classes"] == {"train": {"cat": 1}, "val": {"cat": 1}}
