@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
+import select
 import sys
 from collections.abc import Callable, Iterable
-from typing import ParamSpec
+from typing import ParamSpec, TextIO
 
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.compat.data_files import DataFileError
@@ -30,10 +32,12 @@ _FROM_WORKER = re.compile(
 )
 # mmengine's, of a client of other storage: petrel_client for s3://, lmdb, memcached.
 _NO_CLIENT = re.compile(r"Please (install (?P<package>\w+)|run \"pip install (?P<command>\w+)\") to enable \w+Backend")
+_SIGINT, _SIGPIPE = 128 + 2, 128 + 13  # exit codes of what a signal ended
 _OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
 # What a file system refuses: rights, a folder where a file should be, space.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, *_FULL),
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
 
@@ -42,13 +46,22 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
     """Decorate a program's ``main``: a :class:`UserError` ends it with exit code 1 and its message on stderr.
 
     So does a file or folder that was refused: :class:`CheckpointError`, :class:`DataFileError`, :class:`ZooError`, and
-    what the file system does not allow.
+    what the file system does not allow. Ctrl-C, and a reader that has seen enough, as ``| head`` does, end it with
+    the codes that a shell gives them.
     """
 
     @functools.wraps(main)
     def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
         try:
             main(*args, **kwargs)
+            print(end="", flush=True)
+        except BrokenPipeError:
+            if not _let_go_of(sys.stdout):
+                raise
+            sys.exit(_SIGPIPE)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(_SIGINT)
         except (UserError, CheckpointError, DataFileError, ZooError) as error:
             sys.exit(f"error: {_FROM_WORKER.sub('', str(error)).rstrip()}")
         except ModuleNotFoundError as error:
@@ -65,6 +78,8 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
                 "reads them, is not installed: install it, or give a path on a disk"
             )
         except OSError as error:
+            if error.errno in _FULL and (error.filename, error.strerror) == (None, os.strerror(error.errno)):
+                sys.exit(f"error: {error.strerror}, where this was writing: free some, or write to another disk")
             if error.errno not in _REFUSED or error.filename is None:
                 raise
             sys.exit(f"error: {error.filename} cannot be used: {error.strerror}")
@@ -78,6 +93,21 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
             )
 
     return run
+
+
+def _let_go_of(stream: TextIO) -> bool:
+    """Whether nobody reads a stream any more; what is written to it goes nowhere then, and fails no second time."""
+    try:
+        poll = select.poll()
+        poll.register(stream, 0)
+    except (AttributeError, TypeError, ValueError):  # Windows, whose pipes tell nothing; no stream, or none of a file
+        return False
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    return True
 
 
 def counted(number: int, noun: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +15,42 @@ from eyetoy_mm.errors import UserError
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells, one line for each row."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def for_terminal(text: str) -> str:
+    """Text to print whose tables are laid out for a terminal, where standard output is one; else it is as it was.
+
+    A table has columns there if it has room for them. If not, a paragraph for each row: its first cell, and below it
+    the others, each behind the name of its column. Cells of a dash, which are empty, are left out of these.
+
+    Args:
+        text: Lines; those that begin with a bar are tables of :func:`markdown_table`.
+    """
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    parts = itertools.groupby(text.split("\n"), key=lambda line: line.startswith("| "))
+    return "\n".join(
+        line for of_table, lines in parts for line in (_laid_out(list(lines), width) if of_table else lines)
+    )
+
+
+def _laid_out(lines: list[str], width: int) -> list[str]:
+    header, _, *rows = ([cell.strip().strip("`") for cell in line[2:-2].split(" | ")] for line in lines)
+    if any(len(row) != len(header) for row in rows):  # a cell with a bar
+        return lines
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    if sum(widths) + 2 * (len(widths) - 1) <= width:
+        line_of_dashes = ["-" * column for column in widths]
+        return [
+            "  ".join(cell.ljust(column) for cell, column in zip(row, widths)).rstrip()
+            for row in (header, line_of_dashes, *rows)
+        ]
+    paragraphs = []
+    for first, *others in rows:
+        told = "; ".join(f"{name} {cell}".strip() for name, cell in zip(header[1:], others) if cell not in ("", "-"))
+        paragraphs += [first, *textwrap.wrap(told, width, initial_indent="    ", subsequent_indent="    ")]
+    return paragraphs
 
 
 def labelled(label: str, text: str) -> str:

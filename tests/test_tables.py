@@ -1,11 +1,12 @@
 """Tables and their places in documents."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.tables import markdown_table, write_into, write_rows_into
+from eyetoy_mm.tables import for_terminal, markdown_table, write_into, write_rows_into
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- tools/x.py: begin -->", "<!-- tools/x.py: end -->"
@@ -55,3 +56,24 @@ def test_rows_do_not_come_into_other_tables(tmp_path, there):
 def test_pages_of_the_repository_have_places(page, program):
     text = (ROOT / page).read_text()
     assert text.index(f"<!-- {program}: begin -->") < text.index(f"<!-- {program}: end -->")
+
+
+MODELS = markdown_table(["name", "task", "weights"], [["`a_b`", "Object Detection", "here"], ["c", "-", "download"]])
+
+
+def test_a_table_on_a_terminal_has_columns_or_is_told_row_by_row(monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    text = f"before | it\n\n{MODELS}\n\nafter"
+    for width, table in {
+        80: ["name  task              weights", "----  ----------------  --------", "a_b   Object Detection  here",
+             "c     -                 download"],
+        31: ["a_b", "    task Object Detection;", "    weights here", "c", "    weights download"],
+    }.items():  # fmt: skip
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert for_terminal(text).splitlines() == ["before | it", "", *table, "", "after"]
+    barred = markdown_table(["class", "IoU"], [["a | b", "1"]])
+    assert for_terminal(barred) == barred
+
+
+def test_a_table_in_a_pipe_stays_markdown():
+    assert for_terminal(MODELS) == MODELS

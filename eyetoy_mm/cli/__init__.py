@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import difflib
 import io
+import logging
 import os
 import pkgutil
 import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 from eyetoy_mm import zoo
 from eyetoy_mm.cli.options import take_checkpoint
+from eyetoy_mm.compat._import_hooks import after_import
 from eyetoy_mm.errors import report_user_errors
 from eyetoy_mm.paths import package_file
 from eyetoy_mm.version import __version__
@@ -29,6 +34,9 @@ VERBS = (
     *("init", "train", "test", "infer", "check", "dry-run", "show-config", "attention", "flops", "models", "convert"),
     *("publish", "split", "demo", "compare", "export", "benchmark", "app", "pack", "analyze-logs", "doctor", "tool"),
 )
+# Those whose log is what a person follows. Of the others the answer is what they print, and a log tells warnings alone,
+# not the learning rate of each parameter of a model that is built to be measured.
+_LOGGED = ("train", "test", "demo", "tool")
 
 # Warnings of the toolboxes and PyTorch about their own code and defaults, in every run: no user could mend them.
 _OF_THE_TOOLBOXES = (
@@ -37,6 +45,7 @@ _OF_THE_TOOLBOXES = (
     r"For binary segmentation, we suggest using`out_channels = 1`",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # of PyTorch, when it exports
     r"The draw is False, it means that the hook for visualization",
+    r"Glyph \d+ .* missing from font",  # of a class named in other letters: the picture shows it
     r"Seems like `optimizer\.step\(\)` has been overridden",
 )
 
@@ -54,9 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     args = parse(sys.argv[1:] if argv is None else argv)
     _leave_notebook()
+    after_import("pycocotools.coco", _without_prints)
     for message in _OF_THE_TOOLBOXES:
         warnings.filterwarnings("ignore", message)
-    args.run(args)
+    with contextlib.nullcontext() if args.verb in _LOGGED else _without_information():
+        args.run(args)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -70,12 +81,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if not argv:
         parser.print_help(sys.stderr)
         parser.exit(2)
+    if argv[0] not in VERBS and not argv[0].startswith("-"):
+        parser.error(f"there is no verb {argv[0]!r}{_meant(argv[0], VERBS)}; `eyetoy --help` lists them")
     args, rest = parser.parse_known_args(argv)
     if "checkpoint" in args:
         rest = take_checkpoint(args, rest)
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options = [option for action in args.parser._actions for option in action.option_strings]
+        told = [word + (_meant(word.partition("=")[0], options) if word[:1] == "-" else "") for word in rest]
+        args.parser.error(f"unrecognized arguments: {' '.join(told)}")
     return args
+
+
+def _meant(word: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, names, 1)
+    return f" (is it {near[0]}?)" if near else ""
 
 
 def run_tool(verb: str) -> None:
@@ -102,7 +122,7 @@ def _parser(called: str) -> argparse.ArgumentParser:
         if name == called:
             module = import_module(_module(name))
             module.add_arguments(verb)
-            verb.set_defaults(run=module.run)
+            verb.set_defaults(run=module.run, parser=verb)
     return parser
 
 
@@ -113,6 +133,31 @@ def _wrapped(text: str) -> str:
         part if part.startswith(" ") else textwrap.fill(part, width, break_on_hyphens=False)
         for part in text.split("\n\n")
     )
+
+
+@contextlib.contextmanager
+def _without_information() -> Iterator[None]:
+    """What programs log below a warning goes nowhere, mmengine's too, which need not be imported for that."""
+    before = logging.root.manager.disable
+    _disable_logging(logging.INFO)
+    try:
+        yield
+    finally:
+        _disable_logging(before)
+
+
+def _disable_logging(level: int) -> None:
+    logging.disable(level)
+    if "mmengine" in sys.modules:  # its loggers remember what is enabled, and Python does not know of them
+        from mmengine.logging import MMLogger
+
+        for logger in MMLogger._instance_dict.values():
+            logger.setLevel(logger.level)  # forgets
+
+
+def _without_prints(module: ModuleType) -> None:
+    """Four lines for each file of annotations that is opened, in the midst of a table or of JSON."""
+    vars(module)["print"] = lambda *args, **kwargs: None
 
 
 def _leave_notebook() -> None:

@@ -15,8 +15,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eyetoy_mm.cli.options import Several
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.tables import markdown_table
+from eyetoy_mm.tables import for_terminal, markdown_table
 
 if TYPE_CHECKING:
     from eyetoy_mm.engine.curves import Curves
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("curves.png"), metavar="FILE", help="picture (default: curves.png)"
     )
-    parser.add_argument("--keys", nargs="+", metavar="KEY", default=[], help="what to draw (default: loss, metrics)")
+    parser.add_argument(
+        "--keys", nargs="+", action=Several, metavar="KEY", default=[], help="what to draw (default: loss, metrics)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out} must end in one of {', '.join(f'.{name}' for name in sorted(formats))}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=100)
-    print(summary(runs, args.keys))
+    print(for_terminal(summary(runs, args.keys)))
     for curves in runs:
         if curves.broken:
             print(f"{curves.name}: {curves.broken} lines of the logs cannot be read, and are left out")

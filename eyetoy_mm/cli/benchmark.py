@@ -21,7 +21,7 @@ from pathlib import Path
 
 from eyetoy_mm.cli.options import add_json, height_and_width, positive, write_json
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.tables import write_into
+from eyetoy_mm.tables import for_terminal, write_into
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +62,6 @@ def run(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_json(args.json, report)
     if args.into is None and args.json != "-":
-        print(text)
+        print(for_terminal(text))
     elif args.into is not None:
         write_into(args.into, "tools/benchmark.py", text)

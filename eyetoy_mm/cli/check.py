@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyetoy_mm.cli.options import (
+    Several,
     add_cfg_options,
     add_config,
     add_data_root,
     add_json,
+    beside_json,
     cfg_options,
     positive,
     write_json,
@@ -41,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_data_root(parser)
     parser.add_argument(
-        "--split", nargs="+", choices=["train", "val", "test"], default=["train", "val", "test"], help="default: all"
+        "--split",
+        nargs="+",
+        action=Several,
+        choices=["train", "val", "test"],
+        default=["train", "val", "test"],
+        help="default: all",
     )
     parser.add_argument(
         "--jobs",
@@ -64,16 +71,21 @@ def run(args: argparse.Namespace) -> None:
 
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs} should be 1 or more")
-    config = load_config(args.config, options=cfg_options(args), data_root=args.data_root)
-    report = check_dataset(config, args.split, args.jobs, lambda items, total: tracked(items, "opening images", total))
-    for line in (*told(report), summary(report)):
-        print(line)
+    with beside_json(args):
+        config = load_config(args.config, options=cfg_options(args), data_root=args.data_root)
+        report = check_dataset(
+            config, args.split, args.jobs, lambda items, total: tracked(items, "opening images", total)
+        )
+        for line in (*told(report), summary(report)):
+            print(line)
     if args.json:
         write_json(args.json, as_json(report, args.config))
     if args.plot:
         from eyetoy_mm.engine.dataset_picture import picture_dataset
 
         picture_dataset(report).savefig(args.plot)
+        with beside_json(args):
+            print(f"-> {args.plot}")
     if report.fatal() or (args.strict and report.findings):
         wrong = counted(report.fatal(), "finding")
         raise UserError(f"{wrong} with which a run would be wrong, {len(report.findings)} in all")

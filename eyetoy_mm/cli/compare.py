@@ -20,6 +20,7 @@ from pathlib import Path
 
 from eyetoy_mm.cli.options import add_data_root, add_work_dir, positive
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.tables import for_terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     folder = Path(args.work_dir or Path("work_dirs/studies", study.name))
     costs = measure_costs(study, 0 if args.report else args.timed_steps)
     if not args.report:
-        print(plan(study, costs, len(results(study, folder))), flush=True)
+        print(for_terminal(plan(study, costs, len(results(study, folder)))), flush=True)
     if args.plan:
         return
     check_equal_cost(study, costs)
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> None:
                 failed.append(f"{variant}, seed {seed}:\n{output}")
             report()
     report()
-    print(f"\n{table(study, costs, results(study, folder))}\n\n{args.out / study.name}.md, .json, .png", flush=True)
+    written = f"{args.out / study.name}.md, .json, .png"
+    print(f"\n{for_terminal(table(study, costs, results(study, folder)))}\n\n-> {written}", flush=True)
     if failed:
         print("\n\n".join(failed), file=sys.stderr)
         raise UserError(

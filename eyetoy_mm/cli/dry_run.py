@@ -21,7 +21,7 @@ import argparse
 from pathlib import Path
 
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.tables import write_into, write_rows_into
+from eyetoy_mm.tables import for_terminal, write_into, write_rows_into
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
     table, failed = dry_run_table([find_config(config) for config in args.configs] or all_configs(), args.own_data)
     if args.into is None:
-        print(table)
+        print(for_terminal(table))
     else:
         write = write_rows_into if args.configs else write_into
         write(args.into, "tools/dry_run.py", table)

@@ -17,19 +17,28 @@ import argparse
 import sys
 from pathlib import Path
 
-from eyetoy_mm.cli.options import positive
-from eyetoy_mm.tables import write_into
+from eyetoy_mm.cli.options import Several, positive
+from eyetoy_mm.tables import for_terminal, write_into
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
-    parser.add_argument("--models", nargs="+", metavar="NAME", help="backbones (default: all; a wrong name lists them)")
     parser.add_argument(
-        "--sizes", nargs="+", type=positive, default=[224, 512], metavar="PIXELS", help="sides of the image in pixels"
+        "--models", nargs="+", action=Several, metavar="NAME", help="backbones (default: all; a wrong name lists them)"
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        action=Several,
+        type=positive,
+        default=[224, 512],
+        metavar="PIXELS",
+        help="sides of the image in pixels",
     )
     parser.add_argument(
         "--configs",
         nargs="+",
+        action=Several,
         metavar="CONFIG",
         help="detectors and segmentors in place of backbones, at the field's 1280x800 and 2048x512",
     )
@@ -47,6 +56,6 @@ def run(args: argparse.Namespace) -> None:
     else:
         text = config_table(args.configs)
     if args.into is None:
-        print(text)
+        print(for_terminal(text))
     else:
         write_into(args.into, "tools/model_table.py", text)

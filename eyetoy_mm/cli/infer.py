@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eyetoy_mm.cli.options import (
+    Several,
     add_cfg_options,
     add_checkpoint,
     add_config,
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--score-thr", type=float, dest="score", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--classes", nargs="+", metavar="CLASS", help="names or numbers of classes; others are left out"
+        "--classes", nargs="+", action=Several, metavar="CLASS", help="names or numbers of classes; others are left out"
     )
     add_tta(parser)
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="images of one size that go together")
@@ -104,6 +105,10 @@ def run(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         if all(source.kind != "camera" for source in sources):
             raise
+    finally:
+        for path in (args.out / name for name in settings.files.names()):
+            if path.exists():
+                print(f"-> {path}")
 
 
 def _report(done: Iterable[tuple[str, Path | None]]) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eyetoy_mm.cli.options import Several
 from eyetoy_mm.errors import UserError, counted, first_few
 from eyetoy_mm.tables import labelled
 
@@ -35,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="CONFIG", help="config to write (default: <name of the folder>.py, here)")
     parser.add_argument("--data-format", choices=_FORMATS, help="format of the data (default: found)")
     parser.add_argument(
-        "--classes", nargs="+", default=[], metavar="CLASS", help="names in the order of labels; of COCO: to learn"
+        "--classes",
+        nargs="+",
+        action=Several,
+        default=[],
+        metavar="CLASS",
+        help="names in the order of labels; of COCO: to learn",
     )
     parser.add_argument(
         "--val-share",
@@ -122,4 +128,5 @@ def _classes(started: Started) -> str:
 
 
 def _parts(started: Started) -> str:
-    return ", ".join(f"{count:,} {split}" for split, count in started.found.images().items())
+    counts = started.found.images()
+    return ", ".join(f"{counts[split]:,} {split}" for split in ("train", "val", "test") if counts[split])

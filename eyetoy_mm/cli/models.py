@@ -23,7 +23,7 @@ from typing import Any
 from eyetoy_mm.cli.options import add_json, write_json
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address
-from eyetoy_mm.tables import markdown_table
+from eyetoy_mm.tables import for_terminal, markdown_table
 from eyetoy_mm.zoo import TOOLBOXES, Model, card_of, models
 
 
@@ -44,13 +44,13 @@ def run(args: argparse.Namespace) -> None:
     if not chosen:
         asked = " ".join(args.patterns) or "these options"
         raise UserError(f"there is no model for {asked}; `eyetoy models` lists all")
-    with contextlib.redirect_stdout(sys.stderr):  # what is logged meanwhile is no part of a table or of JSON
+    with contextlib.redirect_stdout(sys.stderr):  # what is logged meanwhile is no part of a table either
         flops = {model.name: _flops(model) for model in chosen} if args.flops else {}
     if args.json:
         write_json(args.json, [_as_json(model, flops.get(model.name)) for model in chosen])
         return
     header = ["name", "task", "trained on", "parameters", *(["FLOPs"] if args.flops else []), "figures", "weights"]
-    print(markdown_table(header, [_row(model, flops.get(model.name)) for model in chosen]))
+    print(for_terminal(markdown_table(header, [_row(model, flops.get(model.name)) for model in chosen])))
 
 
 def _is_wanted(model: Model, args: argparse.Namespace) -> bool:

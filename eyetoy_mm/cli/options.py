@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,21 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pkl", ".tar")  # suffixes
+
+
+class Several(argparse.Action):
+    """Values of an option that may be given more than once: all of them, where argparse keeps the last ones."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Put them behind those of before."""
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if before is self.default else [*before, *values])
 
 
 def positive(text: str) -> int:
@@ -96,7 +113,8 @@ def take_checkpoint(args: argparse.Namespace, rest: list[str]) -> list[str]:
         )
     if not given:
         card = card_of(args.checkpoint)
-        print(f"Weights: {args.checkpoint}" + (f", described in {card}" if card else ""), flush=True)
+        with beside_json(args):
+            print(f"Weights: {args.checkpoint}" + (f", described in {card}" if card else ""), flush=True)
     if many and not words:
         raise UserError(f"no IMAGE is given after {args.checkpoint}")
     if many:
@@ -130,7 +148,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Settings in place of a config's; :func:`cfg_options` reads them."""
-    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings: key.of.it=value ...")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=Several, metavar="KEY=VALUE", help="override settings: key.of.it=value ..."
+    )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +190,12 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def beside_json(args: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
+    """What is said in this context goes to standard error where ``--json`` is printed: other programs read that."""
+    prints = getattr(args, "json", None) == "-"
+    return contextlib.redirect_stdout(sys.stderr) if prints else contextlib.nullcontext()
+
+
 def write_json(target: str, content: object) -> None:
     """Write the file of ``--json``, or print it."""
     text = json.dumps(content, indent=1)
@@ -181,6 +207,7 @@ def write_json(target: str, content: object) -> None:
         Path(target).write_text(f"{text}\n")
     except OSError as error:
         raise UserError(f"cannot write --json {target}: {error}") from error
+    print(f"-> {target}")
 
 
 def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eyetoy_mm.cli.options import add_cfg_options, add_checkpoint, add_config, cfg_options
+from eyetoy_mm.cli.options import Several, add_cfg_options, add_checkpoint, add_config, cfg_options
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.zoo import SUFFIXES
 
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="of the model (default: the config's)")
     parser.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="of the weights")
     parser.add_argument("--half", action="store_true", help="weights in 16 bits (float16): half the size")
-    parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME=VALUE", help="for the card, as measured")
+    parser.add_argument(
+        "--metrics", nargs="+", action=Several, default=[], metavar="NAME=VALUE", help="for the card, as measured"
+    )
     parser.add_argument("--licence", default="not said", metavar="LICENCE", help="of the weights, for the card")
     add_cfg_options(parser)
 

@@ -16,6 +16,7 @@ import argparse
 import os
 from pathlib import Path
 
+from eyetoy_mm.cli.options import Several
 from eyetoy_mm.datasets.splits import other_images, split_classes, told_of_others, write_split
 
 
@@ -32,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val", type=int, metavar="N", help="validation images of each class at most (default: all that are left)"
     )
-    parser.add_argument("--exclude", nargs="+", default=[], metavar="CLASS", help="classes to leave out")
+    parser.add_argument(
+        "--exclude", nargs="+", action=Several, default=[], metavar="CLASS", help="classes to leave out"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the draw (default: 0)")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="folder of the lists (default: meta beside the images' folder)"

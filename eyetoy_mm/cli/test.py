@@ -18,6 +18,7 @@ from eyetoy_mm.cli.options import (
     add_json,
     add_run_options,
     add_tta,
+    beside_json,
     load_config_from,
     positive,
     write_json,
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
     from eyetoy_mm.engine.launch import Kept, evaluate
 
     kept = Kept(args.show_dir, args.show_interval, args.out, args.report)
-    numbers = evaluate(load_config_from(args), args.checkpoint, tta=args.tta, kept=kept, in_numbers=bool(args.json))
+    with beside_json(args):
+        config = load_config_from(args)
+        numbers = evaluate(config, args.checkpoint, tta=args.tta, kept=kept, in_numbers=bool(args.json))
     if numbers is not None:
         write_json(args.json, dict(config=args.config, checkpoint=args.checkpoint, tta=args.tta, **numbers))

@@ -11,8 +11,10 @@ Examples::
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-from eyetoy_mm.cli.options import add_config, add_run_options, load_config_from
+from eyetoy_mm.cli.options import Several, add_config, add_run_options, load_config_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--track",
         dest="track",
         nargs="+",
+        action=Several,
         metavar="PROGRAM",
         help="log for tensorboard, wandb (offline) and mlflow besides",
     )
@@ -45,4 +48,10 @@ def run(args: argparse.Namespace) -> None:
     config = load_config_from(args)
     if args.track:
         config.track = [name for names in args.track for name in names.split(",") if name]
-    train(config, resume=args.resume, auto_scale_lr=args.auto_scale_lr, force=args.force)
+    try:
+        train(config, resume=args.resume, auto_scale_lr=args.auto_scale_lr, force=args.force)
+    except KeyboardInterrupt:
+        saved = Path(config.work_dir, "last_checkpoint").is_file()
+        state = "go on from the last checkpoint with --resume" if saved else "no checkpoint was saved yet"
+        print(f"{config.work_dir}: {state}", file=sys.stderr)
+        raise

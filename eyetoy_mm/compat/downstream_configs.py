@@ -79,8 +79,11 @@ def _take_any_name(original: Callable[[str], tuple[str, str]]) -> Callable[[str]
 
 def _take_what_is_there(original: Callable[[str, str], str]) -> Callable[[str, str], str]:
     def _get_external_cfg_path(package_path: str, cfg_file: str) -> str:
-        path = os.path.join(package_path, ".mim", "configs", cfg_file)
-        return path if os.path.isfile(path) else original(package_path, cfg_file)
+        folders = [os.path.join(package_path, ".mim")]
+        if os.path.basename(package_path) == _PACKAGE:  # of a bare checkout, which is not installed
+            folders.append(os.path.dirname(package_path))
+        paths = (os.path.join(folder, "configs", cfg_file) for folder in folders)
+        return next(filter(os.path.isfile, paths), None) or original(package_path, cfg_file)
 
     return _get_external_cfg_path
 

@@ -19,11 +19,11 @@ from eyetoy_mm.datasets.findings import Finding, listed_twice, repeated
 from eyetoy_mm.datasets.guarded_loading import mask_step
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, Fault, read_header, size_fault
 from eyetoy_mm.datasets.masks import Labelling, Mask, look_at_mask, together_findings
+from eyetoy_mm.datasets.splits import is_image
 from eyetoy_mm.datasets.spread import spread
 from eyetoy_mm.paths import is_address
 
 SAMPLE = 50  # masks of a split that are opened
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 @dataclass
@@ -159,7 +159,7 @@ def _unused(built: BaseSegDataset, folder: Path) -> dict[str, int]:
     suffixes = Counter(
         path.suffix
         for path in (folder.rglob("*") if folder.is_dir() else ())
-        if path.suffix.lower() in _IMAGES and not path.name.startswith(".")
+        if is_image(path.name) and not path.name.startswith(".")
         and not path.name.endswith((built.img_suffix, built.seg_map_suffix))
     )  # fmt: skip
     return dict(suffixes)

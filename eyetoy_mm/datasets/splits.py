@@ -13,7 +13,7 @@ from eyetoy_mm.errors import UserError, counted, first_few
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Images as well, of phones, cameras and the web, which OpenCV reads in no build, or not in every one.
 _OTHER_SUFFIXES = (
-    *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".psd", ".svg"),
+    *(".avif", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".pnm", ".psd", ".svg"),
     *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),
 )
 

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
@@ -21,13 +21,11 @@ import cv2
 import mmcv
 import numpy as np
 
+from eyetoy_mm.datasets.splits import is_image
 from eyetoy_mm.engine.preprocessing import Preprocessing, check_image_exists
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address, take_name
 
-IMAGE_SUFFIXES = {".bmp", ".dib", ".jpeg", ".jpg", ".jp2", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-# Tried as well: what cannot be read of them is told, where a folder would seem to have fewer images than it has.
-IMAGE_SUFFIXES |= {".avif", ".gif", ".heic", ".heif", ".jxl"}
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 DOWNLOAD_LIMIT_VARIABLE = "EYETOY_MAX_DOWNLOAD"
 _DOWNLOAD_LIMIT = 1 << 30  # bytes
@@ -150,7 +148,12 @@ def _fixed_part(pattern: str) -> Path:
 
 
 def _is_shown(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not path.name.startswith(".")
+    """Of formats that are not read too: that is told, where a folder would seem to have fewer images than it has."""
+    return path.is_file() and _is_taken(path.name) and not path.name.startswith(".")
+
+
+def _is_taken(name: str) -> bool:
+    return is_image(name) or PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _kind(path: Path) -> str:
@@ -297,7 +300,7 @@ def download(address: str, folder: Path) -> Path:
             if kind in ("text/html", "application/xhtml+xml"):
                 raise UserError(f"{address} is a web page, not an image: take the address of the image itself")
             suffix = Path(urlsplit(address).path).suffix.lower()
-            suffix = suffix if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES else _SUFFIX_OF.get(kind, ".png")
+            suffix = suffix if _is_taken(f"name{suffix}") else _SUFFIX_OF.get(kind, ".png")
             handle, name = tempfile.mkstemp(suffix, "download-", folder)
             with open(handle, "wb") as file:
                 _copy(answer, file, limit, address)

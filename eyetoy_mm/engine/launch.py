@@ -52,6 +52,7 @@ from eyetoy_mm.engine.work_dir import explained_disk_errors, occupied
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import check_folder
 from eyetoy_mm.registry import type_name
+from eyetoy_mm.tables import for_terminal
 
 DATA_HOOKS = {"mmseg": "CheckSegLabelsHook", "mmdet": "CheckDetDataHook", "mmpretrain": "CheckClsLabelsHook"}
 
@@ -236,7 +237,7 @@ def evaluate(
     if isinstance(report, BoxReport):
         report.take(compared)
     if report is not None and kept.report:
-        print(class_table(report))
+        print(for_terminal(class_table(report)))
         for path in write_report(report, Path(kept.report)):
             print(f"-> {path}")
         if worst is not None and worst.written:

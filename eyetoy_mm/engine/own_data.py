@@ -92,10 +92,15 @@ def start(request: Request, machine: Machine | None = None) -> Started:
         machine: Where it will run; None for this one.
 
     Raises:
-        UserError: The folder is of no known format, is in no parts, or cannot be written to; or the config is there.
+        UserError: The folder is of no known format, is in no parts, or cannot be written to; or the config is there, or
+            no file of Python.
     """
     root = Path(os.path.abspath(request.folder))
     config = request.config or Path(f"{_plain(root.name)}.py")
+    if config.suffix != ".py":
+        raise UserError(f"--config {config} should be a file that ends in .py: --config {config}.py")
+    if request.out and request.out.suffix == ".py":
+        raise UserError(f"--out {request.out} is the folder of what is made of the data; the config is --config FILE")
     if config.exists() and not request.overwrite:
         raise UserError(f"{config} is there already: write another one, --config FILE, or over it, --overwrite")
     out = Path(os.path.abspath(request.out)) if request.out else root / OURS

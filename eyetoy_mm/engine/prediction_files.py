@@ -14,6 +14,7 @@ import numpy as np
 
 from eyetoy_mm.engine.predictions import Instances, Mask, Prediction, label_type, mask_of
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.whole_files import write_whole
 
 _LARGE = 100_000_000  # pixels, from which on masks are a TIFF in tiles and no PNG
 
@@ -26,6 +27,11 @@ class Wanted:
     masks: bool = False
     txt: bool = False
     crops: bool = False
+
+    def names(self) -> list[str]:
+        """Names of the file and the folders that are written."""
+        wanted = {"predictions.json": self.json, "masks": self.masks, "labels": self.txt, "crops": self.crops}
+        return [name for name, is_wanted in wanted.items() if is_wanted]
 
     def check(self, scope: str, has_masks: bool) -> None:
         """Check that a model predicts what is asked for.
@@ -116,8 +122,7 @@ class PredictionFiles:
             result["id"] = number
         content = dict(images=[entry for entry, _ in self.entries], categories=categories, annotations=annotations)
         path = self.folder / "predictions.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content) + "\n")
+        write_whole(path, json.dumps(content) + "\n")
         return path
 
     def _free_id(self, target: Path) -> int:

@@ -30,7 +30,7 @@ from eyetoy_mm.engine.config_rules import monitor_findings
 from eyetoy_mm.engine.evaluation_report import passing_comparisons
 from eyetoy_mm.engine.loop_checks import same_random_numbers
 from eyetoy_mm.engine.terminal_log import quiet
-from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.errors import UserError, counted, first_few
 
 _IMAGES = 2  # a batch of more than one, where validation has such
 _DRAWS = ("draw", "enable")  # what the toolboxes call the switch of the hooks that draw predictions
@@ -73,7 +73,7 @@ def rehearse_evaluation(runner: Runner) -> None:
                 hook.after_val_iter(runner, 0, batch, outputs)
     if scores is not None:
         refuse_fatal([*monitor_findings(runner.cfg, list(scores)), *_best_findings(runner.cfg, scores)])
-    runner.logger.info(f"Rehearsed the evaluation on {count} images in {time.perf_counter() - begun:.1f} s")
+    runner.logger.info(f"Rehearsed the evaluation on {counted(count, 'image')} in {time.perf_counter() - begun:.1f} s")
 
 
 def try_metrics(evaluator: Evaluator) -> dict[str, Any] | None:

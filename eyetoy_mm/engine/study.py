@@ -19,6 +19,7 @@ images, and, if ``tolerance`` (0.05 by default) is not None, FLOPs that differ b
 from __future__ import annotations
 
 import ast
+import copy
 import itertools
 import re
 import statistics
@@ -234,11 +235,10 @@ def time_steps(config: Config, steps: int) -> float:
     check_data(config, "train")
     init_default_scope(config.default_scope)
     loader = _loader(config)
-    settings = config.model | {
-        "data_preprocessor": config.model.get("data_preprocessor", config.get("data_preprocessor"))
-    }
-    model = MODELS.build(Config(settings).to_dict()).to(get_device()).train()
-    optimizer = build_optim_wrapper(model, Config(config.optim_wrapper).to_dict())
+    config = copy.deepcopy(config)
+    config.model.setdefault("data_preprocessor", config.get("data_preprocessor"))  # as the Runner does
+    model = MODELS.build(config.model).to(get_device()).train()
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
     seconds = []
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for _ in range(steps + 1):

@@ -26,6 +26,7 @@ _FOR_THE_FILE = (
     "paramwise_options -- ",
     "Exp name: ",
     "Checkpoints will be saved to ",
+    "Load checkpoint from ",
     "Distributed training is not used, all SyncBatchNorm",
     "The prefix is not set in metric class ",
     '"FileClient" will be deprecated',
@@ -85,10 +86,11 @@ def may_move(stream: TextIO) -> bool:
 def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
     """Go through items; standard error shows how far it is where it is a terminal, and nothing of it stays there.
 
-    What is printed meanwhile goes above the bar where it goes to a terminal, and to its file where it does not.
+    What is printed meanwhile goes above the bar where it goes to a terminal, unbroken, so that a path can be copied,
+    and to its file where it does not.
     """
     progress = Progress(
-        console=Console(stderr=True), disable=not may_move(sys.stderr), transient=True,
+        console=Console(stderr=True, soft_wrap=True), disable=not may_move(sys.stderr), transient=True,
         redirect_stdout=sys.stdout.isatty(),
     )  # fmt: skip
     with progress:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from eyetoy_mm.engine.image_sources import IMAGE_SUFFIXES
+from eyetoy_mm.datasets.splits import is_image
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.export.checking import read_photo
@@ -50,7 +50,7 @@ def find_photos(folder: Path) -> list[Path]:
     Raises:
         UserError: There are not.
     """
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(path for path in folder.glob("*") if is_image(path.name))
     if len(found) < 2:
         raise UserError(
             f"--int8 {folder} must be a folder with photos like those of the training, two at least: half of them "

@@ -312,6 +312,21 @@ def test_no_verb_lists_them(capsys):
     assert ended.value.code == 2 and all(f"\n    {verb}" in told for verb in VERBS)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian", "c.py"], "eyetoy: error: there is no verb 'trian' (is it train?); `eyetoy --help` lists them"),
+        (["models", "--weigths"], "eyetoy models: error: unrecognized arguments: --weigths (is it --weights?)"),
+        (["test", "c.py", "c.pth", "--workdir=x"], "unrecognized arguments: --workdir=x (is it --work-dir?)"),
+        (["doctor", "now"], "eyetoy doctor: error: unrecognized arguments: now"),
+    ],
+)
+def test_what_was_meant_is_told(words, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2 and capsys.readouterr().err.endswith(f"{told}\n")
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EISDIR])
 def test_what_the_file_system_refuses_is_a_message(number):
     def refused():
@@ -321,6 +336,68 @@ def test_what_the_file_system_refuses_is_a_message(number):
         report_user_errors(refused)()
     with pytest.raises(OSError, match="no file is named"):
         report_user_errors(lambda: (_ for _ in ()).throw(OSError(number, "no file is named")))()
+
+
+def test_a_disk_that_fills_up_while_a_file_is_written_is_a_message():
+    """The system names no file then."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(SystemExit, match="^error: No space left on device, where this was writing: free some, or"):
+        report_user_errors(lambda: (_ for _ in ()).throw(full))()
+
+
+@pytest.mark.parametrize("text", ["short", "long " * 100_000])
+def test_a_reader_that_has_seen_enough_ends_a_program_without_a_word(text, monkeypatch, capsys):
+    """As `eyetoy models | head` does; a pipe of its own that breaks is a fault of the program."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as broken, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", broken)
+        with pytest.raises(SystemExit) as ended:
+            report_user_errors(print)(text)
+    assert ended.value.code == 141 and capsys.readouterr().err == ""
+    with pytest.raises(BrokenPipeError):
+        report_user_errors(lambda: (_ for _ in ()).throw(BrokenPipeError))()
+
+
+def test_ctrl_c_is_a_word_and_no_traceback(capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        report_user_errors(stopped)()
+    assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_ctrl_c_in_a_training_says_how_to_go_on(saved, tmp_path, monkeypatch, capsys):
+    from eyetoy_mm.engine import launch
+
+    def stopped(config, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "train", stopped)
+    if saved:
+        (tmp_path / "last_checkpoint").write_text("iter_2.pth")
+    with pytest.raises(SystemExit, match="130"):
+        main(["train", str(ROOT / DEMO), "--work-dir", str(tmp_path)])
+    state = "go on from the last checkpoint with --resume" if saved else "no checkpoint was saved yet"
+    assert capsys.readouterr().err == f"{tmp_path}: {state}\ninterrupted\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_of_several_values_may_be_given_twice(verb):
+    """None of the values is lost, and none of the default's is among them."""
+    parser = argparse.ArgumentParser()
+    import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").add_arguments(parser)
+    for action in parser._actions:
+        if action.option_strings and action.nargs == "+":
+            several = argparse.ArgumentParser()
+            several._add_action(action)
+            first, second = (action.choices or ("1", "2"))[:2]
+            option, convert = action.option_strings[0], action.type or str
+            given = several.parse_args([option, first, option, second])
+            assert getattr(given, action.dest) == [convert(first), convert(second)], option
+            assert getattr(several.parse_args([]), action.dest) is action.default
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -14,13 +14,23 @@ pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
 
 from eyetoy_mm.cli import main
 from eyetoy_mm.engine import study_runs
-from eyetoy_mm.engine.config import find_config, read_config
-from eyetoy_mm.engine.study import Cost, Length, check_equal_cost, deviations, measure_costs, plan, read_study, slug
+from eyetoy_mm.engine.config import find_config, load_config, read_config
+from eyetoy_mm.engine.study import (
+    Cost,
+    Length,
+    check_equal_cost,
+    deviations,
+    measure_costs,
+    plan,
+    read_study,
+    slug,
+    time_steps,
+)
 from eyetoy_mm.engine.study_report import as_json, picture, table, write_report
 from eyetoy_mm.engine.study_runs import Result, read_result, results, train_missing, work_dir, write_configs
 from eyetoy_mm.errors import UserError
 from tests import program
-from tests.toolbox_runs import ROOT, SAMPLE, own_mmengine, write_config
+from tests.toolbox_runs import ROOT, SAMPLE, TOOLBOXES, own_mmengine, write_config
 
 ITERATIONS = """
 train_dataloader.update(sampler=dict(type="InfiniteSampler", shuffle=True))  # mmengine waits 2 s at the end of an epoch
@@ -91,6 +101,12 @@ def test_a_study_is_read_and_planned(study_file, capsys):
     assert f"| {costs['8 registers'].flops / 1e9:.3f} G | +0.0% |" in said
     assert "4 runs (2 variants, seeds [0, 1]) of 4 iterations of 2 images; 0 are finished." in said
     assert "hours of training steps here" in said and not (study_file.parent / "work_dirs").exists()
+
+
+@pytest.mark.parametrize("toolbox", TOOLBOXES)
+def test_steps_of_every_toolbox_are_timed(toolbox, tmp_path):
+    pytest.importorskip(toolbox)
+    assert time_steps(load_config(write_config(tmp_path, toolbox)), 1) > 0
 
 
 @pytest.mark.parametrize(

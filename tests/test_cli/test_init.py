@@ -1,5 +1,6 @@
 """`eyetoy init` on folders of every format: what it writes is trained as it stands, what it decides is said."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,18 @@ def test_configs_are_for_the_task_and_the_machine(machine, task, tmp_path):
     )
     assert config.train_dataloader.dataset.ann_file == "a" and config.test_dataloader.dataset.ann_file == "d"
     assert len((tmp_path / "c.py").read_text().splitlines()) < 70
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config", "pets"], "--config pets should be a file that ends in .py: --config pets.py"),
+        (["--out", "pets.py"], "--out pets.py is the folder of what is made of the data; the config is --config FILE"),
+    ],
+)
+def test_files_and_folders_are_not_taken_for_each_other(words, message, tmp_path, monkeypatch):
+    FOLDERS["masks"][0](tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"^error: {re.escape(message)}$"):
+        main(["init", "data", *words])
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -67,6 +67,20 @@ def test_masks_become_the_labels_that_were_painted(name, tmp_path):
     assert len(found.classes) == (2 if name == "masks-binary" else 3)
 
 
+def test_masks_in_folders_called_as_camvids_are_found(tmp_path):
+    """``train`` and ``trainannot``, with the same names in both."""
+    for split, pictures in PICTURES.items():
+        (tmp_path / f"{split}annot").mkdir()
+        for stem, (label, box) in pictures.items():
+            own_folders.picture(tmp_path / split / f"{stem}.png", label, box)
+            Image.fromarray(own_folders.labels_of(label, box)).save(tmp_path / f"{split}annot" / f"{stem}.png")
+    found = look_at(tmp_path)
+    assert {(item.image, item.mask) for item in found.items} == {
+        (f"{split}/{stem}.png", f"{split}annot/{stem}.png") for split in PICTURES for stem in PICTURES[split]
+    }
+    check_parts(found)
+
+
 def test_masks_of_one_channel_are_made_of_grey_ones_in_three(tmp_path):
     """mmseg reads numbers from one channel alone."""
     assert not needs_masks(look_at(made("masks", tmp_path / "data")))
@@ -341,7 +355,7 @@ def test_masks_that_end_too_early_are_named(name, tmp_path):
 def test_colours_without_names_are_shown(tmp_path):
     made("masks-cvat", tmp_path)
     (tmp_path / "labelmap.txt").unlink()
-    with pytest.raises(UserError, match="labelmap.txt: NAME:0,0,0::, NAME:250,50,83::"):
+    with pytest.raises(UserError, match="labelmap.txt: NAME:0,0,0::, NAME:250,50,83::, NAME:51,221,255::"):
         look_at(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -291,6 +292,24 @@ def test_a_live_line_moves_on_a_terminal_and_leaves_everything_as_it_was(logger,
 
     (handler,) = terminal_handlers(logger)
     assert handler.stream is stream and len(handler.filters) == 1 and sys.stdout is terminal
+
+
+def test_a_narrow_terminal_has_the_time_first_and_no_bar(logger, monkeypatch):
+    logger, _, _ = logger
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("eyetoy_mm.engine.hooks.live_progress._EVERY", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    monkeypatch.setenv("COLUMNS", "50")
+    hook = LiveProgressHook()
+    hook.before_train(runner_of(logger))
+    path = "/a/path/that/is/longer/than/the/terminal/is/wide/" + "picture.png"
+    logger.info(path)
+    hook.after_train_iter(runner_of(logger, **{"train/loss": 0.25, "train/images_per_s": 12.0}), 0)
+    hook.close()
+    assert "1/4 ends in 0:01:01, loss 0.25" in re.sub(r"\x1b\[[\d;?]*\w", "", terminal.getvalue())
+    assert path in terminal.getvalue()  # which can be copied
 
 
 def test_no_live_line_where_the_output_is_kept(logger, monkeypatch):

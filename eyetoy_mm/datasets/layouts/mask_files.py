@@ -25,7 +25,8 @@ from eyetoy_mm.errors import UserError, first_few
 
 IGNORED = 255
 MOST = 2000  # masks that are opened to see which numbers there are
-_WORDS = ("mask", "label", "annotation", "seg", "gt", "ground")
+_FEW = 50  # those whose colours are told
+_WORDS = ("mask", "label", "annot", "seg", "gt", "ground")
 _ENDS = ("_mask", "-mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt")
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp")
 _INSTANCES = ("object", "instance")
@@ -210,20 +211,22 @@ def _number(tree: Tree, found: Found, classes: list[str]) -> None:
     numbers: set[int] = set()
     for mask in some:
         image = read_mask(tree.path(mask))
-        numbers |= _numbers(tree, mask, image)
+        numbers |= _numbers(tree, mask, image, some)
         found.in_channels |= len(image.getbands()) > 1
     given, found.names_from = (classes, "--classes") if classes else _names(tree)
     found.classes, found.values = _labels(tree, sorted(numbers), given, found)
 
 
-def _numbers(tree: Tree, mask: str, image: Image.Image) -> set[int]:
+def _numbers(tree: Tree, mask: str, image: Image.Image, masks: list[str]) -> set[int]:
     if len(image.getbands()) > 1:
         pixels = np.asarray(image.convert("RGB"))
         if not (pixels == pixels[..., :1]).all():
-            seen = first_few((f"NAME:{r},{g},{b}::" for r, g, b in sorted(_colours(tree, mask))), 6)
+            own = _colours(tree, mask)
+            seen = set().union(*(_colours(tree, other) for other in masks[:_FEW])) - own
+            lines = first_few((f"NAME:{r},{g},{b}::" for r, g, b in (*sorted(own), *sorted(seen))), 20)
             raise UserError(
                 f"{tree.path(mask)} is in colours, and nothing says which class each is. Write a line for each "
-                f"into {tree.folder / 'labelmap.txt'}: {seen}"
+                f"into {tree.folder / 'labelmap.txt'}: {lines}"
             )
         return set(np.unique(pixels).tolist())
     return {int(number) for number in np.unique(np.asarray(image))}

@@ -16,6 +16,7 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.hooks.common import name_of, told_if_it_fails, unwrapped
+from eyetoy_mm.errors import counted
 from eyetoy_mm.registry import HOOKS
 
 _EXPECTED_AFTER = 10  # iterations: the first ones are slower
@@ -84,7 +85,7 @@ def _data(runner: Runner) -> Iterator[str]:
 
 def _device(runner: Runner) -> str:
     device = next(unwrapped(runner).parameters()).device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else counted(torch.get_num_threads(), "thread")
     processes = dist.get_world_size()
     several = f", {processes} processes" if processes > 1 else ""
     precision = "mixed precision" if isinstance(runner.optim_wrapper, AmpOptimWrapper) else "float32"

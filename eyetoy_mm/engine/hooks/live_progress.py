@@ -44,11 +44,10 @@ class LiveProgressHook(Hook):
         if not dist.is_main_process() or not may_move(sys.stdout):
             return
         with told_if_it_fails(runner, "No live line"):
-            text = "{task.fields[text]}"
-            self._progress = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn(text),
-                console=Console(file=sys.stdout), auto_refresh=False,
-            )  # fmt: skip
+            console = Console(file=sys.stdout, soft_wrap=True)  # a path that is printed can be copied
+            bar = [TextColumn("{task.description}"), BarColumn(bar_width=20)] if console.width >= 80 else []
+            columns = [*bar, MofNCompleteColumn(), TextColumn("{task.fields[text]}")]
+            self._progress = Progress(*columns, console=console, auto_refresh=False)
             self._train = self._progress.add_task("training", total=runner.max_iters, completed=runner.iter, text="")
             self._progress.start()
             for handler in terminal_handlers(runner.logger):
@@ -106,15 +105,16 @@ def line_of(runner: Runner, metric: str = "") -> str:
     """What is known of a run, in a line."""
     hub = runner.message_hub
     parts = []
-    for key, form in (("train/loss", "loss {:.4g}"), ("train/images_per_s", "{:.1f} images/s")):
-        if key in hub.log_scalars:
-            parts.append(form.format(hub.get_scalar(key).current()))
+    if (eta := hub.runtime_info.get("eta")) is not None:  # first: a narrow terminal has no room for all
+        parts.append(f"ends in {timedelta(seconds=round(eta))}")
+    if "train/loss" in hub.log_scalars:
+        parts.append(f"loss {hub.get_scalar('train/loss').current():.4g}")
     if metric:
-        parts.insert(1, metric)
+        parts.append(metric)
+    if "train/images_per_s" in hub.log_scalars:
+        parts.append(f"{hub.get_scalar('train/images_per_s').current():.1f} images/s")
     if torch.cuda.is_available():
         parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the GPU")
     elif "train/host_memory" in hub.log_scalars:
         parts.append(f"{hub.get_scalar('train/host_memory').current() / 1e3:.1f} GB")
-    if (eta := hub.runtime_info.get("eta")) is not None:
-        parts.append(f"ends in {timedelta(seconds=round(eta))}")
     return ", ".join(parts)
