@@ -204,6 +204,9 @@ _EDITS: dict[str, Callable[[Content], None]] = {
     "RLE of swapped size": masks(one_crowd_run([WIDTH, HEIGHT], [100, 40, WIDTH * HEIGHT - 140])),
     "RLE that does not fill the image": masks(one_crowd_run([HEIGHT, WIDTH], [100, 40])),
     "RLE of words": masks(one_crowd_run([HEIGHT, WIDTH], "100 40 2932")),
+    "RLE without a pixel": annotations(
+        lambda a: dict(segmentation=dict(size=[HEIGHT, WIDTH], counts=[HEIGHT * WIDTH])), 4
+    ),
     "RLE without counts": masks(dict(size=[HEIGHT, WIDTH])),
 }  # fmt: skip
 
@@ -234,6 +237,13 @@ def no_boxes(folder: Path) -> str:
 
 def the_same_images(folder: Path) -> str:
     return "\n".join(map(str, detection_findings(write(folder, good()), "train", "val")))
+
+
+def filtered_evaluation(folder: Path) -> str:
+    """The data set of validation was copied from that of training."""
+    config = write(folder, good())
+    config.val_dataloader.dataset.test_mode = False
+    return checked(config)
 
 
 def other_evaluation(folder: Path) -> str:
@@ -383,6 +393,7 @@ def _cases() -> Iterator[tuple[str, Callable[[Path], Any]]]:
     for name, edit in _EDITS.items():
         yield name, partial(check, edit)
     yield "evaluator with other images", other_evaluation
+    yield "images left out of validation, as of training", filtered_evaluation
     yield "validation on images without annotations", nothing_to_score
     yield "areas of a smaller copy", partial(check, annotations(lambda a: dict(area=a["area"] / 1000)))
     yield "no annotation to train on", no_boxes

@@ -142,6 +142,7 @@ def _rle_faults(indices: list[int], masks: Sequence[Any], boxes: Boxes, bounds: 
         except (ValueError, TypeError) as error:
             faults[index] = f"{error} (counts={shown(mask['counts'])})"
             continue
+        bounds[index] = 0  # of no pixel
         if len(rows):
             bounds[index] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     return faults
@@ -157,12 +158,14 @@ def _elsewhere(boxes: Boxes, bounds: np.ndarray, well: np.ndarray) -> list[Findi
         return []
     example = int(np.argmax(misplaced))
     kind, advice = _explain(boxes.where(misplaced), corners[misplaced], bounds[misplaced])
+    where = f"its mask from {_point(bounds[example, :2])} to {_point(bounds[example, 2:])}"
+    where = where if bounds[example].any() else "and no pixel in its mask"
     return [
         Finding(
             kind,
             f"has {int(misplaced.sum())} of {int(known.sum())} masks elsewhere than their boxes: annotation "
             f"{boxes.ids[example]} has its box from {_point(corners[example, :2])} to {_point(corners[example, 2:])}, "
-            f"its mask from {_point(bounds[example, :2])} to {_point(bounds[example, 2:])}. {advice}",
+            f"{where}. {advice}",
             boxes.places(misplaced),
             int(misplaced.sum()),
             fatal=bool(share > MOST),

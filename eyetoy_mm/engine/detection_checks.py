@@ -58,6 +58,7 @@ def detection_findings(config: Config, *splits: str) -> list[Finding]:
         findings += use.check(use.path, split, use.classes, use.dataset, **reader)
     findings += _without_ground_truth(config, splits)
     findings += _unfiltered_objects(config, splits)
+    findings += dict.fromkeys(_filtered_images(uses))
     findings += trained_images_findings(_images(uses, read))
     return _merged(findings + _evaluator_findings(config, uses, splits, read))
 
@@ -178,6 +179,14 @@ def _evaluator_findings(
         for evaluator, use, of in found.values()
         for finding in evaluator_findings(evaluator["ann_file"], ", ".join(of), use.classes, evaluator, use.path, read)
     ]
+
+
+def _filtered_images(uses: list[_Use]) -> Iterator[Finding]:
+    """Data sets of evaluation that leave images out, and put another image where a step gives none: scores of others."""
+    for use in uses:
+        if use.split != "train" and not use.dataset.get("test_mode") and use.dataset.get("filter_cfg"):
+            message = "filter_cfg leaves images out of what is scored, as in training. Set it to True"
+            yield Finding(f"{use.split}_dataloader.dataset.test_mode=False", message, fatal=False)
 
 
 def _without_ground_truth(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:

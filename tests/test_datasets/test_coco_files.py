@@ -110,6 +110,8 @@ SAID = {
 WARNED = {
     "some boxes of size 0": "of which 8 would be dropped in silence: 8 outside of their image",
     "CVAT's masks among polygons": "iscrowd=1 in 6 of 24 boxes",
+    "RLE without a pixel": "has its box from (4, 6) to (16, 16), and no pixel in its mask",
+    "images left out of validation, as of training": "filter_cfg leaves images out of what is scored",
     "every annotation twice": "has 24 of 48 boxes twice",
     "areas of a smaller copy": "24 of 24 areas that cannot be those of their boxes, such as area=0.12 of bbox=[4, 6,",
     "no annotation to train on": "has no box of the classes: a detector learns from it what is background",
