@@ -22,7 +22,7 @@ from eyetoy_mm.datasets.coco_boxes import (
     repeated_findings,
 )
 from eyetoy_mm.datasets.coco_format import format_findings, numbers, read_json, told_of
-from eyetoy_mm.datasets.files import absent, why_missing
+from eyetoy_mm.datasets.files import absent, spelt_alike, why_missing
 from eyetoy_mm.datasets.findings import Finding, tell
 from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.errors import first_few
@@ -162,8 +162,8 @@ def _absent(content: dict[str, list[dict]], absent: list[str], unlisted: list[st
     parents = {category.get("supercategory") for category in content["categories"]}
     # Roboflow lists the project itself as a category, above the others and never used.
     names = tuple(c["name"] for c in content["categories"] if c["name"] not in parents or of_name[c["name"]])
-    alike = {_plain(name): name for name in names}
-    spelt = [f"{name!r} is there as {alike[_plain(name)]!r}" for name in absent if _plain(name) in alike]
+    alike = {spelt_alike(name): name for name in names}
+    spelt = [f"{name!r} is there as {alike[spelt_alike(name)]!r}" for name in absent if spelt_alike(name) in alike]
     shown = names if len(names) <= 10 else f"its {len(names)} categories in their order"
     return Finding(
         "classes",
@@ -174,11 +174,6 @@ def _absent(content: dict[str, list[dict]], absent: list[str], unlisted: list[st
         + f"Set {_SETTING}, in training, validation and test, to {shown}, and num_classes={len(names)} in "
         "the model's heads, or correct the file",
     )
-
-
-def _plain(name: str) -> str:
-    """A name without what people write differently: capitals, blanks, hyphens."""
-    return "".join(character for character in name.casefold() if character.isalnum()) or name
 
 
 def _twice(names: dict[Any, str], counts: Counter, twice: list[str]) -> Finding:
