@@ -256,6 +256,26 @@ def other_evaluation(folder: Path) -> str:
     return checked(config)
 
 
+def joined_evaluation(folder: Path) -> str:
+    """Two validation sets whose images were each numbered from 1."""
+    config = write(folder, good())
+    second = copy.deepcopy(config.val_dataloader.dataset)
+    (folder / "second.json").write_text((folder / "objects.json").read_text(encoding="utf-8"), encoding="utf-8")
+    second.ann_file = "second.json"
+    config.val_dataloader.dataset = dict(type="ConcatDataset", datasets=[config.val_dataloader.dataset, second])
+    return checked(config)
+
+
+def no_crowds_to_score(folder: Path) -> str:
+    """Segments of which the metric needs to know whether they are crowds."""
+    config, content = panoptic(folder)
+    del content["annotations"][0]["segments_info"][0]["iscrowd"]
+    (folder / "panoptic.json").write_text(json.dumps(content), encoding="utf-8")
+    config.val_dataloader = copy.deepcopy(config.train_dataloader)
+    config.val_evaluator = dict(type="CocoPanopticMetric", ann_file=str(folder / "panoptic.json"))
+    return checked(config)
+
+
 def nothing_to_score(folder: Path) -> str:
     """Validation on a list of test images."""
     config = write(folder, good())
@@ -377,6 +397,8 @@ _PANOPTIC: dict[str, Callable[[dict], Any]] = {
     "panoptic: segments that the PNG does not have": lambda c: c["annotations"][0]["segments_info"][0].update(id=300),
     "panoptic: things behind stuff": lambda c: [x.update(isthing=1 - x["isthing"]) for x in c["categories"]],
     "panoptic: PNGs missing": lambda c: c["images"][0].update(file_name="2.jpg"),
+    "panoptic: several segments of one id": lambda c: c["annotations"][0]["segments_info"][1].update(id=1),
+    "panoptic: boxes elsewhere": lambda c: c["annotations"][0]["segments_info"][1].update(bbox=[0, 0, 32, 48]),
     "panoptic: no isthing": no_isthing,
     "panoptic: a file of instances": lambda c: c["annotations"][0].pop("segments_info"),
 }
@@ -393,6 +415,8 @@ def _cases() -> Iterator[tuple[str, Callable[[Path], Any]]]:
     for name, edit in _EDITS.items():
         yield name, partial(check, edit)
     yield "evaluator with other images", other_evaluation
+    yield "joined validation sets that number their images alike", joined_evaluation
+    yield "panoptic: no iscrowd", no_crowds_to_score
     yield "images left out of validation, as of training", filtered_evaluation
     yield "validation on images without annotations", nothing_to_score
     yield "areas of a smaller copy", partial(check, annotations(lambda a: dict(area=a["area"] / 1000)))

@@ -155,7 +155,11 @@ def test_palettes_that_number_colours_otherwise(tmp_path):
 def test_palettes_that_colour_classes_otherwise_than_the_data_set(tmp_path):
     dataset = write(tmp_path, [palette(mask) for mask in GOOD])
     names = dataset["metainfo"]["classes"]
-    for colours, wrong in (([[0, 0, 0], [255, 0, 0]], False), ([[255, 0, 0], [0, 0, 0]], True), ([[1, 2, 3]] * 2, False)):
+    for colours, wrong in (
+        ([[0, 0, 0], [255, 0, 0]], False),
+        ([[255, 0, 0], [0, 0, 0]], True),
+        ([[1, 2, 3]] * 2, False),
+    ):
         found = find(dataset | dict(metainfo=dict(classes=names, palette=colours)))
         assert [finding.kind for finding in found] == ["palettes"] * wrong
     # Colours are those of labels after loading.
