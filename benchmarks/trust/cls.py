@@ -64,10 +64,39 @@ def of_json(first: Any, second: Any) -> Callable[[Path], str]:
     return changed(change)
 
 
+def of_json_and_named(folder: Path) -> str:
+    """The file's names of classes, and others in the config."""
+
+    def change(folder: Path, settings: Config) -> None:
+        content = dict(metainfo=dict(classes=["cat", "dog"]), data_list=[dict(img_path="cat/0.jpg", gt_label=0)])
+        (folder / "list.json").write_text(json.dumps(content), encoding="utf-8")
+        names = dict(classes=("dog", "cat"))
+        settings.train_dataloader.dataset.update(type="BaseDataset", ann_file="list.json", metainfo=names)
+        settings.val_dataloader = None
+
+    return changed(change)(folder)
+
+
 def one_class(folder: Path, settings: Config) -> None:
     for split in ("train", "val"):
         shutil.rmtree(folder / split / "dog")
     settings.model.head.num_classes = 1
+
+
+def one_level_up(folder: Path, settings: Config) -> None:
+    for split in ("train", "val"):
+        settings[f"{split}_dataloader"].dataset.data_prefix = ""
+
+
+def numbered_backwards(folder: Path, settings: Config) -> None:
+    (folder / "val.txt").write_text("cat/0.jpg 1\ndog/0.jpg 0\n", encoding="utf-8")
+    settings.val_dataloader.dataset.ann_file = "val.txt"
+
+
+def named_backwards(folder: Path, settings: Config) -> None:
+    (folder / "list.txt").write_text("cat/0.jpg 1\ndog/0.jpg 0\n", encoding="utf-8")
+    settings.train_dataloader.dataset.update(ann_file="list.txt", metainfo=dict(classes=("cat", "dog")))
+    settings.val_dataloader = None
 
 
 def other_names(folder: Path, settings: Config) -> None:
@@ -105,6 +134,9 @@ CASES: dict[str, Callable[[Path], Any]] = {
         )
     ),
     "classes in another order than their folders": changed(other_names),
+    "a list by which folders have each other's label in validation": changed(numbered_backwards),
+    "a list by which folders have each other's name": changed(named_backwards),
+    "a folder of train and val for a folder of classes": changed(one_level_up),
     "a hidden folder beside the classes": changed(
         lambda folder, c: (folder / "train/.ipynb_checkpoints").mkdir() or c.model.head.update(num_classes=3)
     ),
@@ -116,6 +148,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "joined data sets of other classes": changed(joined),
     "validation on the images of training": changed(lambda _, c: c.val_dataloader.dataset.update(data_prefix="train")),
     "JSON: labels as text": of_json("0", "1"),
+    "JSON: classes in another order in the config": of_json_and_named,
     "JSON: a label without an output": of_json(0, 3),
     "JSON: ones and zeros for labels": of_json([1, 0, 0], [0, 1, 1]),
     "JSON: several labels, and a head for one": of_json([0, 2], [1]),

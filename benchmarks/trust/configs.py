@@ -75,6 +75,11 @@ EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "another number of classes": (SEG, {"model.decode_head.num_classes": 150}),
     "a top k above the number of classes": (CLS, {"val_evaluator.topk": (1, 50)}),
     "no proposal is kept": (DET, {"model.test_cfg.rpn.max_per_img": 0}),
+    "scores that leave out what mean precision counts": (DET, {"model.test_cfg.rcnn.score_thr": 0.5}),
+    "overlaps of objects and of background reversed": (
+        DET,
+        {"model.train_cfg.rpn.assigner.pos_iou_thr": 0.3, "model.train_cfg.rpn.assigner.neg_iou_thr": 0.7},
+    ),
     "no score is high enough": (DET, {"model.test_cfg.rcnn.score_thr": 1.0}),
     "no detection is scored": (DET, {"val_evaluator.proposal_nums": [0, 0, 0]}),
     "no box is sampled": (DET, {"model.train_cfg.rcnn.sampler.num": 0}),

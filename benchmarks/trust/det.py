@@ -204,6 +204,9 @@ _EDITS: dict[str, Callable[[Content], None]] = {
     "RLE of swapped size": masks(one_crowd_run([WIDTH, HEIGHT], [100, 40, WIDTH * HEIGHT - 140])),
     "RLE that does not fill the image": masks(one_crowd_run([HEIGHT, WIDTH], [100, 40])),
     "RLE of words": masks(one_crowd_run([HEIGHT, WIDTH], "100 40 2932")),
+    "RLE without a pixel": annotations(
+        lambda a: dict(segmentation=dict(size=[HEIGHT, WIDTH], counts=[HEIGHT * WIDTH])), 4
+    ),
     "RLE without counts": masks(dict(size=[HEIGHT, WIDTH])),
 }  # fmt: skip
 
@@ -236,6 +239,13 @@ def the_same_images(folder: Path) -> str:
     return "\n".join(map(str, detection_findings(write(folder, good()), "train", "val")))
 
 
+def filtered_evaluation(folder: Path) -> str:
+    """The data set of validation was copied from that of training."""
+    config = write(folder, good())
+    config.val_dataloader.dataset.test_mode = False
+    return checked(config)
+
+
 def other_evaluation(folder: Path) -> str:
     """The evaluator scores against a file of other images than the dataset's."""
     config = write(folder, good())
@@ -243,6 +253,26 @@ def other_evaluation(folder: Path) -> str:
     content["images"] += [dict(image, id=image["id"] + 100) for image in content["images"]]
     (folder / "all.json").write_text(json.dumps(content), encoding="utf-8")
     config.val_evaluator.ann_file = str(folder / "all.json")
+    return checked(config)
+
+
+def joined_evaluation(folder: Path) -> str:
+    """Two validation sets whose images were each numbered from 1."""
+    config = write(folder, good())
+    second = copy.deepcopy(config.val_dataloader.dataset)
+    (folder / "second.json").write_text((folder / "objects.json").read_text(encoding="utf-8"), encoding="utf-8")
+    second.ann_file = "second.json"
+    config.val_dataloader.dataset = dict(type="ConcatDataset", datasets=[config.val_dataloader.dataset, second])
+    return checked(config)
+
+
+def no_crowds_to_score(folder: Path) -> str:
+    """Segments of which the metric needs to know whether they are crowds."""
+    config, content = panoptic(folder)
+    del content["annotations"][0]["segments_info"][0]["iscrowd"]
+    (folder / "panoptic.json").write_text(json.dumps(content), encoding="utf-8")
+    config.val_dataloader = copy.deepcopy(config.train_dataloader)
+    config.val_evaluator = dict(type="CocoPanopticMetric", ann_file=str(folder / "panoptic.json"))
     return checked(config)
 
 
@@ -367,6 +397,8 @@ _PANOPTIC: dict[str, Callable[[dict], Any]] = {
     "panoptic: segments that the PNG does not have": lambda c: c["annotations"][0]["segments_info"][0].update(id=300),
     "panoptic: things behind stuff": lambda c: [x.update(isthing=1 - x["isthing"]) for x in c["categories"]],
     "panoptic: PNGs missing": lambda c: c["images"][0].update(file_name="2.jpg"),
+    "panoptic: several segments of one id": lambda c: c["annotations"][0]["segments_info"][1].update(id=1),
+    "panoptic: boxes elsewhere": lambda c: c["annotations"][0]["segments_info"][1].update(bbox=[0, 0, 32, 48]),
     "panoptic: no isthing": no_isthing,
     "panoptic: a file of instances": lambda c: c["annotations"][0].pop("segments_info"),
 }
@@ -383,6 +415,9 @@ def _cases() -> Iterator[tuple[str, Callable[[Path], Any]]]:
     for name, edit in _EDITS.items():
         yield name, partial(check, edit)
     yield "evaluator with other images", other_evaluation
+    yield "joined validation sets that number their images alike", joined_evaluation
+    yield "panoptic: no iscrowd", no_crowds_to_score
+    yield "images left out of validation, as of training", filtered_evaluation
     yield "validation on images without annotations", nothing_to_score
     yield "areas of a smaller copy", partial(check, annotations(lambda a: dict(area=a["area"] / 1000)))
     yield "no annotation to train on", no_boxes

@@ -107,6 +107,25 @@ def one_image_twice(config: Config) -> None:
     config.train_dataloader.dataset.ann_file = "list.txt"
 
 
+def numbered_unlike_the_palette(folder: Path) -> str:
+    """Masks whose colours are those of the classes, one class on."""
+    dataset = write(folder, [labels(0, 1)])
+    dataset["metainfo"]["palette"] = [[0, 0, 255], [0, 255, 0]]
+    mask = Image.fromarray(labels(0, 1), mode="P")
+    mask.putpalette(bytes([0, 255, 0, 0, 0, 255]))
+    mask.save(folder / "masks/0.png")
+    config = dict(default_scope="mmseg", model=dict(decode_head=dict(num_classes=2)))
+    found = data_findings(Config(dict(config, train_dataloader=dict(dataset=dataset))), "train")
+    return "\n".join(map(str, found))
+
+
+def joined(config: Config) -> None:
+    second = dict(config.val_dataloader.dataset, metainfo=dict(classes=("tree", "sky")))
+    first = config.train_dataloader.dataset
+    config.train_dataloader.dataset = dict(type="ConcatDataset", datasets=[first, second])
+    config.val_dataloader = None
+
+
 def own_masks(config: Config) -> None:
     dataset = config.train_dataloader.dataset
     dataset.update(img_suffix=".png", data_prefix=dict(img_path="masks", seg_map_path="masks"))
@@ -131,6 +150,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "labels from 0, reduced by 1": said(labels(0, 1, 2), num_classes=3, reduce_zero_label=True),
     "masks resized bilinearly": said(SMOOTH, SMOOTH[::-1], num_classes=6),
     "palettes that number colours as they come": numbered_otherwise,
+    "palettes that colour the classes otherwise than the data set": numbered_unlike_the_palette,
     "masks with a tag of orientation": changed(mirrored),
     "masks for images": changed(own_masks),
     "an image listed twice": changed(one_image_twice),
@@ -138,6 +158,9 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "classes in another order in validation": changed(
         lambda c: c.val_dataloader.dataset.update(metainfo=dict(classes=("tree", "sky")))
     ),
+    "joined data sets of other classes": changed(joined),
+    "reduced labels in validation alone": changed(lambda c: c.val_dataloader.dataset.update(reduce_zero_label=True)),
+    "no folder of masks": changed(lambda c: c.train_dataloader.dataset.data_prefix.pop("seg_map_path")),
     "classes as a text": changed(lambda c: c.train_dataloader.dataset.update(metainfo=dict(classes="ab"))),
     "one name for two classes": changed(lambda c: c.train_dataloader.dataset.update(metainfo=dict(classes=("a", "a")))),
     "masks that are loaded when the image was flipped": changed(

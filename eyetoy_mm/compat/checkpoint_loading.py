@@ -246,6 +246,13 @@ def _refuse_inflated(filename: object) -> None:
 
 def damaged_part(path: str | os.PathLike[str]) -> str | None:
     """The part of a zip file whose bytes are not those of its checksum; None where all are, or where it has none."""
+    known = os.stat(path)
+    return _damaged_part(os.path.realpath(path), known.st_ino, known.st_size, known.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _damaged_part(path: str, *version: int) -> str | None:
+    """The same of one version of a file, which is read as a whole once: whoever chooses it, and whoever loads it."""
     with zipfile.ZipFile(path) as archive:
         has_checksums = any(entry.CRC for entry in archive.infolist())  # torch.serialization.set_crc32_options
         return archive.testzip() if has_checksums else None

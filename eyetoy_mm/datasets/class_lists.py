@@ -22,6 +22,7 @@ from eyetoy_mm.paths import is_address, join
 
 # Folders that programs and systems leave beside those of people.
 _NO_CLASSES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 @dataclass
@@ -33,12 +34,14 @@ class Listed:
         classes: Names of the classes: of the config, of the folders or of the file; none where nothing names them.
         paths: Of the images.
         several: Whether an image has several labels, or none.
+        labels: The label of each folder, where each has one of its own.
     """
 
     findings: list[Finding] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     paths: list[str] = field(default_factory=list)
     several: bool = False
+    labels: dict[str, int] = field(default_factory=dict)
 
 
 def look_at_list(dataset: dict, outputs: int | None, skip: float = 0.0) -> Listed | None:
@@ -85,6 +88,7 @@ def _look_at_custom(built: CustomDataset, outputs: int | None, skip: float) -> L
         folders = sorted(path.name for path in Path(built.img_prefix).iterdir() if path.is_dir())
         listed.classes = listed.classes or tuple(folders)
         listed.findings += _folder_findings(built, folders)
+        listed.labels = {name: label for label, name in enumerate(folders)}
         listed.findings += _look_into(built, folders, listed.paths)
     else:
         listed.findings += _look_into(built, ["."], listed.paths)
@@ -102,6 +106,9 @@ def _folder_findings(built: CustomDataset, folders: list[str]) -> Iterator[Findi
     elif hidden := [name for name in folders if name.startswith(".") or name in _NO_CLASSES]:
         message = f"{folder} has {first_few(hidden)}, which counts as a class, and moves the labels of those after it"
         yield Finding("class folders", f"{message}. Take it out", tuple(join(folder, name) for name in hidden))
+    elif len(folders) > 1 and _SPLITS.issuperset(map(str.lower, folders)):
+        message = f"{folder} has {first_few(folders)}, which are no classes but parts of the data, and count as classes"
+        yield Finding("class folders", f"{message}. Set data_prefix to one of them")
     elif names and len(folders) != len(names):
         message = f"{folder} has {len(folders)} folders ({first_few(folders)}), and the dataset {len(names)} classes"
         yield Finding("class folders", f"{message}: set metainfo=dict(classes=...), or data_prefix, to what is there")
@@ -159,9 +166,34 @@ def _look_at_lines(built: CustomDataset, lines: list[str], outputs: int | None, 
         names, labels = [name for name, _ in pairs], [int(label) for _, label in pairs]
         places = [f"line {number}" for number in range(1, len(lines) + 1)]
         listed.findings += _label_findings(built, labels, places, outputs or len(listed.classes))
+        listed.labels = _labels_of_folders(names, labels)
+        listed.findings += _misnamed_folders(built, listed)
     listed.paths = [join(built.img_prefix, name) for name in names]
     listed.findings += _repeated(built, names, labels)
     listed.findings += _missing(built, names, listed.paths, skip)
+
+
+def _labels_of_folders(names: Sequence[str], labels: Sequence[int]) -> dict[str, int]:
+    """The label of each folder of images, by its name, where folders are the classes: each has one, of its own."""
+    found: dict[str, set[int]] = {}
+    for name, label in zip(names, labels):
+        found.setdefault(os.path.basename(os.path.dirname(name)), set()).add(label)
+    one_each = len(set(labels)) == len(found) > 1 and all(len(of) == 1 for of in found.values())
+    return {folder: of.pop() for folder, of in found.items()} if one_each else {}
+
+
+def _misnamed_folders(built: CustomDataset, listed: Listed) -> Iterator[Finding]:
+    """A list by which the images of a folder are of another class than the folder is called after."""
+    label_of = {name: label for label, name in enumerate(listed.classes)}
+    moved = [(name, label) for name, label in listed.labels.items() if label_of.get(name, label) != label]
+    if moved:
+        name, label = moved[0]
+        called = repr(listed.classes[label]) if 0 <= label < len(listed.classes) else "no class"
+        message = (
+            f"{built.ann_file} has label {label} for the images of the folder {name}, and the classes of the dataset "
+            f"call label {label} {called} and {label_of[name]} {name!r}. Correct the list, or the order of the classes"
+        )
+        yield Finding("classes", message, count=len(moved))
 
 
 def _line_findings(built: CustomDataset, lines: Sequence[str]) -> Iterator[Finding]:
@@ -251,6 +283,7 @@ def _missing(built: BaseDataset, names: Sequence[str], paths: Sequence[str], ski
 
 def _look_at_json(built: BaseDataset, outputs: int | None, skip: float) -> Listed:
     """A file of ``metainfo`` and ``data_list``, read by mmengine: one label each, or a list of them."""
+    named = tuple(built._metainfo.pop("classes", None) or ())  # the file's own are left alone where the config has some
     try:
         samples = built.load_data_list()
     except OSError:
@@ -259,7 +292,14 @@ def _look_at_json(built: BaseDataset, outputs: int | None, skip: float) -> Liste
         message = f"{built.ann_file} is not OpenMMLab's JSON of data_list and metainfo: {type(error).__name__}: {error}"
         return Listed([Finding("list of images", message)])
     names = built.metainfo.get("classes") or [one["category_name"] for one in built.metainfo.get("categories") or ()]
-    listed = Listed(classes=() if isinstance(names, str) else tuple(names))
+    own = () if isinstance(names, str) else tuple(names)
+    listed = Listed(classes=named or own)
+    pairs = enumerate(zip(named, own))
+    label = next((label for label, (name, other) in pairs if name != other and name in own), None)
+    if label is not None:
+        message = f"label {label} is {own[label]!r} in {built.ann_file}, and the classes of the dataset call it "
+        message += f"{named[label]!r}, another one there. Write them in the file's order, or leave them out"
+        listed.findings.append(Finding("classes", message))
     if not samples:
         listed.findings.append(Finding("list of images", f"{built.ann_file} has an empty data_list"))
         return listed

@@ -22,8 +22,8 @@ from eyetoy_mm.datasets.coco_boxes import (
     repeated_findings,
 )
 from eyetoy_mm.datasets.coco_format import format_findings, numbers, read_json, told_of
-from eyetoy_mm.datasets.files import absent, why_missing
-from eyetoy_mm.datasets.findings import Finding, tell
+from eyetoy_mm.datasets.files import absent, spelt_alike, why_missing
+from eyetoy_mm.datasets.findings import Finding, repeated, tell
 from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.paths import is_address, join
@@ -89,7 +89,7 @@ def evaluator_findings(
     split: str,
     classes: Sequence[str],
     evaluator: dict,
-    dataset_path: str | Path,
+    dataset_paths: Sequence[str | Path],
     read: Callable[..., Any] = read_json,
 ) -> list[Finding]:
     """What is wrong with the file that mmdet's ``CocoMetric`` scores against; its first evaluation can be hours later.
@@ -99,19 +99,21 @@ def evaluator_findings(
         split: Which split it is for, for the messages.
         classes: The classes of the dataset.
         evaluator: The metric's config.
-        dataset_path: The dataset's own file, which is told of by itself where it is the same.
+        dataset_paths: The dataset's own file, which is told of by itself where it is the same; those of all datasets
+            that are joined.
         read: As of :func:`coco_findings`.
     """
 
     def findings() -> list[Finding]:
         content = read(path, evaluator.get("backend_args"))
-        same = join("", path) == join("", dataset_path)
+        same = join("", path) in [join("", one) for one in dataset_paths]
         found = format_findings(content)
         if any(finding.fatal for finding in found):
             return [] if same else found  # told for the dataset
         if not same:
             found += category_findings(content, classes)
-            found += _other_images(content, _image_ids(read(dataset_path)))
+        if not same or len(dataset_paths) > 1:
+            found += _other_images(content, [_image_ids(read(one)) for one in dataset_paths])
         boxes = boxes_of(content, classes)
         misread = form_findings(boxes)
         found += [] if same else misread
@@ -162,8 +164,8 @@ def _absent(content: dict[str, list[dict]], absent: list[str], unlisted: list[st
     parents = {category.get("supercategory") for category in content["categories"]}
     # Roboflow lists the project itself as a category, above the others and never used.
     names = tuple(c["name"] for c in content["categories"] if c["name"] not in parents or of_name[c["name"]])
-    alike = {_plain(name): name for name in names}
-    spelt = [f"{name!r} is there as {alike[_plain(name)]!r}" for name in absent if _plain(name) in alike]
+    alike = {spelt_alike(name): name for name in names}
+    spelt = [f"{name!r} is there as {alike[spelt_alike(name)]!r}" for name in absent if spelt_alike(name) in alike]
     shown = names if len(names) <= 10 else f"its {len(names)} categories in their order"
     return Finding(
         "classes",
@@ -174,11 +176,6 @@ def _absent(content: dict[str, list[dict]], absent: list[str], unlisted: list[st
         + f"Set {_SETTING}, in training, validation and test, to {shown}, and num_classes={len(names)} in "
         "the model's heads, or correct the file",
     )
-
-
-def _plain(name: str) -> str:
-    """A name without what people write differently: capitals, blanks, hyphens."""
-    return "".join(character for character in name.casefold() if character.isalnum()) or name
 
 
 def _twice(names: dict[Any, str], counts: Counter, twice: list[str]) -> Finding:
@@ -363,11 +360,20 @@ def _image_ids(content: Any) -> set | None:
         return None
 
 
-def _other_images(content: dict[str, list[dict]], predicted: set | None) -> Iterator[Finding]:
-    """Images of the evaluator's file that the dataset does not have, and the other way round."""
+def _other_images(content: dict[str, list[dict]], of_datasets: list[set | None]) -> Iterator[Finding]:
+    """Images of the evaluator's file that the datasets do not have, the other way round, and ids of two images."""
     scored = {image["id"] for image in content["images"]}
-    if predicted is None:
+    known = [ids for ids in of_datasets if ids is not None]
+    if len(known) < len(of_datasets):
         return
+    predicted = set().union(*known)
+    if twice := repeated(id_ for ids in known for id_ in ids):
+        yield Finding(
+            "ids",
+            f"scores images by ids that several of the joined datasets have, such as {twice[0]!r}: detections in one "
+            "image would count in another. Give each image an id of its own, in one file of all to score against",
+            count=len(twice),
+        )
     if predicted - scored:
         yield Finding(
             "evaluator's images",

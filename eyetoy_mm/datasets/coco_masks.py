@@ -142,6 +142,7 @@ def _rle_faults(indices: list[int], masks: Sequence[Any], boxes: Boxes, bounds: 
         except (ValueError, TypeError) as error:
             faults[index] = f"{error} (counts={shown(mask['counts'])})"
             continue
+        bounds[index] = 0  # of no pixel
         if len(rows):
             bounds[index] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     return faults
@@ -151,18 +152,20 @@ def _elsewhere(boxes: Boxes, bounds: np.ndarray, well: np.ndarray) -> list[Findi
     """Masks that are not where their boxes are: one of the two is normalised, of another form or another image size."""
     known = well & np.isfinite(bounds).all(1) & ~boxes.crowd
     corners = np.concatenate([boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]], 1)
-    misplaced = known & (np.abs(bounds - corners).max(1, initial=0) > 3) & (_iou(bounds, corners) < 0.5)
+    misplaced = known & (np.abs(bounds - corners).max(1, initial=0) > 3) & (iou(bounds, corners) < 0.5)
     share = misplaced.sum() / max(1, known.sum())
     if share < 0.01:
         return []
     example = int(np.argmax(misplaced))
     kind, advice = _explain(boxes.where(misplaced), corners[misplaced], bounds[misplaced])
+    where = f"its mask from {_point(bounds[example, :2])} to {_point(bounds[example, 2:])}"
+    where = where if bounds[example].any() else "and no pixel in its mask"
     return [
         Finding(
             kind,
             f"has {int(misplaced.sum())} of {int(known.sum())} masks elsewhere than their boxes: annotation "
             f"{boxes.ids[example]} has its box from {_point(corners[example, :2])} to {_point(corners[example, 2:])}, "
-            f"its mask from {_point(bounds[example, :2])} to {_point(bounds[example, 2:])}. {advice}",
+            f"{where}. {advice}",
             boxes.places(misplaced),
             int(misplaced.sum()),
             fatal=bool(share > MOST),
@@ -184,12 +187,12 @@ def _explain(boxes: Boxes, corners: np.ndarray, bounds: np.ndarray) -> tuple[str
         (kind, "x and y of the polygons have changed places", corners, bounds[:, [1, 0, 3, 2]]),
     )
     for name, advice, first, second in changes:
-        if (_iou(first, second) >= 0.5).mean() >= 0.9:
+        if (iou(first, second) >= 0.5).mean() >= 0.9:
             return name, advice
     return kind, "Correct what is wrong of the two"
 
 
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of corners (N, 4) and (N, 4)."""
     low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
     common = np.clip(high - low, 0, None).prod(1)

@@ -20,8 +20,9 @@ from eyetoy_mm.datasets.coco_format import (
     told_of,
     value_findings,
 )
+from eyetoy_mm.datasets.coco_masks import iou
 from eyetoy_mm.datasets.files import absent
-from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.findings import Finding, repeated
 from eyetoy_mm.datasets.image_files import examine_file
 from eyetoy_mm.datasets.outside import find_outside
 from eyetoy_mm.datasets.spread import spread
@@ -59,7 +60,7 @@ def panoptic_findings(
         if found:
             return found
         segments = segments_of(file)
-        found = value_findings(segments) + id_findings(segments)
+        found = value_findings(segments) + id_findings(segments) or [*_ids_of_several(file)]
         if found:
             return found
         boxes = boxes_of(segments, classes)
@@ -70,6 +71,48 @@ def panoptic_findings(
         return [*found, *_files(file, dataset)]
 
     return told_of(path, split, findings)
+
+
+def panoptic_evaluator_findings(
+    path: str | Path, split: str, evaluator: dict, read: Callable[..., Any] = read_json
+) -> list[Finding]:
+    """What is wrong with the file that ``CocoPanopticMetric`` scores against, and right for its dataset.
+
+    Args:
+        path: The file.
+        split: Which split it is for, for the messages.
+        evaluator: The metric's config.
+        read: What reads it.
+    """
+
+    def findings() -> list[Finding]:
+        content = read(path, evaluator.get("backend_args"))
+        try:
+            segments = [segment for one in content["annotations"] for segment in one["segments_info"]]
+            crowdless = [segment["id"] for segment in segments if "iscrowd" not in segment]
+        except (TypeError, KeyError):  # told of for the dataset
+            return []
+        if not crowdless or evaluator.get("format_only"):
+            return []
+        message = f"has no iscrowd in {len(crowdless)} of {len(segments)} segments, at which the first evaluation fails"
+        return [
+            Finding(
+                "iscrowd missing",
+                f'{message}. Add "iscrowd": 0 to each',
+                places("segment", crowdless),
+                len(crowdless),
+            )
+        ]
+
+    return told_of(path, f"{split}, evaluator", findings)
+
+
+def _ids_of_several(content: dict[str, list[dict]]) -> Iterator[Finding]:
+    """Images with several segments of one id, which all get its pixels."""
+    wrong = [one for one in content["annotations"] if repeated(segment["id"] for segment in one["segments_info"])]
+    if wrong:
+        message = f"has {len(wrong)} images with several segments of one id, all of which would have the same pixels"
+        yield Finding("ids", message, places("image", (one["image_id"] for one in wrong)), len(wrong))
 
 
 def segments_of(content: dict[str, list[dict]]) -> dict[str, list[dict]]:
@@ -166,7 +209,7 @@ def _png_findings(content: dict[str, list[dict]], folder: Path) -> Iterator[Find
     for annotation in chosen:
         image = images[annotation["image_id"]]
         path = str(folder / image["file_name"].replace(".jpg", ".png"))
-        fault = _png_fault(path, {segment["id"] for segment in annotation["segments_info"]}, image)
+        fault = _png_fault(path, annotation["segments_info"], image)
         if fault:
             unlike.setdefault(fault, []).append(path)
     for fault, paths in unlike.items():
@@ -174,18 +217,31 @@ def _png_findings(content: dict[str, list[dict]], folder: Path) -> Iterator[Find
         yield Finding("segment maps", message, tuple(paths[:5]), len(paths))
 
 
-def _png_fault(path: str, ids: set, image: dict) -> str | None:
-    """What is wrong with a PNG for segments of these ids."""
+def _png_fault(path: str, segments: list[dict], image: dict) -> str | None:
+    """What is wrong with a PNG for these segments."""
+    ids = {segment["id"] for segment in segments}
     report, pixels = examine_file(path, "color", "cv2")
     if pixels is None:
         return f"cannot be loaded: {report.faults[0].message}"
     if pixels.shape[:2] != (image["height"], image["width"]):
         return "are of another size than the image; make them anew, without resizing"
     blue, green, red = pixels.reshape(-1, 3).T.astype(int)
-    if ids <= set(np.unique(red + 256 * green + 65536 * blue).tolist()):
-        return None
+    held = red + 256 * green + 65536 * blue
+    if ids <= set(np.unique(held).tolist()):
+        held = held.reshape(pixels.shape[:2])
+        astray = [segment["id"] for segment in segments if _is_elsewhere(segment["bbox"], held == segment["id"])]
+        return f"have segments elsewhere than their bbox, such as {astray[0]}" if astray else None
     if ids <= set(np.unique(blue + 256 * green + 65536 * red).tolist()):
         return "have red and blue the other way round, so that no segment is found; save them as RGB"
     if report.header is not None and report.header.mode in ("L", "P", "I;16", "I"):
         return "are of one channel, where COCO's number a segment by R + 256 G + 65536 B; save them so"
     return "lack segments which the file lists by id (R + 256 G + 65536 B): their masks would be empty"
+
+
+def _is_elsewhere(bbox: Sequence[float], pixels: np.ndarray) -> bool:
+    """Whether a box x, y, width, height is not that of these pixels (H, W), by more than rounding."""
+    rows, columns = (np.flatnonzero(pixels.any(axis)) for axis in (1, 0))
+    corners = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
+    x, y, width, height = bbox
+    box = np.array([x, y, x + width, y + height], float)
+    return bool(np.abs(box - corners).max() > 3) and float(iou(box[None], corners[None])[0]) < 0.5

@@ -107,3 +107,8 @@ def _is_file(entry: os.DirEntry) -> bool:
         return entry.is_file()
     except OSError:  # a link to itself
         return False
+
+
+def spelt_alike(name: str) -> str:
+    """A name without what people write differently: capitals, blanks, hyphens."""
+    return "".join(character for character in name.casefold() if character.isalnum()) or name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 from dataclasses import dataclass
 
 from mmengine.logging import print_log
@@ -67,7 +68,7 @@ def tell(findings: Iterable[Finding]) -> None:
     refuse_fatal(findings)
 
 
-def repeated(names: Iterable[str]) -> list[str]:
+def repeated(names: Iterable[Any]) -> list[Any]:
     """Those that are there more than once, in their order."""
     return [name for name, count in Counter(names).items() if count > 1]
 

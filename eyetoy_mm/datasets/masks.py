@@ -31,6 +31,8 @@ class Labelling:
         settings: What the step needs to know of the data set: ``label_map`` and ``reduce_zero_label``.
         classes: How many labels there are; None if nothing says it.
         ignored: The label that the loss ignores.
+        names: Of the classes.
+        palette: Red, green and blue of each class, as the data set has them; none where it has none.
     """
 
     step: Any = field(compare=False)
@@ -38,12 +40,16 @@ class Labelling:
     settings: dict
     classes: int | None
     ignored: int = 255
+    names: tuple[str, ...] = ()
+    palette: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def of(cls, dataset: Any, step: Any, classes: int | None, ignored: int = 255) -> Labelling:
         """That of a data set of mmseg; its own number of classes where the model has none."""
         settings = {key: getattr(dataset, key, None) for key in ("label_map", "reduce_zero_label")}
-        return cls(step, repr(step), settings, classes or len(dataset.metainfo.get("classes") or ()) or None, ignored)
+        names = tuple(dataset.metainfo.get("classes") or ())
+        palette = tuple(tuple(map(int, colour)) for colour in dataset.metainfo.get("palette") or ())
+        return cls(step, repr(step), settings, classes or len(names) or None, ignored, names, palette)
 
     def labels(self, path: str) -> np.ndarray:
         """The labels of a mask ``(H, W)``, as they are in training."""
@@ -60,6 +66,7 @@ class Mask:
         values: The numbers in the file; none where they are no labels.
         counts: Pixels of each label from 0 on, after loading; None where it cannot be loaded.
         colours: Red, green and blue of each number of ``values`` in a palette image; none in others.
+        labels: What each number of ``values`` is after loading, where there are ``colours``.
         steps: How often two labels that are no neighbours meet, and in how many of these by way of one between.
     """
 
@@ -68,6 +75,7 @@ class Mask:
     values: tuple[int, ...] = ()
     counts: tuple[int, ...] | None = None
     colours: tuple[tuple[int, ...], ...] = ()
+    labels: tuple[int, ...] = ()
     steps: tuple[int, int] = (0, 0)
 
 
@@ -95,12 +103,14 @@ def look_at_mask(path: str, labelling: Labelling) -> Mask:
         fault = Fault("unreadable mask", f"the pipeline cannot load these masks: {type(error).__name__}: {error}")
         return Mask(replace(report, faults=(*report.faults, fault)), size, values)
     counts = np.bincount(labels.ravel())
+    colours = _colours(path, step, values) if report.header is not None and report.header.mode == "P" else ()
     return Mask(
         replace(report, faults=(*report.faults, *_label_faults(counts, labelling))),
         size,
         values,
         tuple(counts.tolist()),
-        _colours(path, step, values) if report.header is not None and report.header.mode == "P" else (),
+        colours,
+        tuple(int(labels[pixels.squeeze() == value][0]) for value in values) if colours else (),
         _steps(labels, labelling.ignored),
     )
 
@@ -223,6 +233,7 @@ def together_findings(masks: Sequence[tuple[str, Mask]], labelling: Labelling) -
     elif classes and classes > 2:
         yield from _counted_from_elsewhere(labels, classes, len(loaded), held)
     yield from _blended(loaded)
+    yield from _other_colours(loaded, labelling)
 
 
 def _counted_from_elsewhere(labels: list[int], classes: int, count: int, held: str) -> Iterator[Finding]:
@@ -253,6 +264,26 @@ def _blended(masks: Sequence[tuple[str, Mask]]) -> Iterator[Finding]:
             "classes that are not there. Make the masks anew, with the nearest label (cv2.INTER_NEAREST)"
         )
         yield Finding("blended labels", message, where, fatal=False)
+
+
+def _other_colours(masks: Sequence[tuple[str, Mask]], labelling: Labelling) -> Iterator[Finding]:
+    """Palette masks all whose colours are those of classes, and stand for other ones there than after loading."""
+    label_of = {colour: label for label, colour in enumerate(labelling.palette)}
+    unlike = []
+    for path, mask in masks:
+        pairs = [(label, label_of.get(c)) for label, c in zip(mask.labels, mask.colours) if label != labelling.ignored]
+        moved = [(label, meant) for label, meant in pairs if label != meant]
+        if moved and len(label_of) == len(labelling.names) and all(meant is not None for _, meant in pairs):
+            unlike.append((path, moved[0]))
+    if unlike:
+        label, meant = unlike[0][1]
+        name = labelling.names[label] if label < len(labelling.names) else "no class"
+        message = (
+            f"these masks have the colours of the data set's palette under other numbers: what is label {label} "
+            f"({name!r}) after loading has the colour of {labelling.names[meant or 0]!r}. Number the masks as the "
+            "classes are, or correct palette in metainfo if it is that which is wrong"
+        )
+        yield Finding("palettes", message, tuple(path for path, _ in unlike), fatal=False)
 
 
 def colour_findings(masks: Sequence[tuple[str, Mask]]) -> Iterator[Finding]:

@@ -130,6 +130,10 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
         if x.get("seg_map_path") and str(Path(x["img_path"])) not in without
     }
     masks = list(pairs)
+    if mask_step(built.pipeline) is not None and not any(item.get("seg_map_path") for item in items):
+        message = "the pipeline loads masks, and nothing says where they are: set data_prefix=dict(seg_map_path=...)"
+        yield Finding("masks missing", message)
+        return
     if not masks or (built.test_mode and mask_step(built.pipeline) is None):
         return
     missing = absent(masks)
@@ -149,7 +153,7 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
         yield Finding("masks missing", f"{message}. {advice}", tuple(missing))
     elif not built.ann_file and built.data_prefix["seg_map_path"] != built.data_prefix["img_path"]:
         folder, used = Path(built.data_prefix["seg_map_path"]), {Path(mask) for mask in masks}
-        spare = [str(p) for p in folder.rglob(f"*{built.seg_map_suffix}") if p not in used]
+        spare = [str(p) for p in folder.rglob(f"[!.]*{built.seg_map_suffix}") if p not in used]
         if spare:
             yield Finding("masks left out", f"{len(spare)} masks have no image", tuple(spare), fatal=False)
 

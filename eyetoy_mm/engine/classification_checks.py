@@ -29,6 +29,7 @@ def classification_findings(config: Config, *splits: str) -> list[Finding]:
     found: dict[Finding, None] = {}
     classes: list[tuple[str, tuple[str, ...]]] = []
     images: dict[str, list[str]] = {}
+    labels: list[tuple[str, dict[str, int]]] = []
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         found.update(dict.fromkeys(_one_class(head)))
         for split, dataset in datasets_of(config, splits):
@@ -40,9 +41,12 @@ def classification_findings(config: Config, *splits: str) -> list[Finding]:
             if listed.several and _tells_one_class(head):
                 found[_SEVERAL_LABELS] = None
             images.setdefault(split, []).extend(listed.paths)
+            labels.append((split, listed.labels))
             if listed.classes and not any(finding.fatal for finding in listed.findings):
                 classes.append((split, listed.classes))
     found.update(dict.fromkeys(_class_findings(classes, outputs)))
+    if not any(finding.kind == "classes" for finding in found):
+        found.update(dict.fromkeys(_label_findings(labels)))
     return [*found, *trained_images_findings(images)]
 
 
@@ -86,10 +90,31 @@ def _class_findings(classes: list[tuple[str, tuple[str, ...]]], outputs: int | N
             yield Finding("classes", f"{message}: set num_classes={len(names)}, or check the folders and `classes`")
         elif trained and names != trained:
             pairs = zip(trained, names, strict=False)
-            label, first, second = next(((i, a, b) for i, (a, b) in enumerate(pairs) if a != b), (0, "", ""))
+            differ = next(((i, a, b) for i, (a, b) in enumerate(pairs) if a != b), None)
+            if differ is None:
+                yield Finding("classes", f"training has {len(trained)} classes and {split} {len(names)}: both need the "
+                              "same. Set metainfo, or folders")  # fmt: skip
+                continue
+            label, first, second = differ
             message = f"label {label} is {first!r} in training and {second!r} in {split}"
             if split == "train":
                 message = f"label {label} is {first!r} in one of the datasets of training and {second!r} in another"
             yield Finding(
                 "classes", f"{message}: both need the same classes in the same order. Set metainfo, or folders"
             )
+
+
+def _label_findings(labels: list[tuple[str, dict[str, int]]]) -> Iterator[Finding]:
+    """Folders whose images have another label than those of a folder of that name in training.
+
+    Args:
+        labels: The split and the label of each folder of each dataset, where folders have one each.
+    """
+    trained: dict[str, int] = {}
+    for split, of in labels:
+        moved = next((name for name, label in of.items() if trained.get(name, label) != label), None)
+        if moved is not None:
+            message = f"images in {moved} have label {trained[moved]} in training and {of[moved]} in {split}"
+            yield Finding("classes", f"{message}: number the classes alike in both, as training does")
+        if split == "train":
+            trained = of | trained

@@ -44,8 +44,10 @@ def datasets_of(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def evaluators_of(config: Config, splits: tuple[str, ...]) -> Iterator[tuple[str, dict]]:
-    """Each metric of each split."""
+    """Each metric of each split, taken out of evaluators of their own (``type="MultiDatasetsEvaluator"``)."""
     for split in splits:
         evaluators = config.get(f"{split}_evaluator") or []
+        if isinstance(evaluators, dict) and evaluators.get("metrics") is not None:
+            evaluators = evaluators["metrics"]
         for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
             yield split, evaluator

@@ -21,7 +21,7 @@ from eyetoy_mm.datasets.coco_kin import (
     objects365_v1_findings,
     objects365_v2_findings,
 )
-from eyetoy_mm.datasets.coco_panoptic import panoptic_findings
+from eyetoy_mm.datasets.coco_panoptic import panoptic_evaluator_findings, panoptic_findings
 from eyetoy_mm.datasets.findings import Finding
 from eyetoy_mm.datasets.voc_files import image_folder, voc_findings
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
@@ -58,6 +58,7 @@ def detection_findings(config: Config, *splits: str) -> list[Finding]:
         findings += use.check(use.path, split, use.classes, use.dataset, **reader)
     findings += _without_ground_truth(config, splits)
     findings += _unfiltered_objects(config, splits)
+    findings += dict.fromkeys(_filtered_images(uses))
     findings += trained_images_findings(_images(uses, read))
     return _merged(findings + _evaluator_findings(config, uses, splits, read))
 
@@ -163,21 +164,33 @@ def _without_lvis(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:
 def _evaluator_findings(
     config: Config, uses: list[_Use], splits: tuple[str, ...], read: Callable[..., Any]
 ) -> list[Finding]:
-    """What ``CocoMetric`` and ``LVISMetric`` score against, told of once where validation and test score alike."""
-    found: dict[str, tuple[dict, _Use, list[str]]] = {}
-    of_lvis: list[Finding] = []
+    """What metrics of mmdet score against by a file of theirs, told of once where validation and test score alike."""
+    found: dict[str, tuple[dict, list[_Use], list[str]]] = {}
+    of_others: list[Finding] = []
     for split, evaluator in evaluators_of(config, splits):
         if evaluator.get("ann_file") and type_name(evaluator) == "LVISMetric":
-            of_lvis += lvis_evaluator_findings(evaluator["ann_file"], split, evaluator, read)
-        use = next((use for use in uses if use.split == split and use.check is coco_findings), None)
-        if use and evaluator.get("ann_file") and type_name(evaluator) == "CocoMetric":
-            key = repr((evaluator, use.path, tuple(use.classes)))
-            found.setdefault(key, (evaluator, use, []))[2].append(split)
-    return of_lvis + [
-        finding
-        for evaluator, use, of in found.values()
-        for finding in evaluator_findings(evaluator["ann_file"], ", ".join(of), use.classes, evaluator, use.path, read)
-    ]
+            of_others += lvis_evaluator_findings(evaluator["ann_file"], split, evaluator, read)
+        if evaluator.get("ann_file") and type_name(evaluator) == "CocoPanopticMetric":
+            of_others += panoptic_evaluator_findings(evaluator["ann_file"], split, evaluator, read)
+        used = [use for use in uses if use.split == split and use.check is coco_findings]
+        if type_name(config[f"{split}_evaluator"]) == "MultiDatasetsEvaluator":  # which has a metric for each
+            used = [use for use in used if use.path == join("", evaluator.get("ann_file") or "")]
+        if used and evaluator.get("ann_file") and type_name(evaluator) == "CocoMetric":
+            key = repr((evaluator, [(use.path, tuple(use.classes)) for use in used]))
+            found.setdefault(key, (evaluator, used, []))[2].append(split)
+    for evaluator, used, of in found.values():
+        paths = [use.path for use in used]
+        names = ", ".join(of)
+        of_others += evaluator_findings(evaluator["ann_file"], names, used[0].classes, evaluator, paths, read)
+    return of_others
+
+
+def _filtered_images(uses: list[_Use]) -> Iterator[Finding]:
+    """Data sets of evaluation that leave images out, and put another image where a step gives none: scores of others."""
+    for use in uses:
+        if use.split != "train" and not use.dataset.get("test_mode") and use.dataset.get("filter_cfg"):
+            message = "filter_cfg leaves images out of what is scored, as in training. Set it to True"
+            yield Finding(f"{use.split}_dataloader.dataset.test_mode=False", message, fatal=False)
 
 
 def _without_ground_truth(config: Config, splits: tuple[str, ...]) -> Iterator[Finding]:

@@ -97,28 +97,28 @@ def _train(config: Config, resume: str | None, may_stay: list[str], force: bool)
         kind = ShardedRunner if shards_model(config) else CheckedRunner
         runner = run.runner = kind.from_cfg(config)
         runner.logger.info(start)
-        live = LiveProgressHook()
-        for hook in (
-            SaveOnSignalHook(),
-            SeedIterationsHook(),
-            EvaluateSavedBuffersHook(),
-            ProgressHook(),
-            live,
-            DataPicturesHook(),
-            EvaluationPicturesHook(),
-            ResultsPictureHook(),
-            DescribeRunHook(),
-            CheckInitialisedHook(),
-            CheckOutputsHook(),
-            RehearseEvaluationHook(),
-            PrepareWeightsHook(),
-            CompareResumedHook(config.load_from if config.get("resume") else None),
-            CompareClassesHook("train"),
-        ):
-            runner.register_hook(hook)
-        check_loops(runner)
-        with closing(live), explained_disk_errors(config.work_dir), allow_missing(may_stay):
-            runner.train()
+        with closing(LiveProgressHook()) as live, closing(SaveOnSignalHook()) as saves:
+            for hook in (
+                saves,
+                SeedIterationsHook(),
+                EvaluateSavedBuffersHook(),
+                ProgressHook(),
+                live,
+                DataPicturesHook(),
+                EvaluationPicturesHook(),
+                ResultsPictureHook(),
+                DescribeRunHook(),
+                CheckInitialisedHook(),
+                CheckOutputsHook(),
+                RehearseEvaluationHook(),
+                PrepareWeightsHook(),
+                CompareResumedHook(config.load_from if config.get("resume") else None),
+                CompareClassesHook("train"),
+            ):
+                runner.register_hook(hook)
+            check_loops(runner)
+            with explained_disk_errors(config.work_dir), allow_missing(may_stay):
+                runner.train()
 
 
 def add_guards(config: Config) -> None:

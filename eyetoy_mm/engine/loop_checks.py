@@ -13,20 +13,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
+from mmengine.registry import MODELS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
+from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.datasets.files import why_no_image
 from eyetoy_mm.datasets.findings import Finding, refuse_fatal
 from eyetoy_mm.datasets.guarded_loading import plain_datasets
 from eyetoy_mm.engine.config_checks import shape_findings
+from eyetoy_mm.engine.config_places import class_of
 from eyetoy_mm.engine.hooks.common import unwrapped
 
 _NORMALISED = 3  # images of training of which the numbers are looked at
 _TOO_LARGE = 300.0  # images of 0 to 255 that are shifted alone stay below
+_AS_STORED = 50.0  # images that are neither shifted nor scaled go to 255, normalised ones not to 5
 _TOO_ALIKE = 0.1  # between the smallest and the largest number of a channel, of a mean and std of 0 and 1
 _SAMPLES = 8  # of a validation set, of which the sizes are compared
 
@@ -154,7 +159,7 @@ def _in_model(runner: Runner, loader: DataLoader, sample: Any) -> torch.Tensor |
 
 def _odd_numbers(runner: Runner, loader: DataLoader) -> Iterator[Finding]:
     """Images normalised by numbers of another scale than theirs, which trains, and badly."""
-    shown = largest = spread = 0.0
+    shown = largest = spread = smallest = 0.0
     for index in range(min(_NORMALISED, len(loader.dataset))):  # type: ignore[arg-type]
         sample = loader.dataset[index]
         raw = sample.get("inputs") if isinstance(sample, dict) else None
@@ -162,8 +167,12 @@ def _odd_numbers(runner: Runner, loader: DataLoader) -> Iterator[Finding]:
         if seen is None or not isinstance(raw, torch.Tensor) or not raw.numel():
             return
         seen = seen[..., : raw.shape[-2], : raw.shape[-1]]  # without what fills a batch
+        smallest = min(smallest, float(seen.min()))
         shown, largest = max(shown, float(seen.abs().max())), max(largest, float(raw.abs().max()))
         spread = max(spread, float((seen.amax((0, 2, 3)) - seen.amin((0, 2, 3))).max()))
+    if shown > _AS_STORED and smallest >= 0 and _from_weights_of_ours(runner.cfg):
+        told = f"is missing, and images come to the model as numbers of 0 to {shown:.0f}: our weights were trained on "
+        yield Finding("data_preprocessor.mean", f"{told}normalised ones. Set mean and std as they were", fatal=False)
     too_large = shown > _TOO_LARGE and largest <= 255
     if not too_large and not (0 < largest <= 10 and spread < _TOO_ALIKE):
         return
@@ -182,6 +191,14 @@ def _odd_numbers(runner: Runner, loader: DataLoader) -> Iterator[Finding]:
         yield Finding(
             f"{key}.std", f"{numbers} {told}. Take a step that normalises out of the pipeline, or these numbers"
         )
+
+
+def _from_weights_of_ours(config: Config) -> bool:
+    """Whether the model is ours, and begins with weights that the config names."""
+    backbone = config.model.get("backbone") or {}
+    kind = class_of(backbone, MODELS)
+    ours = isinstance(kind, type) and issubclass(kind, StagedBackbone)
+    return ours and not config.get("resume") and bool(config.get("load_from") or backbone.get("init_cfg"))
 
 
 def _mixed_sizes(runner: Runner) -> list[Finding]:

@@ -13,8 +13,10 @@ from mmengine.registry import MODELS
 
 from eyetoy_mm.compat import mmcv_ops
 from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.engine.config_parts import evaluators_of
 from eyetoy_mm.engine.config_places import argument_findings, at, class_of, dicts_in
 from eyetoy_mm.layers.checks import is_whole
+from eyetoy_mm.registry import type_name
 
 
 class _Limit(NamedTuple):
@@ -73,6 +75,7 @@ def limit_findings(config: Config) -> Iterator[Finding]:
     for section in ("model", "tta_model"):
         for key, part in dicts_in(section, config.get(section)):
             yield from _weight_findings(key, part)
+            yield from _assigner_findings(key, part)
             if str(part.get("type")).endswith("AnchorGenerator"):
                 yield from _anchor_findings(key, part)
             if "train_cfg" in key or "test_cfg" in key or "tta_cfg" in key:
@@ -81,10 +84,27 @@ def limit_findings(config: Config) -> Iterator[Finding]:
                     yield from _beyond(key, part, _OF_SAMPLERS)
                 if key.rpartition(".")[2] == "nms":
                     yield from _nms_findings(key, part)
+    yield from _score_findings(config)
     kind = class_of(config.model, MODELS)
     if hasattr(kind, "slide_inference"):
         flips = hasattr(kind, "slide_flip_inference")
         yield from _window_findings("model.test_cfg", config.model.get("test_cfg") or {}, flips)
+
+
+_HIGH = 0.3  # scores of detections that are kept; of OpenMMLab's detectors that are scored by mAP, 0.05 and less
+_BY_RANK = {"CocoMetric", "VOCMetric", "LVISMetric"}
+
+
+def _score_findings(config: Config) -> Iterator[Finding]:
+    """Scores that leave out detections of which mean average precision counts all, the least certain too."""
+    metrics = [type_name(metric) for _, metric in evaluators_of(config, ("val", "test"))]
+    if not metrics or not _BY_RANK.issuperset(metrics):
+        return
+    for key, part in dicts_in("model", config.model):
+        score = part.get("score_thr")
+        if "test_cfg" in key and isinstance(score, int | float) and _HIGH < score < 1:
+            told = "detections below are left out before they are scored, and mean average precision counts them, too"
+            yield Finding(at(f"{key}.score_thr", score), f"{told}. Usual is 0.05 or less", fatal=False)
 
 
 def _weight_findings(key: str, part: dict) -> Iterator[Finding]:
@@ -96,6 +116,15 @@ def _weight_findings(key: str, part: dict) -> Iterator[Finding]:
     numbers = by_class if isinstance(by_class, list | tuple) else []
     if numbers and all(isinstance(x, int | float) for x in numbers) and not (min(numbers) >= 0 and max(numbers) > 0):
         yield Finding(at(f"{key}.class_weight", by_class), "should be numbers from 0 on, and above 0 for some class")
+
+
+def _assigner_findings(key: str, part: dict) -> Iterator[Finding]:
+    """Overlaps that reach from background into objects: they seem to have changed places."""
+    positive, negative = part.get("pos_iou_thr"), part.get("neg_iou_thr")
+    highest = max(negative, default=None) if isinstance(negative, list | tuple) else negative
+    if isinstance(positive, int | float) and isinstance(highest, int | float) and highest > positive:
+        told = f"is above pos_iou_thr={positive}: below the one a box is background, from the other on an object. "
+        yield Finding(at(f"{key}.neg_iou_thr", negative), f"{told}Are they reversed?", fatal=False)
 
 
 def _anchor_findings(key: str, part: dict) -> Iterator[Finding]:

@@ -145,7 +145,7 @@ def settle(runner: Runner, checkpoint: dict[str, Any], source: str) -> str:
     _check_complete(checkpoint, source)
     check_state_fits(runner.model, unwrap(checkpoint, source), source)
     _check_classes(runner, checkpoint["meta"], source)
-    saved, asked = _saved_config(checkpoint), read_config(runner.cfg.pretty_text)
+    saved, asked = saved_config(checkpoint), read_config(runner.cfg.pretty_text)
     _check_optimizer(runner, checkpoint["optimizer"], saved, asked, source)
     meta = checkpoint["meta"]
     head = f"resume from {source}, at epoch {meta['epoch']}, iteration {meta['iter']}"
@@ -495,8 +495,10 @@ def _what_is_left(runner: Runner, checkpoint: Mapping[str, Any], source: str) ->
 # --- Configs as data --------------------------------------------------------------------------------------------------
 
 
-def _saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    text = checkpoint["meta"].get("cfg")
+def saved_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the run that saved a checkpoint, by :func:`read_config`; empty where it has none to be read."""
+    meta = checkpoint.get("meta")
+    text = meta.get("cfg") if isinstance(meta, Mapping) else None
     try:
         return read_config(text) if isinstance(text, str) else {}
     except (SyntaxError, ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,7 @@ def segmentation_config_findings(config: Config, *splits: str, masks: bool = Tru
             return []
         found = [*_one_class(config), *_zero_labels(config), *_scoring(config, splits), *_fillings(config, splits)]
         images: dict[str, list[str]] = {}
-        classes: dict[str, tuple[str, ...]] = {}
+        classes: list[tuple[str, tuple[str, ...]]] = []
         opened: list[tuple[str, Mask]] = []
         for used, dataset in by_dataset.values():
             names = ", ".join(dict.fromkeys(used))
@@ -44,17 +45,24 @@ def segmentation_config_findings(config: Config, *splits: str, masks: bool = Tru
             opened += looked.masks
             for split in used:
                 images.setdefault(split, []).extend(looked.images)
-                classes.setdefault(split, looked.classes)
+                classes.append((split, looked.classes))
     return [*found, *_other_classes(classes), *colour_findings(opened), *trained_images_findings(images)]
 
 
-def _other_classes(classes: dict[str, tuple[str, ...]]) -> Iterator[Finding]:
-    """Labels of other names in training than in validation or test: what is learnt is scored as something else."""
-    trained = classes.get("train")
-    for split, names in classes.items():
-        unlike = [label for label, (first, second) in enumerate(zip(trained or (), names)) if first != second]
-        if trained and unlike:
-            message = f"label {unlike[0]} is {trained[unlike[0]]!r} in training and {names[unlike[0]]!r} in {split}"
+def _other_classes(classes: list[tuple[str, tuple[str, ...]]]) -> Iterator[Finding]:
+    """Labels of other names in training than in validation or test: what is learnt is scored as something else.
+
+    Args:
+        classes: The split and the classes of each dataset, of which a split may have several.
+    """
+    trained = next((names for split, names in classes if split == "train"), ())
+    for split, names in dict.fromkeys(classes):
+        label = next((label for label, (first, second) in enumerate(zip(trained, names)) if first != second), None)
+        if label is not None:
+            message = f"label {label} is {trained[label]!r} in training and {names[label]!r} in {split}"
+            if split == "train":
+                message = f"label {label} is {trained[label]!r} in one of the datasets of training and "
+                message += f"{names[label]!r} in another"
             yield Finding(
                 "classes",
                 f"{message}: both need the same classes in the same order. Give both metainfo=dict(classes=(...))",
@@ -87,10 +95,16 @@ def _one_class(config: Config) -> Iterator[Finding]:
 
 def _zero_labels(config: Config) -> Iterator[Finding]:
     """Labels that are counted from elsewhere in training than in evaluation."""
+    from eyetoy_mm.datasets.segmentation_files import segmentation_class
+
     settings: dict[bool, str] = {}
     for split, dataset in datasets_of(config, ("train", "val", "test")):
         steps = [step for step in dataset.get("pipeline") or () if type_name(step) == "LoadAnnotations"]
         given = dataset.get("reduce_zero_label", next((step.get("reduce_zero_label") for step in steps), None))
+        kind = segmentation_class(dataset)
+        if given is None and kind is not None:  # by itself a dataset counts as its class does
+            parameter = inspect.signature(kind.__init__).parameters.get("reduce_zero_label")
+            given = parameter is not None and parameter.default
         if given is not None:
             settings.setdefault(bool(given), split)
     if len(settings) > 1:

@@ -380,6 +380,20 @@ def test_a_file_without_checksums(tmp_path: Path) -> None:
     assert damaged_part(path) is None
 
 
+def test_a_file_is_looked_at_once_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"state_dict": {"x": torch.zeros(3)}}, path := tmp_path / "x.pth")
+    looks = []
+    testzip = zipfile.ZipFile.testzip
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda file: looks.append(1) or testzip(file))
+    for _ in range(2):
+        assert damaged_part(path) is None
+        load(str(path))
+    assert len(looks) == 1
+    torch.save({"state_dict": {"x": torch.ones(3)}}, path)  # another version of it
+    load(str(path))
+    assert len(looks) == 2
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [

@@ -65,6 +65,34 @@ def test_lists_that_are_right(tmp_path):
     assert not finding.fatal and "label 0 for every image" in finding.message
 
 
+def test_folders_whose_images_have_other_labels_elsewhere(tmp_path):
+    folders(tmp_path / "train", a=1, b=1)
+    folders(tmp_path / "val", a=1, b=1)
+    listed = dict(ann_file=str(tmp_path / "list.txt"))
+
+    def found(lines, **settings):
+        (tmp_path / "list.txt").write_text(lines)
+        return [f.message for f in data_findings(config(tmp_path, **settings), "train", "val") if f.kind == "classes"]
+
+    (message,) = found("a/0.jpg 1\nb/0.jpg 0", val=listed)
+    assert "images in a have label 0 in training and 1 in val" in message
+    (message,) = found("a/0.jpg 1\nb/0.jpg 0", **listed, metainfo=dict(classes=("a", "b")))
+    assert "label 1 for the images of the folder a" in message
+    assert not found("a/0.jpg 0\nb/0.jpg 1", val=listed)
+    assert not found("a/0.jpg 1\nb/0.jpg 1\na/0.jpg 0", val=listed)  # folders of something else
+    assert not found("a/0.jpg 1\nb/0.jpg 0", **listed, metainfo=dict(classes=("x", "y")))
+
+
+def test_names_of_a_file_and_of_the_config(tmp_path):
+    folders(tmp_path / "train", a=1)
+    content = dict(metainfo=dict(classes=["a", "b"]), data_list=[dict(img_path="a/0.jpg", gt_label=0)])
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    for names, wrong in ((("a", "b"), False), (("b", "a"), True), (("x", "y"), False)):
+        settings = config(tmp_path, kind="BaseDataset", ann_file="list.json", metainfo=dict(classes=names))
+        found = [f.message for f in data_findings(settings, "train") if f.kind == "classes"]
+        assert len(found) == wrong and all("label 0 is 'a' in" in message for message in found)
+
+
 def test_images_that_may_be_missing(tmp_path):
     folders(tmp_path / "train", a=1)
     (tmp_path / "list.txt").write_text("a/0.jpg 0\na/none.jpg 1")
@@ -107,6 +135,13 @@ def test_folders_that_are_no_classes(tmp_path):
     (tmp_path / "train/.ipynb_checkpoints").mkdir()
     with pytest.raises(UserError, match=".ipynb_checkpoints, which counts as a class"):
         check_data(config(tmp_path, 3), "train")
+
+
+def test_folders_of_splits_are_no_classes(tmp_path):
+    folders(tmp_path / "train", a=1, b=1)
+    folders(tmp_path / "val", a=1, b=1)
+    (finding,) = data_findings(config(tmp_path, data_prefix=""), "train")
+    assert finding.fatal and "train, val, which are no classes" in finding.message
 
 
 def test_each_dataset_of_a_split_is_compared(tmp_path):

@@ -104,12 +104,18 @@ SAID = {
     "panoptic: segments that the PNG does not have": "1 .of 1 looked at. PNGs of segments that lack segments",
     "panoptic: things behind stuff": "has 'dog' as a thing .isthing=1., behind stuff",
     "panoptic: PNGs missing": "needs 1 PNGs of segments .of 1. that are not on disk: .*segments/2.png",
+    "panoptic: several segments of one id": r"has 1 images with several segments of one id.*\[1: image 1\]",
+    "panoptic: boxes elsewhere": r"\(of 1 looked at\) PNGs of segments that have segments elsewhere than .*such as 2",
+    "panoptic: no iscrowd": r"has no iscrowd in 1 of 2 segments.*\[1: segment 1\]",
+    "joined validation sets that number their images alike": "ids that several of the joined datasets have, such as 1",
     "panoptic: no isthing": r"categories\[0\] has no isthing",
     "panoptic: a file of instances": r"annotations\[0\] has no segments_info",
 }  # fmt: skip
 WARNED = {
     "some boxes of size 0": "of which 8 would be dropped in silence: 8 outside of their image",
     "CVAT's masks among polygons": "iscrowd=1 in 6 of 24 boxes",
+    "RLE without a pixel": "has its box from (4, 6) to (16, 16), and no pixel in its mask",
+    "images left out of validation, as of training": "filter_cfg leaves images out of what is scored",
     "every annotation twice": "has 24 of 48 boxes twice",
     "areas of a smaller copy": "24 of 24 areas that cannot be those of their boxes, such as area=0.12 of bbox=[4, 6,",
     "no annotation to train on": "has no box of the classes: a detector learns from it what is background",

@@ -152,6 +152,34 @@ def test_palettes_that_number_colours_otherwise(tmp_path):
     assert not list(colour_findings([opened[0], opened[0]]))
 
 
+def test_palettes_that_colour_classes_otherwise_than_the_data_set(tmp_path):
+    dataset = write(tmp_path, [palette(mask) for mask in GOOD])
+    names = dataset["metainfo"]["classes"]
+    for colours, wrong in (
+        ([[0, 0, 0], [255, 0, 0]], False),
+        ([[255, 0, 0], [0, 0, 0]], True),
+        ([[1, 2, 3]] * 2, False),
+    ):
+        found = find(dataset | dict(metainfo=dict(classes=names, palette=colours)))
+        assert [finding.kind for finding in found] == ["palettes"] * wrong
+    # Colours are those of labels after loading.
+    reduced = dict(metainfo=dict(classes=("tree",), palette=[[255, 0, 0]]), reduce_zero_label=True)
+    assert "palettes" not in [finding.kind for finding in find(dataset | reduced)]
+
+
+def test_a_pipeline_that_loads_masks_from_nowhere(tmp_path):
+    dataset = write(tmp_path, GOOD) | dict(data_prefix=dict(img_path="images"))
+    (finding,) = find(dataset)
+    assert finding.kind == "masks missing" and "data_prefix=dict(seg_map_path=...)" in finding.message
+    assert not find(dataset | dict(pipeline=dataset["pipeline"][:1], test_mode=True))
+
+
+def test_hidden_files_are_no_masks(tmp_path):
+    dataset = write(tmp_path, GOOD)
+    (tmp_path / "masks" / "._0.png").write_bytes(b"of macOS")
+    assert not find(dataset)
+
+
 def test_images_that_are_their_own_masks_or_listed_twice(tmp_path):
     dataset = write(tmp_path, GOOD)
     (tmp_path / "list.txt").write_text("0\n0\n1\n")

@@ -1,5 +1,6 @@
 """Runs that were interrupted go on as if they had not been."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -480,6 +481,22 @@ def test_a_run_that_is_told_before_it_has_trained_saves_nothing(tmp_path, signal
 def begin_and_sleep(begun):
     begun.set()
     time.sleep(60)
+
+
+def test_a_run_that_fails_leaves_signals_as_they_were(monkeypatch):
+    """A process that catches the error and goes on ended at no SIGTERM any more."""
+    monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)
+    before = signal.getsignal(signal.SIGTERM)
+    with contextlib.suppress(RuntimeError), contextlib.closing(SaveOnSignalHook()) as hook:
+        assert signal.getsignal(signal.SIGTERM) == hook._tell
+        raise RuntimeError
+    assert signal.getsignal(signal.SIGTERM) is before
+    signal.signal(signal.SIGTERM, other := lambda *_: None)
+    try:
+        hook.close()
+        assert signal.getsignal(signal.SIGTERM) is other  # of whoever came after
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_processes_of_a_run_end_when_it_ends_them(monkeypatch):

@@ -72,6 +72,25 @@ def test_what_teaches_nothing_or_what_is_wrong_is_told(part, fatal):
     assert str(finding).startswith(f"model.decode_head.0.loss.{key}={value!r}: ") and finding.fatal is fatal
 
 
+def test_overlaps_that_are_reversed_are_told_of():
+    for negative in (0.7, (0, 0.7)):
+        assigner = dict(type="MaxIoUAssigner", pos_iou_thr=0.3, neg_iou_thr=negative)
+        (finding,) = limit_findings(Config(dict(model=dict(train_cfg=dict(rpn=dict(assigner=assigner))))))
+        assert "rpn.assigner.neg_iou_thr=" in str(finding) and "is above pos_iou_thr=0.3" in str(finding)
+        assert not finding.fatal
+
+
+def test_scores_that_leave_out_what_mean_precision_counts():
+    def told(score, *metrics, part="test_cfg"):
+        settings = dict(model={part: dict(rcnn=dict(score_thr=score))}, test_evaluator=[dict(type=x) for x in metrics])
+        return [str(finding) for finding in limit_findings(Config(settings))]
+
+    assert "model.test_cfg.rcnn.score_thr=0.5: detections below" in told(0.5, "CocoMetric")[0]
+    assert told(0.5, "mmdet.VOCMetric")
+    assert not told(0.05, "CocoMetric") and not told(0.5) and not told(0.5, "CocoMetric", part="semi_train_cfg")
+    assert not told(0.6, "CocoPanopticMetric") and not told(0.6, "CocoMetric", "CocoPanopticMetric")
+
+
 def test_limits_of_the_toolboxes_configs_are_left_alone():
     kept = dict(nms_pre=-1, max_per_img=100, score_thr=0.0, mask_thr_binary=-1, min_bbox_size=0, topk=13)
     assigner = dict(type="MaxIoUAssigner", pos_iou_thr=0.7, neg_iou_thr=(0, 0.3), min_pos_iou=0.3)

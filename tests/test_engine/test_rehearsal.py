@@ -14,6 +14,7 @@ from eyetoy_mm.engine.config_checks import config_findings
 from eyetoy_mm.engine.evaluation_report import recorded_comparisons
 from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import KeepPredictionsHook, RehearseEvaluationHook, WorstImagesHook
+from eyetoy_mm.engine.hooks.common import unwrapped
 from eyetoy_mm.engine.loop_checks import _odd_numbers, check_loops, check_test_loop
 from eyetoy_mm.engine.rehearsal import rehearse_evaluation, try_metrics
 from eyetoy_mm.engine.runner import CheckedRunner
@@ -283,6 +284,18 @@ def test_images_normalised_by_numbers_of_another_scale(runner_of, toolbox, numbe
     found = [str(each) for each in _odd_numbers(runner, runner.train_dataloader)]
     assert bool(found) == bool(message)
     assert message is None or re.search(message, found[0])
+
+
+def test_images_as_they_are_stored_and_weights_that_know_normalised_ones(runner_of):
+    runner = runner_of("mmseg")
+    numbers = unwrapped(runner).data_preprocessor
+    numbers.mean, numbers.std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    assert not [*_odd_numbers(runner, runner.train_dataloader)]  # a model that learns from nothing may
+    runner.cfg.load_from = "weights.pth"
+    (finding,) = _odd_numbers(runner, runner.train_dataloader)
+    assert not finding.fatal and "numbers of 0 to 2" in finding.message
+    numbers.mean = torch.full((3, 1, 1), 127.0)
+    assert not [*_odd_numbers(runner, runner.train_dataloader)]
 
 
 @pytest.mark.parametrize("toolbox", ["mmseg", "mmdet"])  # mmdet's are padded, with zeros between equal numbers

@@ -61,6 +61,20 @@ def test_zero_labels_of_training_alone(config):
                                                  val_dataloader__dataset__reduce_zero_label=False)  # fmt: skip
 
 
+def test_zero_labels_of_one_split_that_is_told_of_alone(config):
+    assert ("reduce_zero_label", False) in found(config, val_dataloader__dataset__reduce_zero_label=True)
+
+
+def test_joined_data_sets_of_other_classes(config):
+    orders = (("a", "b"), ("b", "a"))
+    first, second = (dict(config.train_dataloader.dataset, metainfo=dict(classes=names)) for names in orders)
+    config.val_dataloader = None
+    config.train_dataloader.dataset = dict(type="ConcatDataset", datasets=[first, first])
+    assert ("classes", True) not in found(config)
+    config.train_dataloader.dataset = dict(type="ConcatDataset", datasets=[first, second])
+    assert ("classes", True) in found(config)
+
+
 def test_a_label_that_training_ignores_and_the_metric_counts(config):
     assert ("ignore_index", False) in found(config, model__decode_head__ignore_index=1)
     assert ("ignore_index", False) not in found(config, val_evaluator__ignore_index=1)

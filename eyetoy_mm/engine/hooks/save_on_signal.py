@@ -136,8 +136,12 @@ class SaveOnSignalHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave signals as they were."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self.close()
+
+    def close(self) -> None:
+        """Leave signals as they were; also where a run ends in an error, for the process may go on."""
+        while self._before:
+            signal.signal(*self._before.popitem())
 
 
 def _is_whole_step(runner: Runner) -> bool:
