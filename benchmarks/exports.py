@@ -37,7 +37,7 @@ from eyetoy_mm.engine.dry_run import build, without_downloads
 from eyetoy_mm.engine.inference import Predictor, open_predictor
 from eyetoy_mm.errors import UserError, report_user_errors
 from eyetoy_mm.export.benchmark import Task, measure
-from eyetoy_mm.export.int8 import Photos, find_photos, labels_kept
+from eyetoy_mm.export.int8 import Photos, check_has_labels, find_photos, labels_kept
 from eyetoy_mm.export.models import make_export_model
 from eyetoy_mm.export.onnx_file import build_file, check_and_write
 from eyetoy_mm.export.openvino_file import convert_and_write
@@ -91,6 +91,7 @@ def kernels(model: Model, out: Path) -> Iterator[str]:
 
 
 def int8(model: Model, out: Path) -> Iterator[str]:
+    check_has_labels(model.config.default_scope, "whole")
     return check_and_write(model.predictor, *model.graph(), out, model.size, photos=_photos(model).folder)
 
 
@@ -98,6 +99,7 @@ def dynamic(model: Model, out: Path) -> Iterator[str]:
     """Weights alone are in int8, what they are multiplied with is quantized while it runs; no option of the command."""
     from onnxruntime.quantization import quantize_dynamic
 
+    check_has_labels(model.config.default_scope, "whole")
     content = model.graph()[1]
     out.parent.mkdir(parents=True, exist_ok=True)
     quantize_dynamic(onnx.load_from_string(content), out, op_types_to_quantize=["MatMul", "Gemm"])
@@ -134,7 +136,7 @@ FORMATS: dict[str, Callable[[Model, Path], Iterator[str]]] = {
 
 def run(arguments: argparse.Namespace) -> None:
     """Export a model in all ways that are asked for and not there; write what was found after each."""
-    name = Path(arguments.config).stem
+    name = Path(arguments.config).name.removesuffix(".py")  # names of the zoo may have a dot
     results = arguments.results / f"{name}.json"
     found = json.loads(results.read_text()) if results.is_file() else dict(formats={}, times={})
     missing = [form for form in arguments.formats if form not in found["formats"]]
@@ -217,7 +219,8 @@ def summary(lines: list[str]) -> str:
     """What the lines of a report say of its checks, together."""
     refused = [line for line in lines if line.startswith("refused")]
     if refused:
-        return refused[0].replace("|", "/")
+        reason = refused[0].split(", and no file was written")[0]
+        return re.sub(r" the photos of \S+", " photos that did not calibrate", reason).replace("|", "/")
     checked = [line for line in lines if line.startswith("checked")]
     text = "\n".join(checked)
     parts = [f"{len(checked)} images or batches"] if checked else []

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from eyetoy_mm.errors import report_user_errors
 from eyetoy_mm.whole_files import beside, remove_temporaries, renamed_over, replacing, write_whole
 
 
@@ -19,6 +20,19 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path):
     assert path.read_bytes() == b"first" and os.listdir(path.parent) == ["file"]
     write_whole(str(path), "zweite, \u00e4")
     assert path.read_text(encoding="utf-8") == "zweite, \u00e4" and os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a file that is always full")
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    path = tmp_path / "file"
+    with pytest.raises(SystemExit, match=f"^error: {path} cannot be used: No space left on device$"):
+        report_user_errors(write_to_full)(path)
+    assert os.listdir(tmp_path) == []
+
+
+def write_to_full(path):
+    with replacing(path), open("/dev/full", "wb") as file:
+        file.write(b"x" * 2**20)
 
 
 def killed_while_it_writes(path):

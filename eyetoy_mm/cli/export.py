@@ -95,14 +95,13 @@ def run(args: argparse.Namespace) -> None:
         check_image_exists(args.photo)
     config = load_config(args.config, options=cfg_options(args))
     if args.int8 is not None:
-        from eyetoy_mm.export.int8 import find_photos
+        from eyetoy_mm.export.int8 import check_has_labels, find_photos
 
-        if config.default_scope not in ("mmseg", "mmpretrain") or args.part != "whole":
-            raise UserError(
-                "--int8 is for whole segmentors and classifiers, whose labels are counted to see that it pays"
-            )
+        check_has_labels(config.default_scope, args.part)
         find_photos(args.int8)
     predictor = open_predictor(config, args.checkpoint, device="cpu")
+    if args.photo is not None:
+        predictor.read(args.photo)  # that it cannot be read is told before the graph is built, which takes a minute
     for line in _export(kind, predictor, config, size, args):
         print(line, flush=True)
 
@@ -110,8 +109,10 @@ def run(args: argparse.Namespace) -> None:
 def _format(args: argparse.Namespace) -> str:
     of_suffix = {suffix: kind for kind, suffix in _SUFFIXES.items()}
     kind = of_suffix.get(args.out.suffix)
-    if kind is None or args.out.is_dir():
+    if kind is None:
         raise UserError(f"--out {args.out} must be a file that ends in {', '.join(_SUFFIXES.values())}")
+    if args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder; name a file in it, as {args.out / f'model{_SUFFIXES[kind]}'}")
     if args.format not in (None, kind):
         raise UserError(f"--format {args.format} is for files that end in {_SUFFIXES[args.format]}, got {args.out}")
     return kind

@@ -17,6 +17,7 @@ from eyetoy_mm.zoo import card_of, weights_of, weights_of_config
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+_MOST_PIXELS = 2**28  # of an image; in float32 these are 3 GB
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pkl", ".tar")  # suffixes
 
 
@@ -57,12 +58,15 @@ def height_and_width(text: str) -> tuple[int, int]:
     """Read ``H,W``.
 
     Raises:
-        UserError: It is not two numbers of at least 1.
+        UserError: It is not two numbers of at least 1, or more than an image has.
     """
     parts = text.split(",")
     if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
         raise UserError(f"--size must be H,W, height and width in pixels, got {text!r}")
-    return int(parts[0]), int(parts[1])
+    height, width = map(int, parts)
+    if height * width > _MOST_PIXELS:
+        raise UserError(f"--size must be H,W of at most {_MOST_PIXELS:,} pixels together, got {text!r}")
+    return height, width
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

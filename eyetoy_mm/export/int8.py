@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from eyetoy_mm.version import __version__
 
 QUANTIZED = ["MatMul", "Gemm", "Conv"]
 LEAST = 0.98  # share of labels that stay
-MOST_PHOTOS = 64
+CALIBRATING = 32  # photos at most
+COMPARED = 32, 512  # photos and labels that are enough: a classifier has one label for each
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Photos:
 
     Args:
         predictor: The model.
-        folder: At most :data:`MOST_PHOTOS` of it are taken, by name; the others below it are not.
+        folder: Those directly in it are taken, not those in folders below it.
         size: Height and width that a file is for; any when None.
     """
 
@@ -42,6 +44,20 @@ class Photos:
         """Every second one, ``(1, 3, H, W)``, RGB, 0..255."""
         for path in find_photos(self.folder)[start::2]:
             yield read_photo(self.predictor, path, self.size).numpy()
+
+
+def check_has_labels(scope: str, part: str) -> None:
+    """Check that a model is one whose labels :func:`labels_kept` can count.
+
+    Args:
+        scope: Of its config.
+        part: ``"whole"`` or ``"backbone"``.
+
+    Raises:
+        UserError: It is a detector, or a backbone alone.
+    """
+    if scope not in ("mmseg", "mmpretrain") or part != "whole":
+        raise UserError("--int8 is for whole segmentors and classifiers, whose labels are counted to see that it pays")
 
 
 def find_photos(folder: Path) -> list[Path]:
@@ -56,7 +72,7 @@ def find_photos(folder: Path) -> list[Path]:
             f"--int8 {folder} must be a folder with photos like those of the training, two at least: half of them "
             f"calibrate, half are compared; it has {len(found)}"
         )
-    return found[:MOST_PHOTOS]
+    return found
 
 
 def to_int8(content: bytes, photos: Photos) -> tuple[bytes, str]:
@@ -72,7 +88,7 @@ def to_int8(content: bytes, photos: Photos) -> tuple[bytes, str]:
     Raises:
         UserError: Too many labels are others.
     """
-    small = quantize(content, photos.read(0))
+    small = quantize(content, islice(photos.read(0), CALIBRATING))
     equal, count = labels_kept(content, small, photos.read(1))
     share = f"{100 * equal / count:.2f} % of {count} labels"
     if equal < LEAST * count:
@@ -118,10 +134,13 @@ def quantize(content: bytes, images: Iterator[np.ndarray]) -> bytes:
 
 
 def labels_kept(content: bytes, other: bytes, photos: Iterable[np.ndarray]) -> tuple[int, int]:
-    """How many labels of another file are those of the first, and how many there are."""
+    """How many labels of another file are those of the first, and how many there are, in :data:`COMPARED` photos."""
     sessions = [open_session(source) for source in (content, other)]
+    least_photos, least_labels = COMPARED
     equal = count = 0
-    for images in photos:
+    for number, images in enumerate(photos):
+        if number >= least_photos and count >= least_labels:
+            break
         expected, labels = (session.run(None, {INPUT: images})[-1] for session in sessions)
         equal, count = equal + int((expected == labels).sum()), count + labels.size
     return equal, count

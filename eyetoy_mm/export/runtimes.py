@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,7 +98,9 @@ def open_pt2(path: Path, device: str = "cpu", threads: int = 1) -> Run:
     """Open a program of torch.export; the rest as in :func:`open_file`. Threads are those of this process."""
     import torch
 
-    program = torch.export.load(path).module().to(device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")  # which nobody writes to
+        program = torch.export.load(path).module().to(device)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():

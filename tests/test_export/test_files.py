@@ -192,6 +192,43 @@ def test_a_file_in_int8_keeps_its_labels_or_is_not_written(exported, tmp_path, m
         int8.to_int8(exported[2], int8.Photos(exported[0], photos, None))
 
 
+def test_as_many_photos_are_compared_as_give_labels_enough(monkeypatch):
+    """All of the first in a classifier, whose photos have one label each; of a segmentor the least number of photos."""
+
+    class Session:
+        def __init__(self, labels):
+            self.labels = labels
+
+        def run(self, _, inputs):
+            return [np.full(int(inputs["images"]), self.labels)]
+
+    monkeypatch.setattr(int8, "open_session", Session)
+    monkeypatch.setattr(int8, "COMPARED", (3, 8))
+    for labels_of_a_photo, photos, expected in ((1, 20, 8), (1, 5, 5), (100, 20, 300)):
+        read = iter([labels_of_a_photo] * photos)
+        assert int8.labels_kept(1, 1, read) == (expected, expected)
+        assert int8.labels_kept(1, 2, [labels_of_a_photo] * photos) == (0, expected)
+
+
+@pytest.mark.parametrize(("scope", "part"), [("mmdet", "whole"), ("mmseg", "backbone")])
+def test_int8_is_for_models_whose_labels_are_counted(scope, part):
+    int8.check_has_labels("mmseg", "whole")
+    with pytest.raises(UserError, match="--int8 is for whole segmentors and classifiers"):
+        int8.check_has_labels(scope, part)
+
+
+def test_what_cannot_be_written_or_read_is_told_before_the_graph_is_built(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("eyetoy_mm.cli.export._export", None)
+    (tmp_path / "model.onnx").mkdir()
+    (tmp_path / "photo.jpg").write_bytes(b"no photo")
+    for options, message in (
+        (["--out", tmp_path / "model.onnx"], "model.onnx is a folder; name a file in it, as .*model.onnx/model.onnx"),
+        (["--out", "new.onnx", "--image", tmp_path / "photo.jpg"], "photo.jpg is not an image that can be read"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(["export", *map(str, files), *map(str, options)])
+
+
 def test_a_file_that_is_wrong_is_not_written(exported, tmp_path):
     predictor = exported[0]
     bias = predictor.model.head.fc.bias
@@ -265,3 +302,5 @@ def test_sizes_are_read():
     for text in ("0,3", "a,b", "1,2,3"):
         with pytest.raises(UserError, match="--size must be H,W"):
             height_and_width(text)
+    with pytest.raises(UserError, match="at most 268,435,456 pixels together, got '99999,99999'"):
+        height_and_width("99999,99999")
