@@ -18,7 +18,7 @@ Each trap has its own file, which says what breaks, where, and when the file can
 * `inference_functions`: the toolboxes' inference functions prepare images by other places of a config than the Runner;
 * `mmseg_tools`: two tools of mmseg fail with everything it is released for;
 * `norm_without_eps`: PyTorch refuses batch norms with an eps of 0, which two configs of mmdet have;
-* `lost_gradients`: two operators of mmcv lose a gradient;
+* `lost_gradients`: some operators of mmcv lose a gradient;
 * `ssd_head`: SSD of mmdet 3.3.0 does not predict;
 * `numpy_names`: files of mmcv, mmdet and mmpretrain use names and conversions that NumPy 2 no longer has;
 * `scipy_names`: tables of relative positions are fitted to another window by a function that SciPy no longer has;
