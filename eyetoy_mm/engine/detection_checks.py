@@ -186,7 +186,7 @@ def _evaluator_findings(
 
 
 def _filtered_images(uses: list[_Use]) -> Iterator[Finding]:
-    """Data sets of evaluation that leave images out, and put another image where a step gives none: scores of others."""
+    """Data sets of evaluation that leave images out, and take another image where a step gives none."""
     for use in uses:
         if use.split != "train" and not use.dataset.get("test_mode") and use.dataset.get("filter_cfg"):
             message = "filter_cfg leaves images out of what is scored, as in training. Set it to True"
