@@ -19,6 +19,7 @@ import torch
 from eyetoy_mm.cli import VERBS, main
 from eyetoy_mm.errors import report_user_errors
 from tests import program
+from tests.toolbox_runs import own_mmengine
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = "configs/sample/upernet_eyetoy-demo_sample.py"
@@ -378,7 +379,7 @@ def test_ctrl_c_in_a_training_says_how_to_go_on(saved, tmp_path, monkeypatch, ca
     monkeypatch.setattr(launch, "train", stopped)
     if saved:
         (tmp_path / "last_checkpoint").write_text("iter_2.pth")
-    with pytest.raises(SystemExit, match="130"):
+    with own_mmengine(), pytest.raises(SystemExit, match="130"):
         main(["train", str(ROOT / DEMO), "--work-dir", str(tmp_path)])
     state = "go on from the last checkpoint with --resume" if saved else "no checkpoint was saved yet"
     assert capsys.readouterr().err == f"{tmp_path}: {state}\ninterrupted\n"
