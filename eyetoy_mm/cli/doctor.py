@@ -26,6 +26,7 @@ from eyetoy_mm.errors import counted
 if TYPE_CHECKING:
     from eyetoy_mm.engine.doctor import Check
 
+_ROOM, _BELOW = 30, " " * 6  # columns beside a name, and what is before lines below it
 _MARKS = {"ok": " ", "note": "?", "problem": "!"}
 
 
@@ -68,6 +69,10 @@ def _lines(checks: Iterable[Check], width: int) -> Iterator[str]:
 
 
 def _wrapped(lead: str, text: str, width: int) -> list[str]:
-    return textwrap.wrap(
-        text, max(width, len(lead) + 30), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
-    )
+    """Lines behind a name, or below it where there is no room beside it; a path or a version stays in one piece."""
+    whole = dict(break_long_words=False, break_on_hyphens=False)
+    if width < len(lead) + _ROOM:
+        arrow = "-> " * lead.endswith("-> ")
+        below = textwrap.wrap(text, width, initial_indent=_BELOW + arrow, subsequent_indent=_BELOW, **whole)
+        return below if arrow else [lead.rstrip(), *below]
+    return textwrap.wrap(text, width, initial_indent=lead, subsequent_indent=" " * len(lead), **whole)

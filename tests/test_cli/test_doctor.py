@@ -29,3 +29,16 @@ def test_json_is_everything(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "examine_installation", lambda folder: CHECKS[1:])
     main(["doctor", "--json"])
     assert [check["name"] for check in json.loads(capsys.readouterr().out)] == ["disk", "open files"]
+
+
+def test_a_narrow_terminal_has_texts_below_names_and_paths_in_one_piece(monkeypatch, capsys):
+    path = "/a/folder/that/is-longer/than/the-terminal/is/wide"
+    checks = [*CHECKS, Check("packages", "opencv-python-headless", f"5.0 ({path})", "note", "make room " * 6)]
+    monkeypatch.setattr(doctor, "examine_installation", lambda folder: checks)
+    monkeypatch.setenv("COLUMNS", "44")
+    with pytest.raises(SystemExit):
+        main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines if path not in line) <= 44
+    at = lines.index("? opencv-python-headless")
+    assert lines[at + 1 : at + 3] == ["      5.0", f"      ({path})"] and lines[at + 3].startswith("      -> make room")

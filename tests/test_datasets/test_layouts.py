@@ -352,6 +352,17 @@ def test_masks_that_end_too_early_are_named(name, tmp_path):
         look_at(tmp_path)
 
 
+def test_photos_that_nobody_has_labelled_and_tables_are_told_what_to_do(tmp_path):
+    own_folders.picture(tmp_path / "a.jpg", 0, (8, 8, 24, 16))
+    with pytest.raises(UserError, match="Nothing says what is in these images: label them"):
+        look_at(tmp_path)
+    (tmp_path / "_annotations.csv").write_text("filename,class\na.jpg,disc\n")
+    with pytest.raises(
+        UserError, match="_annotations.csv is a table, which is not read: export the annotations as COCO"
+    ):
+        look_at(tmp_path)
+
+
 def test_colours_without_names_are_shown(tmp_path):
     made("masks-cvat", tmp_path)
     (tmp_path / "labelmap.txt").unlink()

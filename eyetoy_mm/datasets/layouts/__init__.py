@@ -76,8 +76,22 @@ def _format_of(tree: Tree) -> str:
     if seen:
         listed = "\n".join(f"  --data-format {name}: {sign}" for name, sign in seen.items())
         raise UserError(f"{tree.folder} holds annotations of several formats; say which is meant:\n{listed}")
+    advice = mask_files.hint(tree) or class_folders.hint(tree) or _advice(tree)
     raise UserError(
-        f"{tree.folder} is of no format that is known ({', '.join(FORMATS)}). It has {tree.described()}. "
-        f"{mask_files.hint(tree) or class_folders.hint(tree)}`eyetoy init --help` and docs/your-data.md show what each "
-        "looks like"
+        f"{tree.folder} is of no format that is known ({', '.join(FORMATS)}). It has {tree.described()}. {advice}"
+        "`eyetoy init --help` and docs/your-data.md show what each looks like"
     )
+
+
+def _advice(tree: Tree) -> str:
+    if len(tree.images) == len(tree.files):
+        return (
+            "Nothing says what is in these images: label them (labelme, CVAT and Roboflow write what is read here), or "
+            "put them into a folder for each class. "
+        )
+    if tables := tree.ending(".csv", ".tsv", ".xlsx"):
+        return (
+            f"{tables[0]} is a table, which is not read: export the annotations as COCO, YOLO or Pascal VOC, or put "
+            "the images into a folder for each class. "
+        )
+    return ""
