@@ -16,6 +16,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,9 +71,9 @@ def _lines(checks: Iterable[Check], width: int) -> Iterator[str]:
 
 def _wrapped(lead: str, text: str, width: int) -> list[str]:
     """Lines behind a name, or below it where there is no room beside it; a path or a version stays in one piece."""
-    whole = dict(break_long_words=False, break_on_hyphens=False)
+    wrap = partial(textwrap.wrap, break_long_words=False, break_on_hyphens=False)
     if width < len(lead) + _ROOM:
         arrow = "-> " * lead.endswith("-> ")
-        below = textwrap.wrap(text, width, initial_indent=_BELOW + arrow, subsequent_indent=_BELOW, **whole)
+        below = wrap(text, width, initial_indent=_BELOW + arrow, subsequent_indent=_BELOW)
         return below if arrow else [lead.rstrip(), *below]
-    return textwrap.wrap(text, width, initial_indent=lead, subsequent_indent=" " * len(lead), **whole)
+    return wrap(text, width, initial_indent=lead, subsequent_indent=" " * len(lead))
