@@ -26,7 +26,7 @@ def for_terminal(text: str) -> str:
     Args:
         text: Lines; those that begin with a bar are tables of :func:`markdown_table`.
     """
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():  # None where it was closed
         return text
     width = shutil.get_terminal_size().columns
     parts = itertools.groupby(text.split("\n"), key=lambda line: line.startswith("| "))

@@ -75,5 +75,7 @@ def test_a_table_on_a_terminal_has_columns_or_is_told_row_by_row(monkeypatch):
     assert for_terminal(barred) == barred
 
 
-def test_a_table_in_a_pipe_stays_markdown():
+def test_a_table_in_a_pipe_stays_markdown_as_it_does_where_nobody_reads(monkeypatch):
+    assert for_terminal(MODELS) == MODELS
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it where it is closed: `>&-`
     assert for_terminal(MODELS) == MODELS

@@ -78,8 +78,10 @@ def shorten(logger: MMLogger) -> None:
                 handler.addFilter(LongRecordsFilter())
 
 
-def may_move(stream: TextIO) -> bool:
+def may_move(stream: TextIO | None) -> bool:
     """Whether a line may move on a stream: a notebook, whose cells are terminals to a program, keeps all its states."""
+    if stream is None:  # it was closed
+        return False
     return stream.isatty() and os.environ.get("TERM") != "dumb" and "JPY_PARENT_PID" not in os.environ
 
 
@@ -91,7 +93,7 @@ def tracked(items: Iterable[T], description: str, total: int | None) -> Iterator
     """
     progress = Progress(
         console=Console(stderr=True, soft_wrap=True), disable=not may_move(sys.stderr), transient=True,
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=may_move(sys.stdout),
     )  # fmt: skip
     with progress:
         yield from progress.track(items, total=total, description=description)
