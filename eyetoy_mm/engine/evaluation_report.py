@@ -155,7 +155,10 @@ class BoxReport(Report):
         """
         self._compared = [one for one in compared if one.params.useCats]
         if not self._compared:
-            raise UserError("no box was compared by COCO's metric: nothing was found, or the metric is another")
+            raise UserError(
+                "no box was compared by COCO's metric: nothing was found, or the metric is another. Train longer, or "
+                "look at predictions of any score: eyetoy infer CONFIG CHECKPOINT PHOTO --score 0"
+            )
         numbers = {number: index for index, number in enumerate(self._compared[0].params.catIds)}
         first = self._compared[0]
         for image in first.params.imgIds:
