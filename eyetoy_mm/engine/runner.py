@@ -15,7 +15,9 @@ from mmengine.fileio import join_path
 from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import convert_sync_batchnorm
+from mmengine.registry import VISUALIZERS
 from mmengine.runner import Runner, save_checkpoint
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.data import DataLoader
@@ -43,6 +45,16 @@ class CheckedRunner(Runner):
         logger = super().build_logger(log_level, log_file, **kwargs)
         shorten(logger)
         return logger
+
+    @override
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """One of this run: a second one in a process would get the first one's, and write into its folder."""
+        if isinstance(visualizer, dict) and visualizer.get("name"):
+            kind = visualizer.get("type")
+            kinds = [Visualizer, VISUALIZERS.get(kind) if isinstance(kind, str) else kind]
+            for each in kinds:
+                getattr(each, "_instance_dict", {}).pop(visualizer["name"], None)
+        return super().build_visualizer(visualizer)
 
     @override
     def build_dataloader(
