@@ -15,7 +15,6 @@ from mmengine.fileio import join_path
 from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import convert_sync_batchnorm
-from mmengine.registry import VISUALIZERS
 from mmengine.runner import Runner, save_checkpoint
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -49,11 +48,11 @@ class CheckedRunner(Runner):
     @override
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
         """One of this run: a second one in a process would get the first one's, and write into its folder."""
-        if isinstance(visualizer, dict) and visualizer.get("name"):
-            kind = visualizer.get("type")
-            kinds = [Visualizer, VISUALIZERS.get(kind) if isinstance(kind, str) else kind]
-            for each in kinds:
-                getattr(each, "_instance_dict", {}).pop(visualizer["name"], None)
+        name = visualizer.get("name") if isinstance(visualizer, dict) else None
+        kinds: list[Any] = [Visualizer]
+        for kind in kinds:  # which keep their instances each for itself
+            kind._instance_dict.pop(name, None)
+            kinds += kind.__subclasses__()
         return super().build_visualizer(visualizer)
 
     @override

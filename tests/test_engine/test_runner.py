@@ -26,12 +26,16 @@ def test_a_link_to_itself_is_named(tmp_path):
         CheckedRunner.build_dataloader(SimpleNamespace(hooks=[]), loader)
 
 
+class Drawer(Visualizer):
+    """Keeps its instances for itself, as those of the toolboxes do."""
+
+
 def test_each_run_of_a_process_draws_into_its_own_folder(tmp_path):
     for name in ("first", "second"):
         runner = object.__new__(CheckedRunner)
         runner._experiment_name, runner._log_dir = "both", str(tmp_path)
         backend = dict(type="LocalVisBackend")
-        settings = dict(type="Visualizer", name="pictures", vis_backends=[backend], save_dir=str(tmp_path / name))
+        settings = dict(type=Drawer, name="pictures", vis_backends=[backend], save_dir=str(tmp_path / name))
         drawn = runner.build_visualizer(settings)
         assert drawn is Visualizer.get_current_instance()
         assert name in drawn.get_backend("LocalVisBackend")._save_dir
