@@ -212,6 +212,14 @@ def tested_with_a_backbones_file(folder: Path) -> None:
     check_fits(model, saved(folder, model.backbone.state_dict()))
 
 
+def normalised_otherwise(folder: Path) -> str:
+    """The weights of a run, and a config without its mean and std."""
+    with _of_a_finished_run(folder) as weights:
+        settings = config(folder, load_from=weights, data_preprocessor=dict(num_classes=2))
+    train(settings)
+    return log(folder, weights)
+
+
 # --- Safetensors files ------------------------------------------------------------------------------------------------
 
 
@@ -399,6 +407,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
     **{name: partial(opened, damage, how) for name, (how, damage) in SAFETENSORS.items()},
     "test: a backbone's file": tested_with_a_backbones_file,
     "test: classes in another order": classes_in_another_order,
+    "load_from: images normalised otherwise": normalised_otherwise,
     "--resume on a first start, with load_from": first_start,
     "--resume: a longer schedule": longer_schedule,
     "--resume: longer training, the schedule as it was": longer_training_alone,

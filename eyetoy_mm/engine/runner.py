@@ -16,6 +16,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner, save_checkpoint
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.data import DataLoader
@@ -43,6 +44,16 @@ class CheckedRunner(Runner):
         logger = super().build_logger(log_level, log_file, **kwargs)
         shorten(logger)
         return logger
+
+    @override
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """One of this run: a second one in a process would get the first one's, and write into its folder."""
+        name = visualizer.get("name") if isinstance(visualizer, dict) else None
+        kinds: list[Any] = [Visualizer]
+        for kind in kinds:  # which keep their instances each for itself
+            kind._instance_dict.pop(name, None)
+            kinds += kind.__subclasses__()
+        return super().build_visualizer(visualizer)
 
     @override
     def build_dataloader(
