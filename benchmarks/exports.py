@@ -158,9 +158,20 @@ def run(arguments: argparse.Namespace) -> None:
         files = {form: str(arguments.results / name / form / f"model{SUFFIXES.get(form, '.onnx')}") for form in FORMATS}
         timed = [form for form in found["formats"] if form != "pt2" and Path(files[form]).is_file()]
         task = Task("forward", height_and_width(size), 1, "cpu", 1, "processor")
-        first, *others = measure([arguments.config, *(files[form] for form in timed)], task, arguments.rounds)["models"]
+        models = [timed_config(arguments), *(files[form] for form in timed)]
+        first, *others = measure(models, task, arguments.rounds)["models"]
         found["times"][size] = {form: ratio(one, first) for form, one in zip(timed, others, strict=True)}
         write_whole(results, json.dumps(found, indent=1))
+
+
+def timed_config(arguments: argparse.Namespace) -> str:
+    """The config, predicting as a file does: the whole image at once, where its own test has sliding windows."""
+    config = load_config(arguments.config)
+    if config.model.get("test_cfg", {}).get("mode") != "slide":
+        return str(arguments.config)
+    config.model.test_cfg = dict(mode="whole")
+    config.dump(arguments.results / "whole.py")
+    return str(arguments.results / "whole.py")
 
 
 def open_model(arguments: argparse.Namespace, name: str) -> Model:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import onnx
@@ -48,7 +49,7 @@ def build_graph(
     open_axes = {axis: torch.export.Dim.DYNAMIC for axis in AXES if is_open[axis]}
     try:
         program = trace(module, size or TRACED, open_axes)
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), quiet(), without_slow_rules():
             graph = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -75,6 +76,25 @@ def build_graph(
     strip(proto)
     _name_axes(proto)
     return proto
+
+
+@contextmanager
+def without_slow_rules() -> Iterator[None]:
+    """Without the rule of onnxscript's optimizer that looks at all nodes for each, minutes in a graph of thousands.
+
+    It makes a Split of two Slices, which do as well.
+    """
+    from onnxscript.rewriter.rules import common
+
+    rule: Any = getattr(common, "slice_split_rule", None)
+    if rule is None:
+        yield
+        return
+    rule.try_rewrite = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del rule.try_rewrite
 
 
 def fix_size(proto: onnx.ModelProto, size: tuple[int, int]) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from eyetoy_mm.export import operator
 from eyetoy_mm.export.kernels import build_kernels
-from eyetoy_mm.export.onnx_graph import build_graph
+from eyetoy_mm.export.onnx_graph import build_graph, without_slow_rules
 from eyetoy_mm.export.runtimes import open_session
 
 HEADERS = os.environ.get("EYETOY_ONNXRUNTIME_HEADERS")  # the folder that has onnxruntime_c_api.h
@@ -70,3 +70,19 @@ def test_headers_that_are_none_are_told(tmp_path):
     (tmp_path / "onnxruntime_c_api.h").write_text("#error too old\n")
     with pytest.raises(UserError, match="does not compile against the headers in .* 1.17 or newer: .*too old"):
         build_kernels(tmp_path, tmp_path)
+
+
+def test_the_optimizer_goes_without_the_rule_that_tries_all_pairs_of_nodes(monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    optimizer = pytest.importorskip("onnxscript.optimizer")
+    common = pytest.importorskip("onnxscript.rewriter.rules.common")
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 20]> g (float[2] x) => (float[2] y) {y = Relu(x)}'
+    )
+    tried = []
+    monkeypatch.setattr(common.slice_split_rule, "match", lambda *args, **kwargs: tried.append(args))
+    with without_slow_rules():
+        optimizer.optimize(model)
+    assert not tried
+    optimizer.optimize(model)
+    assert tried
