@@ -136,6 +136,23 @@ def test_mmseg_functions_and_inferencer(files, frames, folder_of_photos, tmp_pat
     assert len(found) == len(list((tmp_path / "vis").iterdir())) == len(list((tmp_path / "pred").iterdir())) == 2
 
 
+def test_mmseg_paints_in_the_colours_that_it_is_given(files):
+    """Mmseg's own paints in those of the checkpoint, or of Cityscapes without one."""
+    from mmseg.apis import MMSegInferencer
+    from mmseg.utils import get_palette
+
+    config, checkpoint = files("mmseg")
+    strip, white = cv2.imread(PHOTOS[0])[:8], [[255, 255, 255]] * 7
+    options = dict(opacity=1.0, with_labels=False, return_vis=True)
+    given = MMSegInferencer(config, checkpoint, META["mmseg"]["classes"], white, device="cpu")(strip, **options)
+    assert (given["visualization"] == 255).all()
+    saved = MMSegInferencer(config, checkpoint, device="cpu")(strip, **options)
+    assert not saved["visualization"][..., 1:].any()  # META's are shades of red
+    named = MMSegInferencer(config, dataset_name="ade20k", device="cpu")(strip, **options)
+    colors = {tuple(color) for color in named["visualization"].reshape(-1, 3)}
+    assert colors <= {tuple(color) for color in get_palette("ade20k")[:7]}
+
+
 class Named(torch.utils.data.Dataset):
     """A data set of which a checkpoint takes the classes alone."""
 

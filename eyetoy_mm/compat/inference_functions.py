@@ -8,11 +8,14 @@ What breaks, without a word, where a config says it in one place alone:
   top of the config, which the Runner hands on, is not used. Images come unnormalised, their channels not swapped;
 * the inferencers of mmpretrain read files in colour, whatever `LoadImageFromFile` of the pipeline says, and in the
   order blue, green, red for models that learned from CIFAR's images, which are red, green, blue;
+* MMSegInferencer paints in the colours of the checkpoint, or of Cityscapes where there is none, and not in those of the
+  `classes`, `palette` or `dataset_name` that it is given;
 * all of them end in an AttributeError where the test data are in a wrapper, as ConcatDataset, or where mmseg finds no
   `test_pipeline`.
 
 What we do: `test_pipeline` becomes that of the test data loader, with a warning if it was another; a model without a
-data preprocessor of its own gets the config's; files are read as the pipeline does, or as the data set holds them.
+data preprocessor of its own gets the config's; files are read as the pipeline does, or as the data set holds them. What
+MMSegInferencer is given goes before what the checkpoint says.
 
 Delete this file when the supported toolboxes prepare images in one way.
 """
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import logging
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -52,6 +56,8 @@ def apply() -> None:
     for classes, methods in ((_INFERENCERS, opens), (_READERS, reads)):
         for name, cls in classes.items():
             after_import(name, functools.partial(_replace_methods, cls, methods))
+    paints = functools.partial(_replace_methods, "MMSegInferencer", {"__init__": _painting_what_is_given})
+    after_import("mmseg.apis.mmseg_inferencer", paints)
 
 
 def _replace_methods(cls: str, methods: dict[str, Callable[..., Any]], module: ModuleType) -> None:
@@ -95,6 +101,16 @@ def _follow_test_loader(config: Any) -> None:
             "current",
             logging.WARNING,
         )
+
+
+def _painting_what_is_given(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        given = inspect.signature(original).bind(self, *args, **kwargs).arguments
+        if any(given.get(name) for name in ("classes", "palette", "dataset_name")):
+            self.model.dataset_meta = self.visualizer.dataset_meta  # of which `visualize` paints
+
+    return __init__
 
 
 def _of_the_inner_dataset(original: Callable[..., Any]) -> Callable[..., Any]:

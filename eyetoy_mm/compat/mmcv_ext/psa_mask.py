@@ -35,7 +35,8 @@ def psamask_forward(
     """
     cell, inside = _cells(h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask, input.device)
     pairs = input.flatten(2).gather(1, cell.expand(num_, -1, -1)) * inside
-    output.copy_((pairs.transpose(1, 2) if psa_type else pairs).view_as(output))
+    # Not copy_, by which torch.compile (2.11) takes the gradient of an autograd function for zero, without a word.
+    output[...] = (pairs.transpose(1, 2) if psa_type else pairs).view_as(output)
 
 
 def psamask_backward(

@@ -89,6 +89,20 @@ def test_psa_mask_is_the_loops_and_its_gradient_is_the_derivative(kind, mask):
     assert torch.autograd.gradcheck(layer, x, fast_mode=True)
 
 
+@pytest.mark.parametrize("kind", ["collect", "distribute"])
+def test_psa_mask_has_its_gradient_under_compile(kind):
+    from mmcv.ops import PSAMask
+
+    layer, x = PSAMask(kind, (3, 5)), torch.randn(1, 15, 3, 4)
+    gradients = []
+    for function in (layer, torch.compile(layer, backend="eager")):
+        leaf = x.clone().requires_grad_()
+        function(leaf).square().sum().backward()
+        gradients.append(leaf.grad)
+    assert gradients[0].any()
+    torch.testing.assert_close(*gradients)
+
+
 # --- Synchronised batch norm ----------------------------------------------------------------------------------------
 
 
