@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from eyetoy_mm.layers.checks import at_least
+from eyetoy_mm.ops.cells import convolve_cells, have_kernels_for
 from eyetoy_mm.params import ConvParams
 
 
@@ -65,16 +66,22 @@ class _ChannelsLastConv(_ConvNd):
         super().__init__(**params.__dict__)
         self.is_per_position = set(self.kernel_size) == set(self.stride) == {1}
         self.is_per_position &= self.padding in ("same", "valid", (0,) * len(self.kernel_size))
+        self.cuts_cells = params.kernel_size == params.stride and params.dilation == 1
+        self.cuts_cells &= params.padding in ("valid", 0) or params.kernel_size == 1
 
     def forward(self, x: Tensor) -> Tensor:
         if self.is_per_position and self.groups == 1:
             return F.linear(x, self.weight.flatten(1), self.bias)
-        x = to_channels_first(x)
         if self.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # PyTorch's backward pass of grouped convolutions in bfloat16 takes 3 to 5 times that in float32 on CPUs.
             with torch.autocast("cpu", enabled=False):
-                return to_channels_last(super().forward(x.to(self.weight.dtype)))
-        return to_channels_last(super().forward(x))
+                return self._convolve(x.to(self.weight.dtype))
+        return self._convolve(x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        if self.cuts_cells and self.groups > 1 and have_kernels_for(x, self.weight, self.bias, self.groups):
+            return convolve_cells(x, self.weight, self.bias, self.groups)
+        return to_channels_last(super().forward(to_channels_first(x)))
 
 
 class Conv1D(_ChannelsLastConv, nn.Conv1d):

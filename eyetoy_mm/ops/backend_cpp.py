@@ -24,7 +24,7 @@ from eyetoy_mm.ops.neighborhood import Neighborhood
 from eyetoy_mm.ops.operator import Operator
 
 FOLDER = Path(__file__).parent / "cpp"
-INTERFACE = 1  # as in cpp/interface.h
+INTERFACE = 2  # as in cpp/interface.h
 LARGEST_HEAD_DIM = 256
 
 
@@ -59,7 +59,7 @@ def attend(
 # --- What cpp/neighborhood.h asks for ---------------------------------------------------------------------------------
 
 
-def _checked(x: Tensor, shape: Sequence[int]) -> int:
+def checked(x: Tensor, shape: Sequence[int]) -> int:
     """Address of what the kernels may read or write as ``shape``; the only way by which one reaches them.
 
     Raises:
@@ -125,11 +125,11 @@ def _run(
     for x in (bias, bias_gradient):
         if x is not None and not x.is_contiguous():
             raise TypeError(f"the kernels take a contiguous bias, got {tuple(x.shape)} by {x.stride()}")
-        words.append(0 if x is None else _checked(x, table))
+        words.append(0 if x is None else checked(x, table))
     problem = len(words)
     for x in tensors:  # as a ``Strided`` each
         batch_stride, *strides, head_stride, _ = x.stride()
-        words += [_checked(x, shape), batch_stride, *[0] * len(unused_axes), *strides, head_stride]
+        words += [checked(x, shape), batch_stride, *[0] * len(unused_axes), *strides, head_stride]
     buffer = array.array("q", words)
     base = buffer.buffer_info()[0]
     addresses = range(base + 8 * problem, base + 8 * len(words), 48)

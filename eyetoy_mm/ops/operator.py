@@ -94,7 +94,7 @@ class Operator:
 
     def outputs(self, query: Tensor, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
         """The same with the statistics, where there are any."""
-        if _is_watched(query, *arguments[:3]):
+        if is_watched(query, *arguments[:3]):
             if _has_no_rules():
                 return self.as_node(query, *arguments)
             return self.node(query, *arguments)
@@ -119,7 +119,7 @@ class Operator:
         """Called as ``backward`` is."""
         if torch._C._are_functorch_transforms_active():
             return _Gradients.apply(self, gradient, *arguments)
-        if _is_watched(gradient, *arguments[:4]):
+        if is_watched(gradient, *arguments[:4]):
             return self.gradient_node(gradient, *arguments)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             return _EagerGradients.apply(self, gradient, *arguments)
@@ -140,7 +140,7 @@ def _first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
-def _is_watched(*tensors: Tensor | None) -> bool:
+def is_watched(*tensors: Tensor | None) -> bool:
     """Whether somebody looks at the call, or one of the tensors has no memory of its own: the node is for both."""
     if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
         return True
@@ -247,7 +247,7 @@ def _differentiate(
     """The gradients of the arguments of ``forward``."""
     tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
     bias = tensors[3]
-    *of_qkv, of_bias = _unbatched(lambda one: gradients(one, *tensors, *ctx.numbers), gradient)
+    *of_qkv, of_bias = unbatched(lambda one: gradients(one, *tensors, *ctx.numbers), gradient)
     return *of_qkv, None if bias is None else of_bias, None, None, None
 
 
@@ -258,14 +258,14 @@ def _differentiate_gradients(ctx: Any, *directions: Tensor) -> Tensors:
     cotangents = directions if primals[4] is not None else directions[:3]
 
     def pull_back(*cotangents: Tensor) -> tuple[Tensor, ...]:
-        pulled = _pull_back(_plain_gradients(ctx.numbers), primals, cotangents)
+        pulled = pull_back(_plain_gradients(ctx.numbers), primals, cotangents)
         return tuple(x for x in pulled if x is not None)
 
-    pulled = _put(_unbatched(pull_back, *cotangents), primals)
+    pulled = _put(unbatched(pull_back, *cotangents), primals)
     return *pulled, *[None] * len(kept), None, None, None
 
 
-def _unbatched(function: Callable[..., tuple[Tensor, ...]], *cotangents: Tensor) -> tuple[Tensor, ...]:
+def unbatched(function: Callable[..., tuple[Tensor, ...]], *cotangents: Tensor) -> tuple[Tensor, ...]:
     """``function`` of cotangents, of each of those that autograd maps over with ``is_grads_batched``.
 
     It does so with an older vmap, which knows none of our rules: what that one has batched, torch.func's takes on.
@@ -299,12 +299,12 @@ def _plain_gradients(numbers: Numbers) -> Callable[..., tuple[Tensor, ...]]:
     """``backward`` in plain operators, as a function of the tensors; no gradient of a bias that there is not."""
 
     def gradients(gradient: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        return tuple(x for x in _pull_back(_plain(numbers), tensors, gradient) if x is not None)
+        return tuple(x for x in pull_back(_plain(numbers), tensors, gradient) if x is not None)
 
     return gradients
 
 
-def _pull_back(
+def pull_back(
     function: Callable[..., Any], primals: Tensors, cotangent: Tensor | Sequence[Tensor]
 ) -> list[Tensor | None]:
     """The product of a cotangent and the Jacobian of a function; None for a tensor that is None."""

@@ -1,4 +1,4 @@
-// The case, as a caller of the kernels describes it. Both structures are arrays of 64-bit numbers.
+// The case, as a caller of the kernels describes it. All structures are arrays of 64-bit numbers.
 
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr int INTERFACE = 1;  // to be raised with every change of the functions and structures that a caller sees
+constexpr int INTERFACE = 2;  // to be raised with every change of the functions and structures that a caller sees
 
 typedef std::int64_t Int;
 
@@ -26,6 +26,14 @@ struct Problem {
   float* bias_gradient;  // as bias, or null
 };
 
-static_assert(sizeof(Problem) == 17 * 8 && sizeof(Strided) == 6 * 8, "pointers of 64 bits");
+// A map (batch, z, y, x, groups * in), its tokens (batch, z / merging, ..., groups * out), and a weight (groups * out, in,
+// *merging); all of them contiguous, and the merging divides the lengths.
+struct Convolution {
+  Int batch, length[3], merging[3], groups, in, out;
+  Int threads;
+  Parallel parallel;  // as above
+};
+
+static_assert(sizeof(Problem) == 17 * 8 && sizeof(Strided) == 6 * 8 && sizeof(Convolution) == 12 * 8, "pointers of 64 bits");
 
 }  // namespace

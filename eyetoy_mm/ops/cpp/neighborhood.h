@@ -12,6 +12,8 @@
 //
 // The rule for windows is that of eyetoy_mm/ops/neighborhood.py.
 
+#pragma once
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
