@@ -68,14 +68,15 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensors:
-        tensors, groups, needed = ctx.saved_tensors, ctx.groups, ctx.needs_input_grad[:3]
+        x, weight, bias = ctx.saved_tensors  # once: gradient checkpointing gives them only once
+        groups, needed = ctx.groups, ctx.needs_input_grad[:3]
 
         def gradients(gradient: Tensor) -> tuple[Tensor, ...]:
-            if is_watched(gradient) or not have_kernels_for(*tensors, groups):
-                return _plain_gradients(groups, needed)(gradient, *tensors)
+            if is_watched(gradient) or not have_kernels_for(x, weight, bias, groups):
+                return _plain_gradients(groups, needed)(gradient, x, weight, bias)
             if torch.is_grad_enabled():
-                return _Gradients.apply(gradient, *tensors, groups, needed)
-            return _backward(gradient, *tensors, groups, needed)
+                return _Gradients.apply(gradient, x, weight, bias, groups, needed)
+            return _backward(gradient, x, weight, bias, groups, needed)
 
         return *_put(unbatched(gradients, gradient), needed), None
 

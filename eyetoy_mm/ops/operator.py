@@ -257,11 +257,11 @@ def _differentiate_gradients(ctx: Any, *directions: Tensor) -> Tensors:
     primals, kept = tensors[:5], tensors[5:]
     cotangents = directions if primals[4] is not None else directions[:3]
 
-    def pull_back(*cotangents: Tensor) -> tuple[Tensor, ...]:
+    def pull(*cotangents: Tensor) -> tuple[Tensor, ...]:
         pulled = pull_back(_plain_gradients(ctx.numbers), primals, cotangents)
         return tuple(x for x in pulled if x is not None)
 
-    pulled = _put(unbatched(pull_back, *cotangents), primals)
+    pulled = _put(unbatched(pull, *cotangents), primals)
     return *pulled, *[None] * len(kept), None, None, None
 
 
