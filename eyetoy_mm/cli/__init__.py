@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     after_import("pycocotools.coco", _without_prints)
     for message in _OF_THE_TOOLBOXES:
         warnings.filterwarnings("ignore", message)
-    with contextlib.nullcontext() if args.verb in _LOGGED else _without_information():
+    with contextlib.nullcontext() if getattr(args, "verb", "") in _LOGGED else _without_information():
         args.run(args)
 
 
