@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace) -> None:
 def timed_config(arguments: argparse.Namespace) -> str:
     """The config, predicting as a file does: the whole image at once, where its own test has sliding windows."""
     config = load_config(arguments.config)
-    if config.model.get("test_cfg", {}).get("mode") != "slide":
+    if (config.model.get("test_cfg") or {}).get("mode") != "slide":
         return str(arguments.config)
     config.model.test_cfg = dict(mode="whole")
     config.dump(arguments.results / "whole.py")

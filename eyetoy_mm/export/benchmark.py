@@ -63,7 +63,7 @@ def measure(models: Sequence[str], task: Task, rounds: int) -> dict[str, Any]:
 
     Returns:
         The task, the machine, and of each model its name, seconds of each round, bytes of memory at the peak (None
-        where that cannot be seen) and number of parameters (None for a file).
+        where that cannot be seen), number of parameters (None for a file) and whether it predicts by sliding windows.
 
     Raises:
         UserError: A model cannot do it; the message has its reason.
@@ -103,8 +103,19 @@ def table(report: dict[str, Any]) -> str:
             markdown_table(
                 ["model", "parameters", "ms", "quartiles", "images/s", "time of the first's", "peak memory"], rows
             ),
+            *_remarks(report["models"]),
         )
     )
+
+
+def _remarks(models: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if any(is_exported(model["model"]) for model in models):
+        for model in models:
+            if model.get("windows"):
+                yield (
+                    f"\n{model['model']} predicts by sliding windows, and exported files the whole image at once: time "
+                    'it with model.test_cfg=dict(mode="whole") to compare them.'
+                )
 
 
 def _row(model: dict[str, Any], first: Sequence[float], batch: int) -> list[str]:
@@ -187,11 +198,11 @@ def _answers(arguments: dict[str, Any], questions: TextIO) -> Iterator[dict[str,
     load = _load_file if is_exported(model) else _load_config
     watches = measuring.can_see_memory() and task.device == "cpu"
     before = measuring.resident_memory() if watches else 0
-    turn, parameters = load(model, task)
+    turn, parameters, windows = load(model, task)
     if watches:
         measuring.reset_peak()
     turn()
-    yield dict(parameters=parameters)
+    yield dict(parameters=parameters, windows=windows)
     for question in questions:
         if question.strip() == "turn":
             yield dict(seconds=turn())
@@ -201,7 +212,7 @@ def _answers(arguments: dict[str, Any], questions: TextIO) -> Iterator[dict[str,
             yield dict(peak=torch.cuda.max_memory_allocated() if task.device == "cuda" and parameters else None)
 
 
-def _load_file(path: str, task: Task) -> tuple[Callable[[], float], None]:
+def _load_file(path: str, task: Task) -> tuple[Callable[[], float], None, bool]:
     run = open_file(Path(path), task.device, task.threads)
     images = np.random.default_rng(0).integers(0, 256, (task.batch, 3, *task.size)).astype(np.float32)
 
@@ -212,10 +223,10 @@ def _load_file(path: str, task: Task) -> tuple[Callable[[], float], None]:
         run(images)
         return clock() - start
 
-    return turn, None
+    return turn, None, False
 
 
-def _load_config(path: str, task: Task) -> tuple[Callable[[], float], int]:
+def _load_config(path: str, task: Task) -> tuple[Callable[[], float], int, bool]:
     from eyetoy_mm.engine.config import load_config
     from eyetoy_mm.engine.config_checks import check_config
     from eyetoy_mm.engine.dry_run import build, without_downloads
@@ -242,7 +253,8 @@ def _load_config(path: str, task: Task) -> tuple[Callable[[], float], int]:
         _synchronize(task)
         return clock() - start
 
-    return turn, sum(parameter.numel() for parameter in model.parameters())
+    windows = not training and (config.model.get("test_cfg") or {}).get("mode") == "slide"
+    return turn, sum(parameter.numel() for parameter in model.parameters()), windows
 
 
 def _prediction(model: Any, data: dict[str, Any]) -> None:

@@ -46,6 +46,13 @@ def test_the_table_has_medians_of_the_rounds():
     assert lines[0] == "M, 1 threads, PyTorch 2; forward, batch 2 of 32 x 48; medians of 3 rounds, with quartiles."
     assert lines[4] == "| `a.onnx` | 2.0 M | 200.0 | 100.0 - 300.0 | 10.0 | 1.00 | 5 MB |"
     assert lines[5] == "| `a.onnx` | - | 300.0 | 300.0 - 600.0 | 6.7 | 3.00 | - |"  # of 3, 1 and 3 times the first's
+    assert len(lines) == 6
+    models[0] |= dict(model="slides.py", windows=True)
+    assert (
+        table(report).splitlines()[-1].startswith("slides.py predicts by sliding windows, and exported files the whole")
+    )
+    models.pop()  # only with a file is it other work
+    assert "windows" not in table(report)
 
 
 def test_the_program_with_all_its_options(tmp_path, capsys):
