@@ -76,7 +76,7 @@ def neighborhood_attention(
         ``(B, *spatial, heads, value_dim)`` in the dtype of ``query``.
 
     Raises:
-        TypeError: What should be a tensor is none.
+        TypeError: What should be a dense tensor is none.
         ValueError: A shape, dtype, kernel size, dilation, scale or back end name that makes no sense.
         RuntimeError: The named back end cannot run this case; the message has its reason.
     """
@@ -144,6 +144,9 @@ def _refuse_no_tensors(**tensors: Tensor | None) -> None:
     for name, x in tensors.items():
         if not isinstance(x, Tensor) and not (x is None and name == "bias"):
             raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+        if x is not None and (x.layout != torch.strided or x.is_nested):
+            kind = "a nested one" if x.is_nested else f"the layout {x.layout}"
+            raise TypeError(f"{name} must be a dense tensor, got {kind}")
 
 
 def checked_scale(scale: float) -> float:

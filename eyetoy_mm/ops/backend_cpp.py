@@ -46,6 +46,9 @@ def attend(
     if plain_form.is_wanted():
         return plain_form.attend(query, key, value, neighborhood, bias, scale)
     dim, value_dim = query.shape[-1], value.shape[-1]
+    if value_dim > LARGEST_HEAD_DIM:  # the output is linear in the values
+        parts = value.split(LARGEST_HEAD_DIM, dim=-1)
+        return torch.cat([attend(query, key, part, neighborhood, bias, scale) for part in parts], dim=-1)
     if dim != value_dim:  # the kernels know one; zeros change neither scores nor values
         query, key, value = (F.pad(x, (0, max(dim, value_dim) - x.shape[-1])) for x in (query, key, value))
         return attend(query, key, value, neighborhood, bias, scale)[..., :value_dim]

@@ -222,6 +222,23 @@ def test_grouped_heads_and_another_value_dim(
         torch.testing.assert_close(a.double(), e, **({} if dtype == torch.float64 else {"atol": 3e-5, "rtol": 1e-4}))
 
 
+@pytest.mark.parametrize("backend", [None, "torch", pytest.param("cpp", marks=needs_cpp)])
+@pytest.mark.parametrize("value_dim", [257, 600])
+def test_values_wider_than_any_head(backend, value_dim):
+    """The kernels of a back end may be for a head dim of at most 256; what it takes of queries it takes of values."""
+    x = torch.randn(1, 4, 3, 2, 4)
+
+    def orders(dtype, backend):
+        q = x.to(dtype).requires_grad_()
+        v = torch.linspace(-2, 2, value_dim, dtype=dtype) * q.sum(-1, keepdim=True)
+        output = neighborhood_attention(q, q.sin(), v, 3, bias=torch.ones(2, 5, 5, dtype=dtype), backend=backend)
+        (first,) = torch.autograd.grad(output.pow(2).mean(), q, create_graph=True)
+        return output, first, *torch.autograd.grad(first.pow(2).sum(), q)
+
+    for actual, expected in zip(orders(torch.float32, backend), orders(torch.float64, "reference"), strict=True):
+        torch.testing.assert_close(actual.double(), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_far_keys_have_no_influence():
     q, k, v = qkv((9, 9))
     before = neighborhood_attention(q, k, v, 3)[:, 4, 4]
@@ -298,6 +315,10 @@ def test_bad_shapes_are_named():
     for tensors, name in (((None, k, v), "query"), ((q, k.detach().numpy(), v), "key"), ((q, k, [v]), "value")):
         with pytest.raises(TypeError, match=f"{name} must be a tensor, got"):
             neighborhood_attention(*tensors, 3)
+    nested = torch.nested.nested_tensor([v[0], v[0]])
+    for other, kind in ((v.detach().to_sparse(), "the layout torch.sparse_coo"), (nested, "a nested one")):
+        with pytest.raises(TypeError, match=f"value must be a dense tensor, got {kind}"):
+            neighborhood_attention(q, k, other, 3)
     with pytest.raises(ValueError, match="one device, got cpu, meta and cpu"):
         neighborhood_attention(q, k.to("meta"), v, 3)
     with pytest.raises(ValueError, match="1 to 3 spatial axes"):
