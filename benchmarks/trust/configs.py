@@ -75,6 +75,7 @@ EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "another number of classes": (SEG, {"model.decode_head.num_classes": 150}),
     "a top k above the number of classes": (CLS, {"val_evaluator.topk": (1, 50)}),
     "no proposal is kept": (DET, {"model.test_cfg.rpn.max_per_img": 0}),
+    "everything dropped": (SEG, {"model.decode_head.dropout_ratio": 1.0}),
     "scores that leave out what mean precision counts": (DET, {"model.test_cfg.rcnn.score_thr": 0.5}),
     "overlaps of objects and of background reversed": (
         DET,

@@ -60,6 +60,13 @@ _LIMITS = (
         "should be an overlap above 0 and up to 1, from which on a box counts as an object",
     ),
 )
+_OF_LAYERS = (
+    _Limit(
+        re.compile("dropout_ratio|dropout_rate|(.*_)?drop_rate"),
+        lambda x: x < 1,
+        "should be below 1: everything would be dropped",
+    ),
+)
 _OF_SAMPLERS = (
     _Limit(re.compile("num"), lambda x: is_whole(x) and x >= 1, "samples nothing: it should be 1 or more"),
     _Limit(re.compile("pos_fraction"), lambda x: 0 < x <= 1, "should be the part of objects, above 0 and up to 1"),
@@ -76,6 +83,7 @@ def limit_findings(config: Config) -> Iterator[Finding]:
         for key, part in dicts_in(section, config.get(section)):
             yield from _weight_findings(key, part)
             yield from _assigner_findings(key, part)
+            yield from _beyond(key, part, _OF_LAYERS)
             if str(part.get("type")).endswith("AnchorGenerator"):
                 yield from _anchor_findings(key, part)
             if "train_cfg" in key or "test_cfg" in key or "tta_cfg" in key:

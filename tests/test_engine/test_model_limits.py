@@ -80,6 +80,11 @@ def test_overlaps_that_are_reversed_are_told_of():
         assert not finding.fatal
 
 
+def test_layers_that_drop_everything():
+    assert "dropout_ratio=1.0: should be below 1" in found(decode_head=dict(dropout_ratio=1.0))[0]
+    assert not found(decode_head=dict(dropout_ratio=-1), backbone=dict(drop_rate=0.5))
+
+
 def test_scores_that_leave_out_what_mean_precision_counts():
     def told(score, *metrics, part="test_cfg"):
         settings = dict(model={part: dict(rcnn=dict(score_thr=score))}, test_evaluator=[dict(type=x) for x in metrics])
