@@ -103,7 +103,9 @@ data_preprocessor = dict(
 tta_model = dict(type="AverageClsScoreTTA")
 annotations = dict(type="Resize", scale=(64, 48))  # there are none to load
 pack = flip_pack = dict(type="PackInputs")
-train_data = val_data = dict(type="CustomDataset", data_root="{SAMPLE}", data_prefix="images", with_label=True)
+train_data = val_data = dict(
+    type="CustomDataset", data_root="{SAMPLE}", data_prefix="images", with_label=True,
+    metainfo=dict(classes=("training", "validation")))
 val_evaluator = dict(type="Accuracy", topk=(1,))
 """,
 }

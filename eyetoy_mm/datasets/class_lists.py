@@ -106,9 +106,10 @@ def _folder_findings(built: CustomDataset, folders: list[str]) -> Iterator[Findi
     elif hidden := [name for name in folders if name.startswith(".") or name in _NO_CLASSES]:
         message = f"{folder} has {first_few(hidden)}, which counts as a class, and moves the labels of those after it"
         yield Finding("class folders", f"{message}. Take it out", tuple(join(folder, name) for name in hidden))
-    elif len(folders) > 1 and _SPLITS.issuperset(map(str.lower, folders)):
+    elif len(folders) > 1 and _SPLITS.issuperset(map(str.lower, folders)) and sorted(names) != folders:
         message = f"{folder} has {first_few(folders)}, which are no classes but parts of the data, and count as classes"
-        yield Finding("class folders", f"{message}. Set data_prefix to one of them")
+        advice = "Set data_prefix to one of them, or name them as they are in metainfo=dict(classes=...)"
+        yield Finding("class folders", f"{message}. {advice}")
     elif names and len(folders) != len(names):
         message = f"{folder} has {len(folders)} folders ({first_few(folders)}), and the dataset {len(names)} classes"
         yield Finding("class folders", f"{message}: set metainfo=dict(classes=...), or data_prefix, to what is there")

@@ -54,6 +54,14 @@ def test_lists_that_are_wrong(lines, message, tmp_path):
         check_data(config(tmp_path, ann_file="list.txt"), "train")
 
 
+def test_folders_called_as_parts_are_classes_if_they_are_named_as_such(tmp_path):
+    folders(tmp_path / "train", training=1, validation=1)
+    (finding,) = data_findings(config(tmp_path), "train")
+    assert finding.fatal and "which are no classes but parts of the data" in finding.message
+    named = dict(metainfo=dict(classes=("training", "validation")))
+    assert data_findings(config(tmp_path, **named), "train") == []
+
+
 def test_lists_that_are_right(tmp_path):
     folders(tmp_path / "train", a=2, b=1)
     (tmp_path / "list.txt").write_bytes(b"a/0.jpg 0\r\nb/0.jpg 1\r\n")
