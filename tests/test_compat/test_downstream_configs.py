@@ -59,3 +59,14 @@ def test_a_base_of_a_toolbox_is_found_without_its_metafiles(monkeypatch: pytest.
     for base in ("_base_/default_runtime.py", "dino/dino-4scale_r50_8xb2-12e_coco.py"):
         path, scope = Config._get_cfg_path(f"mmdet::{base}", str(tmp_path))
         assert (Path(path), scope) == (Path(mmdet.__file__).parent / ".mim/configs" / base, "mmdet")
+
+
+def test_configs_of_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
+    """There is no ``.mim``, which installing makes, and the configs lie beside the package."""
+    from mmengine.config import utils
+
+    (tmp_path / "eyetoy_mm").mkdir()
+    config = tmp_path / "configs/eyetoy/a.py"
+    config.parent.mkdir(parents=True)
+    config.touch()
+    assert utils._get_external_cfg_path(str(tmp_path / "eyetoy_mm"), "eyetoy/a.py") == str(config)
