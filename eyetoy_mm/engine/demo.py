@@ -20,7 +20,7 @@ from eyetoy_mm.engine.colors import distinct_colors
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.inference import Predictor, open_predictor
 from eyetoy_mm.engine.measuring import usable_cores
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, counted
 from eyetoy_mm.paths import package_file
 
 SAMPLE = package_file("data/nuclei")
@@ -72,7 +72,7 @@ def run_demo(task: str, work_dir: Path, short: bool = False) -> None:
     predictor = open_predictor(load_config(package_file(demo.config)), str(checkpoint))
     mmcv.imwrite(mmcv.rgb2bgr(np.vstack([_row(demo.panels(predictor, name)) for name in SHOWN])), str(picture))
 
-    print(f"\nDone in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} threads.")
+    print(f"\nDone in {time.perf_counter() - start:.0f} s on {counted(torch.get_num_threads(), 'thread')}.")
     print(f"checkpoint      {os.path.relpath(checkpoint)}")
     print(f"overlay         {picture}  (image | ground truth | prediction)")
     for name, key in demo.metrics:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from eyetoy_mm.engine.study import Cost, Study, deviations
 from eyetoy_mm.engine.study_runs import Result
+from eyetoy_mm.errors import counted
 from eyetoy_mm.tables import markdown_table
 
 Results = Mapping[tuple[str, int], Result]
@@ -142,4 +143,4 @@ def _machine() -> str:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is not None and accelerator.type == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"{accelerator or 'CPU'}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{accelerator or 'CPU'}, {counted(torch.get_num_threads(), 'thread')}, torch {torch.__version__}"
