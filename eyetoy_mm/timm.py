@@ -101,8 +101,9 @@ class Classifier(  # type: ignore[call-arg]  # where huggingface_hub is not inst
         name: Family and size, ``"eyetoy_tiny"``; :func:`timm.list_models` has them.
         num_classes: Classes; 0 leaves the classifier out.
         in_chans: Channels of the images.
-        global_pool: ``"token"`` classifies the context token, ``"avg"`` the mean of the last map; None for the token
-            where there is one. It is that of the training: the weights do not tell.
+        global_pool: ``"token"`` classifies the context token, ``"avg"`` the mean of the last map, ``""`` the token and
+            every position by itself, as timm has it; None for the token where there is one. It is that of the training:
+            the weights do not tell.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block.
 
@@ -134,7 +135,8 @@ class Classifier(  # type: ignore[call-arg]  # where huggingface_hub is not inst
         ]
         self.num_features = self.head_hidden_size = self.backbone.channels[-1]
         self.head: Any = nn.Sequential(OrderedDict(drop=nn.Dropout(drop_rate), fc=nn.Identity()))
-        self.reset_classifier(num_classes, global_pool or ("token" if self.backbone.has_token else "avg"))
+        default = "token" if self.backbone.has_token else "avg"
+        self.reset_classifier(num_classes, default if global_pool is None else global_pool)
 
     def _build(self, num_stages: int | None) -> Any:
         family, _, arch = self.name.rpartition("_")
@@ -153,8 +155,12 @@ class Classifier(  # type: ignore[call-arg]  # where huggingface_hub is not inst
         )
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """What :meth:`forward_features` gave -> scores ``(B, num_classes)``, or what they are made of, ``(B, C)``."""
-        x = x[:, 0] if self.global_pool == "token" else x[:, int(self.backbone.has_token) :].mean(1)
+        """What :meth:`forward_features` gave -> scores ``(B, num_classes)``, or what they are made of, ``(B, C)``.
+
+        Without pooling ``(B, N, num_classes)`` and ``(B, N, C)``.
+        """
+        if self.global_pool:
+            x = x[:, 0] if self.global_pool == "token" else x[:, int(self.backbone.has_token) :].mean(1)
         return self.head.drop(x) if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,7 +206,7 @@ class Classifier(  # type: ignore[call-arg]  # where huggingface_hub is not inst
         if prune_norm:
             setattr(self.backbone, self.norm, nn.Identity())
         if prune_head or last < len(self.feature_info) - 1:
-            self.reset_classifier(0, self.global_pool if self.backbone.has_token else "avg")
+            self.reset_classifier(0, "avg" if self.global_pool == "token" and not self.backbone.has_token else None)
         return chosen
 
     def _stages(self, indices: int | Sequence[int] | None) -> list[int]:
@@ -220,12 +226,10 @@ class Classifier(  # type: ignore[call-arg]  # where huggingface_hub is not inst
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh linear layer for other classes, or none for 0; None keeps the way to pool."""
-        global_pool = global_pool or self.global_pool
-        if global_pool not in ("token", "avg") or (global_pool == "token" and not self.backbone.has_token):
-            raise ValueError(
-                f"global_pool must be {'token or avg' if self.backbone.has_token else 'avg'} for {self.name}, "
-                f"got {global_pool!r}"
-            )
+        global_pool = self.global_pool if global_pool is None else global_pool
+        pools = ("token", "avg", "") if self.backbone.has_token else ("avg", "")
+        if global_pool not in pools:
+            raise ValueError(f"global_pool must be {' or '.join(pools[:-1])} for {self.name}, got {global_pool!r}")
         self.num_classes, self.global_pool = num_classes, global_pool
         device = next(self.backbone.parameters()).device
         self.head.fc = nn.Linear(self.num_features, num_classes, device=device) if num_classes else nn.Identity()
@@ -241,10 +245,21 @@ class Classifier(  # type: ignore[call-arg]  # where huggingface_hub is not inst
     # --- Hugging Face's ---
 
     def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **kwargs: Any) -> Any:
-        """Write the weights, and the arguments as they are now: classes may have been reset."""
+        """Write the weights, and the arguments as they are now: classes may have been reset.
+
+        timm reads the folder as well: ``timm.create_model("local-dir:my_model", pretrained=True)``, or ``hf-hub:``.
+        """
         arguments = ("name", "num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate")
-        config = config or {argument: getattr(self, argument) for argument in arguments}
+        config = config or {argument: getattr(self, argument) for argument in arguments} | self._config_of_timm()
         return super().save_pretrained(save_directory, config=config, **kwargs)
+
+    def _config_of_timm(self) -> dict[str, Any]:
+        defaults, own = default_cfgs[self.name], getattr(self, "pretrained_cfg", {})
+        prepares = ("crop_pct", "interpolation", "mean", "std")  # other entries may name where weights came from
+        cfg = defaults | {key: own[key] for key in prepares if own.get(key) is not None}
+        cfg |= dict(num_classes=self.num_classes, input_size=(self.in_chans, *defaults["input_size"][1:]))
+        model_args = dict(in_chans=self.in_chans, global_pool=self.global_pool)
+        return dict(architecture=self.name, num_features=self.num_features, pretrained_cfg=cfg, model_args=model_args)
 
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> Classifier:

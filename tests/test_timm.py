@@ -161,3 +161,40 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(RuntimeError, match="head.fc.bias"):
         ours.Classifier.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["eyetoy_demo", "nat_mini"])
+def test_timm_reads_what_was_saved(name, tmp_path):
+    if name == "nat_mini":
+        pytest.importorskip("mmengine")
+    cfg = dict(mean=(0.5, 0.4), std=(0.2, 0.3), file=str(tmp_path / "elsewhere"))
+    model = timm.create_model(name, num_classes=4, in_chans=2, global_pool="avg", pretrained_cfg_overlay=cfg).eval()
+    model.save_pretrained(tmp_path / "saved")
+    assert "elsewhere" not in (tmp_path / "saved" / "config.json").read_text()
+    x = torch.randn(1, 2, 32, 32)
+    again = timm.create_model(f"local-dir:{tmp_path}/saved", pretrained=True).eval()
+    with torch.no_grad():
+        assert torch.equal(again(x), model(x))
+        assert torch.equal(ours.Classifier.from_pretrained(tmp_path / "saved")(x), model(x))
+    data = timm.data.resolve_model_data_config(again)
+    assert (tuple(data["mean"]), tuple(data["std"]), data["input_size"][0]) == ((0.5, 0.4), (0.2, 0.3), 2)
+    tuned = timm.create_model(f"local-dir:{tmp_path}/saved", pretrained=True, num_classes=7)
+    assert tuned.get_classifier().out_features == 7
+
+
+@pytest.mark.parametrize(("name", "positions"), [("eyetoy_demo", 1 + 2), ("nat_mini", 2)])
+def test_nothing_is_pooled_where_timm_is_asked_for_that(name, positions):
+    if name == "nat_mini":
+        pytest.importorskip("mmengine")
+    model = timm.create_model(name, num_classes=0, global_pool="").eval()
+    x = torch.randn(1, 3, 32, 64)
+    with torch.no_grad():
+        features = model(x)
+        assert features.shape == (1, positions, model.num_features)
+        assert torch.equal(features, model.forward_features(x))
+        model.reset_classifier(5)  # keeps the way to pool
+        assert model(x).shape == (1, positions, 5)
+        model.reset_classifier(5, "avg")
+        assert model(x).shape == (1, 5)
+        model.reset_classifier(0, "")
+        assert torch.equal(model(x), features)
