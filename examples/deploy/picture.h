@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 #include <fstream>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,14 +15,25 @@ struct Picture {
   std::vector<uint8_t> rgb;  // (height, width, 3)
 };
 
+// The next number of a header, after comments, as GIMP writes them.
+inline int64_t header_number(std::istream& file) {
+  while ((file >> std::ws).peek() == '#') file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  int64_t number = 0;
+  file >> number;
+  return number;
+}
+
 inline Picture read_picture(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::string kind;
   Picture picture{};
-  int most = 0;
-  file >> kind >> picture.width >> picture.height >> most;
+  file >> kind;
+  picture.width = header_number(file);
+  picture.height = header_number(file);
+  const int64_t most = header_number(file);
   file.get();  // the one space before the pixels
-  if (!file || kind != "P6" || most != 255) throw std::runtime_error(path + " is not a binary PPM file of 8 bits");
+  if (!file || kind != "P6" || picture.width < 1 || picture.height < 1 || most != 255)
+    throw std::runtime_error(path + " is not a binary PPM file of 8 bits");
   picture.rgb.resize(picture.height * picture.width * 3);
   file.read(reinterpret_cast<char*>(picture.rgb.data()), picture.rgb.size());
   if (!file) throw std::runtime_error(path + " is cut short");

@@ -68,6 +68,12 @@ static void run(const char* model, const char* photo, const char* out) {
   OrtValue* labels_pointer = nullptr;
   check(ort->Run(session.get(), nullptr, &input, inputs, 1, &output, 1, &labels_pointer));
   auto labels = owned(labels_pointer, ort->ReleaseValue);
+  OrtTensorTypeAndShapeInfo* info_pointer;
+  check(ort->GetTensorTypeAndShape(labels.get(), &info_pointer));
+  auto info = owned(info_pointer, ort->ReleaseTensorTypeAndShapeInfo);
+  size_t count;
+  check(ort->GetTensorShapeElementCount(info.get(), &count));
+  if (count != x.size() / 3) throw std::runtime_error(std::string(model) + " is not a segmentor: no label for each pixel");
   int64_t* data;
   check(ort->GetTensorMutableData(labels.get(), reinterpret_cast<void**>(&data)));
   const std::vector<uint8_t> palette = numbers(metadata(session.get(), "eyetoy.palette"));

@@ -29,6 +29,17 @@ def brightest_channel(path: Path) -> None:
     onnx.save(model, path)
 
 
+def image_wide_label(path: Path) -> None:
+    """A file with one label for an image, as of a classifier."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    value, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    images = value("images", types.FLOAT, ["batch", 3, "height", "width"])
+    pooled = onnx.helper.make_node("GlobalAveragePool", ["images"], ["pooled"])
+    maps = onnx.helper.make_node("ArgMax", ["pooled"], ["labels"], axis=1, keepdims=0)
+    graph = onnx.helper.make_graph([pooled, maps], "g", [images], [value("labels", types.INT64, ["batch", 1, 1])])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9), path)
+
+
 def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
@@ -50,9 +61,16 @@ def test_a_photo_is_painted_in_cpp_with_onnxruntime_alone(tmp_path):
     head = b"P6 21 13 255\n"
     painted = np.frombuffer(content[len(head) :], np.uint8).reshape(13, 21, 3)
     assert content.startswith(head) and (painted == np.array(PALETTE)[photo.argmax(2)]).all()
+    (tmp_path / "commented.ppm").write_bytes(b"P6\n# of GIMP\n21 13\n# 8 bits\n255\n" + photo.tobytes())
+    done = run(tmp_path / "segment", *(tmp_path / name for name in ("model.onnx", "commented.ppm", "again.ppm")))
+    assert done.returncode == 0 and (tmp_path / "again.ppm").read_bytes() == content
+    image_wide_label(tmp_path / "classifier.onnx")
+    (tmp_path / "upside_down.ppm").write_bytes(b"P6 21 -13 255\n" + photo.tobytes())
     for model, image, message in (
         ("none.onnx", "photo.ppm", "none.onnx"),
+        ("classifier.onnx", "photo.ppm", "classifier.onnx is not a segmentor"),
         ("model.onnx", "model.onnx", "is not a binary PPM file"),
+        ("model.onnx", "upside_down.ppm", "is not a binary PPM file"),
     ):
         done = run(tmp_path / "segment", tmp_path / model, tmp_path / image, tmp_path / "x.ppm")
         assert done.returncode == 1 and message in done.stderr and not (tmp_path / "x.ppm").exists()
