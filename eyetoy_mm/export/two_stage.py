@@ -139,13 +139,18 @@ class ExportTwoStage(ExportBoxes):
         return boxes[kept], scores[kept], labels[kept]
 
     def _masks(self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        """The probabilities ``(N, h, w)`` of each box' class, the mean of all stages."""
-        roi_head = self.model.roi_head
+        """The probabilities ``(N, h, w)`` of each box' class, the mean of all stages.
+
+        A box without area is behind them on the way, since normalisations of mask heads fail in onnxruntime on none.
+        """
+        roi_head, places = self.model.roi_head, torch.arange(boxes.shape[0], device=boxes.device)
+        boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
+        labels = torch.cat([labels, labels.new_zeros(1)])
         masks = []
         for extractor, head in zip(_stages(roi_head.mask_roi_extractor), _stages(roi_head.mask_head), strict=True):
             logits = head(pool_regions(extractor, maps, boxes))
             masks.append(_of_class(logits, labels).sigmoid())
-        return torch.stack(masks).mean(0)
+        return torch.stack(masks).mean(0)[places]
 
     def compare(self, images: Tensor, outputs: Sequence[Tensor]) -> Agreement:
         """By matching boxes of the same class, one to one, and the masks of the same boxes, in pixels."""

@@ -112,10 +112,23 @@ def test_what_is_exported_is_mmdets_detector(opened, stages, with_masks):
         assert not model.compare(images, outputs).holds
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+def test_mask_heads_get_a_box_where_nothing_is_found(opened, stages):
+    """onnxruntime fails on a GroupNorm of none; PyTorch does not."""
+    predictor = opened(stages, True, **{"model.test_cfg.rcnn.score_thr": 1.0})[0]
+    model, seen = make_export_model(predictor, "mmdet", "whole"), []
+    for module in model.modules():
+        if type(module).__name__ == "FCNMaskHead":
+            module.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    with torch.no_grad():
+        assert [tuple(output.shape) for output in model(photo(40, 30))] == [(0, 4), (0,), (0,), (0, 28, 28)]
+    assert seen == [1] * stages
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("EYETOY_LONG_TESTS" not in os.environ, reason="takes a minute: EYETOY_LONG_TESTS=1 runs it")
 def test_one_file_serves_every_size_and_images_in_which_nothing_is(opened, tmp_path):
-    predictor, config = opened(2, True)
+    predictor, config = opened(2, True, **{"model.roi_head.mask_head.norm_cfg": dict(type="GN", num_groups=4)})
     model, content = build_file(predictor, config, "whole", None)
     report = "\n".join(check_and_write(predictor, model, content, tmp_path / "model.onnx"))
     assert report.count("boxes of") == 5 and "masks (" in report and "def paste(" in report
