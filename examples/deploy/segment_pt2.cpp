@@ -11,11 +11,15 @@
 static void run(const char* model, const char* photo, const char* out) {
   torch::inductor::AOTIModelPackageLoader loader(model);
   const Picture picture = read_picture(photo);
+  auto facts = loader.get_metadata();
+  const std::string size = "[" + std::to_string(picture.height) + ", " + std::to_string(picture.width) + "]";
+  if (facts["eyetoy.size"] != size)  // a compiled program does not look
+    throw std::runtime_error(std::string(photo) + " is of " + size + ", height and width; " + model + " takes " +
+                             facts["eyetoy.size"]);
   std::vector<float> x = planes(picture);
   const c10::InferenceMode no_gradients;
   const at::Tensor images = at::from_blob(x.data(), {1, 3, picture.height, picture.width});
   const at::Tensor labels = loader.run({images})[0].contiguous();
-  auto facts = loader.get_metadata();
   const std::vector<uint8_t> palette = numbers(facts["eyetoy.palette"]);
   write_picture(out, painted(labels.data_ptr<int64_t>(), labels.size(1), labels.size(2), palette));
 }

@@ -89,7 +89,8 @@ def test_a_photo_is_painted_in_cpp_with_libtorch_alone(tmp_path):
     """From a program of torch.export, as `eyetoy export` saves one, compiled by the script that goes with it."""
     shapes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(BrightestChannel(), (torch.rand(2, 3, 13, 21),), dynamic_shapes=shapes)
-    torch.export.save(program, tmp_path / "model.pt2", extra_files={"eyetoy.palette": str(PALETTE)})
+    facts = {"eyetoy.palette": str(PALETTE), "eyetoy.size": "[13, 21]"}
+    torch.export.save(program, tmp_path / "model.pt2", extra_files=facts)
     script = [sys.executable, EXAMPLES / "compile_pt2.py", tmp_path / "model.pt2", tmp_path / "compiled.pt2"]
     folder = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
     home = Path(torch.__file__).parent
@@ -105,3 +106,7 @@ def test_a_photo_is_painted_in_cpp_with_libtorch_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     painted = np.frombuffer((tmp_path / "labels.ppm").read_bytes()[-photo.size :], np.uint8).reshape(13, 21, 3)
     assert (painted == np.array(PALETTE)[photo.argmax(2)]).all()
+    (tmp_path / "other.ppm").write_bytes(b"P6 13 21 255\n" + photo.tobytes())
+    done = run(tmp_path / "segment", *(tmp_path / name for name in ("compiled.pt2", "other.ppm", "x.ppm")))
+    assert done.returncode == 1 and not (tmp_path / "x.ppm").exists()
+    assert "other.ppm is of [21, 13], height and width" in done.stderr and "takes [13, 21]" in done.stderr
