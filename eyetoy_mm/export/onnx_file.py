@@ -88,7 +88,7 @@ def check_and_write(
         session = open_session(content, threads=torch.get_num_threads(), library=library)
         yield f"input   {_described(session.get_inputs()[0])}: RGB, 0..255; normalisation and padding are inside"
         for value in session.get_outputs():
-            yield f"output  {value.name} {model.outputs[value.name]}"
+            yield f"output  {_described(value)}: {model.outputs[value.name]}"
         yield from check_all(predictor, model, lambda images: session.run(None, {INPUT: images}), size, photo)
         if photos is not None:
             content, found = to_int8(content, Photos(predictor, photos, size))
