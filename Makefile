@@ -18,7 +18,7 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 SAME_PYTHON := $(if $(filter file default undefined,$(origin PYTHON)),,--same-python)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-detect test test-onedl test-matrix lint typecheck format docs web lock licences clean clean-env
+.PHONY: help env demo demo-detect test test-onedl test-matrix lint typecheck format docs notebook web lock licences clean clean-env
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | expand -t 12
@@ -71,6 +71,11 @@ docs: env  ## Build the documentation site into build/site; a warning is an erro
 	    $(PY) -m pip install --quiet --constraint requirements/constraints.txt $(DOCS_PACKAGES)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo 'build/site/index.html'
+
+notebook: env  ## Run the notebook of examples/, shortened
+	@$(PY) -c 'import ipykernel, nbclient' 2>/dev/null || \
+	    $(PY) -m pip install --quiet --constraint requirements/constraints.txt ipykernel nbclient
+	$(PY) -m pytest tests/test_examples.py -k test_it_runs
 
 web:  ## Build the page that runs exported models in a browser, into build/web (MODEL=model.onnx puts a model beside it)
 	@command -v $(NPM) >/dev/null || { echo 'npm was not found: https://nodejs.org has it' >&2; exit 1; }
