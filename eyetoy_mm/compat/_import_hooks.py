@@ -157,5 +157,6 @@ def _replacement(original: Function, wrapper: Callable[[Function], Function]) ->
 
 
 def _name(function: Function) -> str:
-    function = function.func if isinstance(function, functools.partial) else function
+    if isinstance(function, functools.partial):  # of other arguments it is another one
+        return f"{_name(function.func)}{function.args}{function.keywords}"
     return f"{function.__module__}.{function.__qualname__}"

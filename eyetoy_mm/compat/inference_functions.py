@@ -33,8 +33,7 @@ from typing import Any
 
 from eyetoy_mm.compat._import_hooks import after_import, replace_function, replace_method
 
-_INFERENCERS = {"mmdet.apis.det_inferencer": "DetInferencer"}
-_PAINTERS = {"mmseg.apis.mmseg_inferencer": "MMSegInferencer"}
+_INFERENCERS = {"mmdet.apis.det_inferencer": "DetInferencer", "mmseg.apis.mmseg_inferencer": "MMSegInferencer"}
 _READERS = {
     "mmpretrain.apis.image_classification": "ImageClassificationInferencer",
     "mmpretrain.apis.feature_extractor": "FeatureExtractor",
@@ -54,10 +53,11 @@ def apply() -> None:
     after_import("mmdet.apis.inference", lambda module: replace_function(module, "init_detector", _as_the_runner))
     opens = {"_init_model": _as_the_runner, "_init_pipeline": _of_the_inner_dataset}
     reads = {"preprocess": _reading_as_the_pipeline, "_init_pipeline": _of_the_inner_dataset}
-    paints = opens | {"__init__": _painting_what_is_given}
-    for classes, methods in ((_INFERENCERS, opens), (_PAINTERS, paints), (_READERS, reads)):
+    for classes, methods in ((_INFERENCERS, opens), (_READERS, reads)):
         for name, cls in classes.items():
             after_import(name, functools.partial(_replace_methods, cls, methods))
+    paints = functools.partial(_replace_methods, "MMSegInferencer", {"__init__": _painting_what_is_given})
+    after_import("mmseg.apis.mmseg_inferencer", paints)
 
 
 def _replace_methods(cls: str, methods: dict[str, Callable[..., Any]], module: ModuleType) -> None:

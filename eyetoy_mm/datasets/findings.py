@@ -73,6 +73,18 @@ def repeated(names: Iterable[Any]) -> list[Any]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
+def other_classes(trained: Sequence[str], names: Sequence[str], split: str) -> str | None:
+    """What to say where a label of a dataset is another class than in the first one of training; None where none is."""
+    label = next((label for label, (first, second) in enumerate(zip(trained, names)) if first != second), None)
+    if label is None:
+        return None
+    first, second = f"label {label} is {trained[label]!r} in", f"and {names[label]!r} in"
+    told = f"{first} training {second} {split}"
+    if split == "train":
+        told = f"{first} one of the datasets of training {second} another"
+    return f"{told}: both need the same classes in the same order."
+
+
 def listed_twice(names: Sequence[str], subject: str = "") -> Finding:
     """What to say of images that a list has more than once; ``subject`` is the list and a blank, where none is told."""
     message = f"{subject}lists {len(names)} images more than once: they count as often. Keep each once"

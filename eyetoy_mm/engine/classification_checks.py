@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.findings import Finding, other_classes
 from eyetoy_mm.engine.config import datasets_of
 from eyetoy_mm.engine.config_places import class_of
 from eyetoy_mm.engine.hooks.images import share_to_skip
@@ -89,19 +89,8 @@ def _class_findings(classes: list[tuple[str, tuple[str, ...]]], outputs: int | N
             message = f"{split} has {len(names)} classes ({shown}), and model.head num_classes={outputs}"
             yield Finding("classes", f"{message}: set num_classes={len(names)}, or check the folders and `classes`")
         elif trained and names != trained:
-            pairs = zip(trained, names, strict=False)
-            differ = next(((i, a, b) for i, (a, b) in enumerate(pairs) if a != b), None)
-            if differ is None:
-                yield Finding("classes", f"training has {len(trained)} classes and {split} {len(names)}: both need the "
-                              "same. Set metainfo, or folders")  # fmt: skip
-                continue
-            label, first, second = differ
-            message = f"label {label} is {first!r} in training and {second!r} in {split}"
-            if split == "train":
-                message = f"label {label} is {first!r} in one of the datasets of training and {second!r} in another"
-            yield Finding(
-                "classes", f"{message}: both need the same classes in the same order. Set metainfo, or folders"
-            )
+            counts = f"training has {len(trained)} classes and {split} {len(names)}: both need the same."
+            yield Finding("classes", f"{other_classes(trained, names, split) or counts} Set metainfo, or folders")
 
 
 def _label_findings(labels: list[tuple[str, dict[str, int]]]) -> Iterator[Finding]:

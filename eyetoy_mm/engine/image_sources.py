@@ -299,8 +299,8 @@ def download(address: str, folder: Path) -> Path:
             kind = answer.headers.get_content_type()
             if kind in ("text/html", "application/xhtml+xml"):
                 raise UserError(f"{address} is a web page, not an image: take the address of the image itself")
-            suffix = Path(urlsplit(address).path).suffix.lower()
-            suffix = suffix if _is_taken(f"name{suffix}") else _SUFFIX_OF.get(kind, ".png")
+            remote = PurePosixPath(urlsplit(address).path)
+            suffix = remote.suffix.lower() if _is_taken(remote.name) else _SUFFIX_OF.get(kind, ".png")
             handle, name = tempfile.mkstemp(suffix, "download-", folder)
             with open(handle, "wb") as file:
                 _copy(answer, file, limit, address)

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 
-from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.findings import Finding, other_classes
 from eyetoy_mm.engine.config import datasets_of, evaluators_of
 from eyetoy_mm.engine.trained_images import trained_images_findings
 from eyetoy_mm.registry import type_name
@@ -57,16 +57,8 @@ def _other_classes(classes: list[tuple[str, tuple[str, ...]]]) -> Iterator[Findi
     """
     trained = next((names for split, names in classes if split == "train"), ())
     for split, names in dict.fromkeys(classes):
-        label = next((label for label, (first, second) in enumerate(zip(trained, names)) if first != second), None)
-        if label is not None:
-            message = f"label {label} is {trained[label]!r} in training and {names[label]!r} in {split}"
-            if split == "train":
-                message = f"label {label} is {trained[label]!r} in one of the datasets of training and "
-                message += f"{names[label]!r} in another"
-            yield Finding(
-                "classes",
-                f"{message}: both need the same classes in the same order. Give both metainfo=dict(classes=(...))",
-            )
+        if told := other_classes(trained, names, split):
+            yield Finding("classes", f"{told} Give both metainfo=dict(classes=(...))")
 
 
 def labels_of_head(config: Config) -> tuple[int | None, int]:

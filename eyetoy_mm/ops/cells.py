@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from eyetoy_mm.ops import backend_cpp, plain_form
-from eyetoy_mm.ops.operator import Tensors, is_watched, pull_back, unbatched
+from eyetoy_mm.ops.operator import Tensors, is_watched, pull_back, put, unbatched
 
 _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -78,7 +78,7 @@ class _Convolution(torch.autograd.Function):
                 return _Gradients.apply(gradient, x, weight, bias, groups, needed)
             return _backward(gradient, x, weight, bias, groups, needed)
 
-        return *_put(unbatched(gradients, gradient), needed), None
+        return *put(unbatched(gradients, gradient), [wanted or None for wanted in needed]), None
 
 
 class _Gradients(torch.autograd.Function):
@@ -98,7 +98,7 @@ class _Gradients(torch.autograd.Function):
         def pull(*directions: Tensor) -> tuple[Tensor, ...]:
             return tuple(x for x in pull_back(gradients, primals, directions) if x is not None)
 
-        return *_put(unbatched(pull, *directions), [x is not None for x in primals]), None, None
+        return *put(unbatched(pull, *directions), primals), None, None
 
 
 def _plain(groups: int) -> Callable[..., Tensor]:
@@ -119,12 +119,6 @@ def _plain_gradients(groups: int, needed: Sequence[bool]) -> Callable[..., tuple
         return tuple(x for x, wanted in zip(pulled, needed, strict=True) if wanted and x is not None)
 
     return gradients
-
-
-def _put(tensors: Sequence[Tensor], present: Sequence[bool]) -> list[Tensor | None]:
-    """One after the other to where something is present."""
-    left = iter(tensors)
-    return [next(left) if here else None for here in present]
 
 
 # --- What cpp/cells.h asks for ----------------------------------------------------------------------------------------

@@ -261,7 +261,7 @@ def _differentiate_gradients(ctx: Any, *directions: Tensor) -> Tensors:
         pulled = pull_back(_plain_gradients(ctx.numbers), primals, cotangents)
         return tuple(x for x in pulled if x is not None)
 
-    pulled = _put(unbatched(pull, *cotangents), primals)
+    pulled = put(unbatched(pull, *cotangents), primals)
     return *pulled, *[None] * len(kept), None, None, None
 
 
@@ -310,15 +310,15 @@ def pull_back(
     """The product of a cotangent and the Jacobian of a function; None for a tensor that is None."""
     present = [x for x in primals if x is not None]
     if torch._C._are_functorch_transforms_active():
-        pull = torch.func.vjp(lambda *tensors: function(*_put(tensors, primals)), *present)[1]
-        return _put(pull(cotangent), primals)
+        pull = torch.func.vjp(lambda *tensors: function(*put(tensors, primals)), *present)[1]
+        return put(pull(cotangent), primals)
     # torch.func refuses to run where tensors are saved by hooks: gradient checkpointing, save_on_cpu.
     with torch.enable_grad():
         views = [x.view_as(x).requires_grad_() for x in present]  # what these have in common is no matter of ours
-        output = function(*_put(views, primals))
+        output = function(*put(views, primals))
     create_graph = torch.is_grad_enabled()
     pulled = torch.autograd.grad(output, views, cotangent, create_graph=create_graph, materialize_grads=True)
-    return _put(pulled, primals)
+    return put(pulled, primals)
 
 
 def _push_forward(function: Callable[..., Any], primals: Tensors, tangents: Tensors) -> Any:
@@ -330,7 +330,7 @@ def _push_forward(function: Callable[..., Any], primals: Tensors, tangents: Tens
     moved = [None if tangent is None else x for x, tangent in zip(primals, tangents)]
 
     def moving(*tensors: Tensor) -> Any:
-        return function(*(fixed if x is None else x for x, fixed in zip(_put(tensors, moved), primals, strict=True)))
+        return function(*(fixed if x is None else x for x, fixed in zip(put(tensors, moved), primals, strict=True)))
 
     # Autograd turns forward mode off here. The tangents of this level are taken off already; those of an outer level,
     # where this one is to be differentiated again, must not be lost.
@@ -341,7 +341,7 @@ def _push_forward(function: Callable[..., Any], primals: Tensors, tangents: Tens
     return pushed
 
 
-def _put(tensors: Sequence[Tensor], like: Tensors) -> list[Tensor | None]:
+def put(tensors: Sequence[Tensor], like: Sequence[object]) -> list[Tensor | None]:
     """The tensors one after the other where ``like`` has one, and None where it has none."""
     pending = iter(tensors)
     return [None if x is None else next(pending) for x in like]

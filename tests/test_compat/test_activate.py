@@ -112,6 +112,21 @@ print(trapped.value)
     assert run_python(code, tmp_path).strip() == "['module', 'first', 'second', 'around']"
 
 
+def test_one_function_with_other_arguments_is_another_trap(run_python: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "trapped.py").write_text("value = []")
+    code = """
+from functools import partial
+from eyetoy_mm.compat._import_hooks import after_import
+def append(text, module): module.value.append(text)
+for _ in range(2):
+    after_import('trapped', partial(append, 'first'))
+    after_import('trapped', partial(append, 'second'))
+import trapped
+print(trapped.value)
+"""
+    assert run_python(code, tmp_path).strip() == "['first', 'second']"
+
+
 def test_several_traps_in_one_method_are_all_defused() -> None:
     """Also where one is in a base, and whatever kind of method it is."""
 

@@ -262,6 +262,17 @@ class Terminal(io.StringIO):
         return True
 
 
+def put_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Terminal:
+    """In place of standard output; no fixture, after which pytest puts its own there."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("eyetoy_mm.engine.hooks.live_progress._EVERY", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    return terminal
+
+
 def runner_of(logger: logging.Logger, **scalars: float) -> SimpleNamespace:
     hub = SimpleNamespace(
         log_scalars=scalars, runtime_info=dict(eta=61.2),
@@ -272,12 +283,7 @@ def runner_of(logger: logging.Logger, **scalars: float) -> SimpleNamespace:
 
 def test_a_live_line_moves_on_a_terminal_and_leaves_everything_as_it_was(logger, monkeypatch):
     logger, stream, _ = logger
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setattr("eyetoy_mm.engine.hooks.live_progress._EVERY", 0.0)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
-    monkeypatch.setenv("COLUMNS", "160")
+    terminal = put_terminal(monkeypatch, 160)
     runner = runner_of(logger, **{"train/loss": 0.25, "train/images_per_s": 12.0})
     hook = LiveProgressHook()
     hook.before_train(runner)
@@ -296,12 +302,7 @@ def test_a_live_line_moves_on_a_terminal_and_leaves_everything_as_it_was(logger,
 
 def test_a_narrow_terminal_has_the_time_first_and_no_bar(logger, monkeypatch):
     logger, _, _ = logger
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setattr("eyetoy_mm.engine.hooks.live_progress._EVERY", 0.0)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
-    monkeypatch.setenv("COLUMNS", "50")
+    terminal = put_terminal(monkeypatch, 50)
     hook = LiveProgressHook()
     hook.before_train(runner_of(logger))
     path = "/a/path/that/is/longer/than/the/terminal/is/wide/" + "picture.png"
