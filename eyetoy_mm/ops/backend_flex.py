@@ -20,13 +20,16 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.utils.rnn import pad_sequence
 
 from eyetoy_mm.ops import backend_torch
 from eyetoy_mm.ops.caching import cached_tensors
-from eyetoy_mm.ops.flex import MaskMod, compile_for_case, make_block_mask
-from eyetoy_mm.ops.neighborhood import Neighborhood
+from eyetoy_mm.ops.flex import BLOCK, MaskMod, block_mask_of, compile_for_case, make_block_mask
+from eyetoy_mm.ops.neighborhood import Axis, Neighborhood
 
 _log = logging.getLogger("eyetoy_mm")
+
+PAIRS_AT_ONCE = 2**24  # queries and keys that are looked at together when a mask is made
 
 
 class Kind(NamedTuple):
@@ -106,7 +109,48 @@ def score_mod(neighborhood: Neighborhood, bias: Tensor) -> Callable[[Tensor, Ten
 
 @cached_tensors(maxsize=64)
 def _block_mask(neighborhood: Neighborhood, device: torch.device) -> BlockMask:
-    return make_block_mask(mask_mod(neighborhood), math.prod(neighborhood.spatial), device)
+    length = math.prod(neighborhood.spatial)
+    if torch.compiler.is_compiling():  # sizes may be symbols there, and each turn would be traced
+        return make_block_mask(mask_mod(neighborhood), length, device)
+    return block_mask_of(pairs_of_blocks(neighborhood, BLOCK, device), mask_mod(neighborhood), length)
+
+
+def pairs_of_blocks(neighborhood: Neighborhood, size: int, device: torch.device) -> Tensor:
+    """How many pairs of a query and a key of its neighborhood lie in each pair of blocks of the flattened map.
+
+    Pairs of a neighborhood alone are looked at, a part of them at once; ``create_block_mask`` asks for all ``N ** 2``.
+
+    Args:
+        neighborhood: Of ``N`` positions.
+        size: Positions of a block.
+        device: Of the result.
+
+    Returns:
+        ``(ceil(N / size), ceil(N / size))`` of queries and keys, int64.
+    """
+    length = math.prod(neighborhood.spatial)
+    blocks = -(-length // size)
+    keys_per_axis = [_keys(axis, device) for axis in neighborhood.axes]
+    at_once = max(PAIRS_AT_ONCE // math.prod(keys.shape[1] for keys in keys_per_axis), 1)
+    pairs = torch.zeros(blocks * blocks, dtype=torch.int64, device=device)
+    for first in range(0, length, at_once):
+        queries = torch.arange(first, min(first + at_once, length), device=device)
+        key = torch.zeros(len(queries), 1, dtype=torch.int64, device=device)
+        is_key = torch.ones_like(key, dtype=torch.bool)
+        on_axes = coordinates(neighborhood, queries)
+        for axis, positions, keys in zip(neighborhood.axes, on_axes, keys_per_axis, strict=True):
+            on_axis = keys[positions][:, None]
+            is_key = (is_key[..., None] & (on_axis >= 0)).flatten(1)
+            key = (key[..., None] * axis.length + on_axis.clamp(min=0)).flatten(1)
+        in_blocks = (queries // size)[:, None] * blocks + key // size
+        pairs.index_add_(0, in_blocks.flatten(), is_key.flatten().to(pairs.dtype))
+    return pairs.view(blocks, blocks)
+
+
+def _keys(axis: Axis, device: torch.device) -> Tensor:
+    """Positions ``(L, K)`` that each position of an axis attends to, -1 where it has fewer than ``K``."""
+    rows = [torch.tensor(axis.keys(position), device="cpu") for position in range(axis.length)]
+    return pad_sequence(rows, batch_first=True, padding_value=-1).to(device)
 
 
 def attention(

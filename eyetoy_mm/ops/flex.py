@@ -1,4 +1,4 @@
-"""What both uses of ``flex_attention`` need: a mask without an ``(N, N)`` tensor, and a kernel for each case."""
+"""What both uses of ``flex_attention`` need: a mask from the pairs that attend alone, and a kernel for each case."""
 
 from __future__ import annotations
 
@@ -12,11 +12,27 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # batch, head, query, key: whether it attends
 
 
+BLOCK = 128  # positions of a block of a mask, as create_block_mask has them
+
+
 def make_block_mask(mask_mod: MaskMod, length: int, device: torch.device) -> BlockMask:
-    """The mask of a sequence that attends to itself, one for all samples and heads."""
+    """The mask of a sequence that attends to itself, one for all samples and heads, asked for each of its pairs."""
     # compiled, it never holds the whole (N, N) mask
     create = torch.compile(create_block_mask) if device.type == "cuda" else create_block_mask
     return create(mask_mod, None, None, length, length, device=device)
+
+
+def block_mask_of(pairs: Tensor, mask_mod: MaskMod, length: int) -> BlockMask:
+    """The same mask from ``(blocks, blocks)``: how many pairs of a query and a key attend in each pair of blocks."""
+    full, some = pairs == BLOCK**2, pairs > 0  # a last block that is not whole is never full: its rest is no position
+    counts_and_indices = []
+    for blocks in (some & ~full, full):
+        counts_and_indices.append(blocks.sum(-1, dtype=torch.int32)[None, None])
+        indices = blocks.to(torch.int8).argsort(dim=-1, descending=True, stable=True)  # those that count, in order
+        counts_and_indices.append(indices.to(torch.int32)[None, None])
+    return BlockMask.from_kv_blocks(
+        *counts_and_indices, BLOCK_SIZE=BLOCK, mask_mod=mask_mod, seq_lengths=(length, length)
+    )
 
 
 def compile_for_case(function: Callable[..., Tensor], *case: Hashable, dynamic: bool = False) -> Callable[..., Tensor]:

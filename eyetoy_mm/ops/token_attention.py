@@ -17,7 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from eyetoy_mm.ops.attention import checked_scale
 from eyetoy_mm.ops.caching import cached_tensors
-from eyetoy_mm.ops.flex import compile_for_case, make_block_mask
+from eyetoy_mm.ops.flex import BLOCK, block_mask_of, compile_for_case, make_block_mask
 from eyetoy_mm.ops.flops import is_counting
 
 
@@ -37,7 +37,13 @@ def create_attention_mask(num_tokens: int, seq_len: int, device: torch.device | 
     def attends(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query < num_tokens) | (key < num_tokens) | (query == key)
 
-    return make_block_mask(attends, seq_len, torch.device(device))
+    if torch.compiler.is_compiling():  # the length may be a symbol there
+        return make_block_mask(attends, seq_len, torch.device(device))
+    first = torch.arange(0, seq_len, BLOCK, device=device)
+    positions = (seq_len - first).clamp(max=BLOCK)  # of each block, and the tokens among them
+    tokens = (num_tokens - first).clamp(min=0).minimum(positions)
+    pairs = tokens[:, None] * positions + (positions - tokens)[:, None] * tokens
+    return block_mask_of(pairs + (positions - tokens).diag(), attends, seq_len)
 
 
 def token_attention(

@@ -1,12 +1,16 @@
 """The mask and the score of the ``flex`` back end, uncompiled, against the definition. Kernels need CUDA."""
 
+import math
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention.flex_attention import flex_attention
 
 from eyetoy_mm.ops import backend_flex, neighborhood_attention
+from eyetoy_mm.ops.flex import make_block_mask
 from eyetoy_mm.ops.neighborhood import Axis, Neighborhood
+from tests.block_masks import assert_same_blocks
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,25 @@ def test_mask_and_score_equal_the_reference(spatial, kernel_size, dilation):
     actual = flex_attention(*flat, score_mod=backend_flex.score_mod(neighborhood, bias), block_mask=block_mask)
     expected = neighborhood_attention(q, k, v, kernel_size, dilation, bias, backend="reference")
     torch.testing.assert_close(actual.transpose(1, 2).reshape(q.shape), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "kernel_size", "dilation"),
+    [
+        ((700,), (300,), (1,)),
+        ((37, 23), (7, 5), (1, 2)),
+        ((20, 32), (20, 3), (1, 1)),
+        ((16, 32), (99, 99), (1, 1)),
+        ((7, 9, 11), (3, 9, 2), (2, 1, 4)),
+        ((5, 6), (3, 3), (1, 1)),
+    ],
+)
+def test_blocks_are_those_of_every_pair(monkeypatch, spatial, kernel_size, dilation):
+    monkeypatch.setattr(backend_flex, "PAIRS_AT_ONCE", 10_000)  # several turns
+    neighborhood = Neighborhood.of(spatial, kernel_size, dilation)
+    actual = backend_flex._block_mask.__wrapped__(neighborhood, torch.device("cpu"))
+    expected = make_block_mask(backend_flex.mask_mod(neighborhood), math.prod(spatial), torch.device("cpu"))
+    assert_same_blocks(actual, expected)
 
 
 def test_every_neighborhood_is_compiled_for_itself():

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch.nn.attention import flex_attention
 
 from eyetoy_mm.ops import create_attention_mask, token_attention
+from eyetoy_mm.ops.flex import make_block_mask
+from tests.block_masks import assert_same_blocks
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
@@ -37,6 +39,14 @@ def test_mask_skips_blocks_that_no_position_attends_to():
     blocks = mask.to_dense()[0, 0].bool()  # of 128 x 128
     index = torch.arange(8)
     assert torch.equal(blocks, (index[:, None] == 0) | (index == 0) | (index[:, None] == index))
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "length"), [(0, 300), (9, 1000), (128, 256), (140, 300), (256, 256), (300, 300), (9, 5)]
+)
+def test_blocks_are_those_of_every_pair(num_tokens, length):
+    mask = create_attention_mask(num_tokens, length)
+    assert_same_blocks(mask, make_block_mask(mask.mask_mod, length, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -9,14 +9,15 @@ model = dict(
 )
 train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline={{_base_.small_crops}}))
 train_dataloader.update(sampler=dict(type="InfiniteSampler"))
-optim_wrapper = dict(type="eyetoy_mm.BFloat16OptimWrapper", optimizer=dict(lr=2e-3))
+__muon = dict(_delete_=True, type="timm.optim.Muon", lr=3e-3, weight_decay=0.05, nesterov=True, betas=(0.9, 0.99))
+optim_wrapper = dict(type="eyetoy_mm.BFloat16OptimWrapper", optimizer=__muon)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=300),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=300, end=4400),
+    dict(type="LinearLR", start_factor=0.02, by_epoch=False, begin=0, end=100),
+    dict(type="LinearLR", start_factor=1.0, end_factor=0.01, by_epoch=False, begin=800, end=5200),
 ]
-train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=4400, val_interval=1100)
+train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=5200, val_interval=1300)
 log_processor = dict(by_epoch=False)
 default_hooks = dict(
     logger=dict(interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=220, max_keep_ckpts=2),
+    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=2),
 )
