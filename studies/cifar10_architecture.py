@@ -22,4 +22,24 @@ variants = {
         "model.backbone.arch.embed_dims": (36, 64, 144),
         "model.head.in_channels": 144,
     },
+    "no registers": {
+        "model.backbone.arch.register_tokens": 0,
+        "model.backbone.arch.embed_dims": (32, 64, 132),
+        "model.head.in_channels": 132,
+    },
+    "32 registers": {
+        "model.backbone.arch.register_tokens": 32,
+        "model.backbone.arch.embed_dims": (28, 60, 116),
+        "model.head.in_channels": 116,
+    },
+    "windows of 7": {
+        "model.backbone.arch.windows": [(7,) * 4, (7,) * 4, (7,)],
+        "model.backbone.arch.embed_dims": (36, 72, 152),
+        "model.head.in_channels": 152,
+    },
+    "no merging": {
+        "model.backbone.arch.merging": [(1,) * 4, (1,) * 4, (1,)],
+        "model.backbone.arch.embed_dims": (24, 52, 108),
+        "model.head.in_channels": 108,
+    },
 }
