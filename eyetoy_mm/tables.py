@@ -65,6 +65,19 @@ def labelled(label: str, text: str) -> str:
     return "\n".join(f"{label if index == 0 else '':9s} {line}" for index, line in enumerate(lines or [""]))
 
 
+def check_place(path: Path, program: str) -> None:
+    """Check that :func:`write_into` finds its place: before the work, for what is written may take an hour to measure.
+
+    Args:
+        path: The document.
+        program: As :func:`write_into` takes it.
+
+    Raises:
+        UserError: There is no such file or no such place in it.
+    """
+    _parts(path, program)
+
+
 def write_into(path: Path, program: str, text: str) -> None:
     """Put text in the place that a document keeps for a program, between two comments with its name.
 
@@ -77,7 +90,7 @@ def write_into(path: Path, program: str, text: str) -> None:
         UserError: There is no such file or no such place in it.
     """
     before, _, after = _parts(path, program)
-    path.write_text(f"{before}\n\n{text}\n\n{after}")
+    path.write_text(f"{before}\n\n{text}\n\n{after}", encoding="utf-8")
 
 
 def write_rows_into(path: Path, program: str, table: str) -> None:
@@ -102,7 +115,7 @@ def write_rows_into(path: Path, program: str, table: str) -> None:
 def _parts(path: Path, program: str) -> tuple[str, str, str]:
     """A document up to a program's place, what is there, and the rest, the comments with it."""
     begin, end = (f"<!-- {program}: {marker} -->" for marker in ("begin", "end"))
-    page = path.read_text() if path.is_file() else ""
+    page = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, found, rest = page.partition(begin)
     there, closed, after = rest.partition(end)
     if not found or not closed:

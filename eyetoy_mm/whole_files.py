@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Network and user-space file systems (CIFS, some of FUSE) say so of any folder: the file itself is on the disk already.
+_NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _TEMPORARY = re.compile(r"\..+\.\d+\.part")
 
 
@@ -76,6 +79,9 @@ def _flush_names(folder: Path) -> None:
         opened = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(opened)
+        except OSError as error:
+            if error.errno not in _NO_FLUSH:
+                raise
         finally:
             os.close(opened)
 

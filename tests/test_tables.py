@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from eyetoy_mm.cli import main
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.tables import for_terminal, markdown_table, write_into, write_rows_into
 
@@ -30,6 +31,22 @@ def test_documents_without_a_place_stay_as_they_are(tmp_path, text):
     with pytest.raises(UserError, match="no place for this; it must have the lines <!-- tools/x.py: begin -->"):
         write_into(page, "tools/x.py", "new")
     assert page.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("command", "work"),
+    [
+        (["dry-run"], "eyetoy_mm.engine.dry_run.dry_run_table"),
+        (["flops"], "eyetoy_mm.engine.model_table.backbone_tables"),
+        (["benchmark", "config.py"], "eyetoy_mm.export.benchmark.measure"),
+    ],
+)
+def test_pages_without_a_place_are_refused_before_the_work(tmp_path, monkeypatch, command, work):
+    """Which takes half an hour for all configs, and was lost."""
+    pytest.importorskip("mmengine", reason="mmengine is not installed")
+    monkeypatch.setattr(work, lambda *_: pytest.fail("measured already"))
+    with pytest.raises(SystemExit, match="page.md has no place for this"):
+        main([*command, "--into", str(tmp_path / "page.md")])
 
 
 def test_rows_come_among_those_that_are_there(tmp_path):

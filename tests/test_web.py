@@ -189,6 +189,9 @@ def test_everything_that_the_page_imports_and_names_is_there():
 # --- In a browser -----------------------------------------------------------------------------------------------------
 
 
+_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # Chromium's own moving picture
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Chromium: the one of CHROMIUM or of the path, or that of playwright."""
@@ -200,7 +203,7 @@ def browser():
     with playwright.sync_playwright() as started:
         if found is None and not Path(started.chromium.executable_path).exists():
             pytest.skip("there is no Chromium: set CHROMIUM to its path, or run `playwright install chromium`")
-        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        opened = started.chromium.launch(executable_path=found, args=["--no-sandbox", *_CAMERA])
         yield opened
         opened.close()
 
@@ -346,4 +349,37 @@ def test_files_that_the_page_cannot_use_are_told(browser, address):
         field = "#model" if name.endswith("onnx") else "#photo"
         page.set_input_files(field, dict(name=name, mimeType="application/octet-stream", buffer=content))
         page.wait_for_function(f"document.querySelector('.wrong')?.textContent.includes({message!r})", timeout=60_000)
+    page.close()
+
+
+def classifier(name: str) -> bytes:
+    return model_file(
+        {"scores": (1, ["batch", 3])},
+        [("ReduceMean", ["images", "axes"], ["scores"], dict(keepdims=0))],
+        {"axes": np.array([2, 3])},
+        {"task": "image classification", "classes": [name, "green", "blue"], "before": []},
+    )
+
+
+@pytest.mark.slow
+def test_what_comes_while_the_page_is_busy_waits_for_its_turn(browser, address):
+    """A photo while the model beside the page is fetched, and another model while the camera runs: they were lost."""
+    content = cv2.imencode(".png", PHOTO)[1].tobytes()
+    page = browser.new_page()
+    asked = []
+    page.route("**/model.onnx", lambda route: asked.append(route))
+    page.goto(address)
+    page.set_input_files("#photo", dict(name="p.png", mimeType="image/png", buffer=b"no photo"))
+    page.set_input_files("#photo", dict(name="p.png", mimeType="image/png", buffer=content))
+    page.wait_for_timeout(200)
+    asked[0].fulfill(body=classifier("one"))
+    page.wait_for_function("document.querySelector('#legend').textContent.includes('one')", timeout=60_000)
+    assert "model.onnx: image classification" in page.inner_text("#status")
+    assert page.locator(".wrong").count() == 0  # what was wrong before is not said any more
+    page.click("#camera")
+    page.wait_for_function("document.querySelector('#times').textContent.includes('640 x 480')", timeout=60_000)
+    page.set_input_files("#model", dict(name="b.onnx", mimeType="application/octet-stream", buffer=classifier("two")))
+    page.wait_for_function("document.querySelector('#legend').textContent.includes('two')", timeout=60_000)
+    page.click("#camera")
+    page.wait_for_function("document.querySelector('#camera').textContent === 'Camera'", timeout=60_000)
     page.close()

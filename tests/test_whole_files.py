@@ -1,9 +1,11 @@
 """Files are replaced whole, or stay; a process that is killed leaves the old one and what the next start removes."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
 import signal
+import stat
 
 import pytest
 
@@ -20,6 +22,22 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path):
     assert path.read_bytes() == b"first" and os.listdir(path.parent) == ["file"]
     write_whole(str(path), "zweite, \u00e4")
     assert path.read_text(encoding="utf-8") == "zweite, \u00e4" and os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize(("number", "fine"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_file_systems_that_do_not_flush_folders_are_written_to(tmp_path, monkeypatch, number, fine):
+    """As CIFS and some of FUSE: it ended every checkpoint of a run whose work dir is on one."""
+    flush = os.fsync
+
+    def fails_for_folders(opened):
+        if stat.S_ISDIR(os.fstat(opened).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(opened)
+
+    monkeypatch.setattr(os, "fsync", fails_for_folders)
+    with contextlib.nullcontext() if fine else pytest.raises(OSError, match=os.strerror(number)):
+        write_whole(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a file that is always full")

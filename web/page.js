@@ -10,24 +10,26 @@ const element = (id) => document.getElementById(id);
 const canvas = element("picture");
 let model = null; // {session, about, name}
 let photo = null; // what was painted last: an ImageBitmap
-let busy = false;
+let last = Promise.resolve(); // what is done now, and what waits for it
+let said = "No model yet."; // before something went wrong
 
 function tell(text, wrong = false) {
+  if (!wrong) said = text;
   element("status").textContent = text;
   element("status").classList.toggle("wrong", wrong);
 }
 
-/** Run something that may fail, one at a time; what it throws is told. */
-async function guarded(action) {
-  if (busy) return;
-  busy = true;
-  try {
-    await action();
-  } catch (error) {
-    tell(`${error.message ?? error}`, true);
-  } finally {
-    busy = false;
-  }
+/** Run something that may fail, after what was asked for before; what it throws is told until something goes well. */
+function guarded(action) {
+  last = last.then(async () => {
+    try {
+      await action();
+      tell(said);
+    } catch (error) {
+      tell(`${error.message ?? error}`, true);
+    }
+  });
+  return last;
 }
 
 async function openModel(bytes, name) {
@@ -49,6 +51,7 @@ function pixels(image) {
 }
 
 async function predict(image) {
+  if (image !== photo) photo?.close(); // its memory is not garbage that is collected in time, and a camera gives many
   photo = image;
   const start = performance.now();
   if (!model) {
@@ -162,10 +165,12 @@ element("camera").addEventListener("click", async () => {
     element("camera").textContent = "Camera";
     return;
   }
+  element("camera").disabled = true; // a second camera would never be stopped
   await guarded(async () => {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     element("camera").textContent = "Stop";
   });
+  element("camera").disabled = false;
   const video = document.createElement("video");
   video.muted = video.playsInline = true;
   video.srcObject = stream;

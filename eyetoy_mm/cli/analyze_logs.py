@@ -15,8 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyetoy_mm.cli.options import Several
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.cli.options import Several, check_picture
 from eyetoy_mm.tables import for_terminal, markdown_table
 
 if TYPE_CHECKING:
@@ -38,15 +37,13 @@ def run(args: argparse.Namespace) -> None:
     """Read, draw, print."""
     from eyetoy_mm.engine.curves import draw_curves, read_curves
 
+    check_picture("--out", args.out)
     runs = [read_curves(path) for path in args.runs]
     names = [curves.name for curves in runs]
     for curves, path in zip(runs, args.runs):
         if names.count(curves.name) > 1:
             curves.name = path
     figure = draw_curves(runs, args.keys)
-    formats = figure.canvas.get_supported_filetypes()
-    if args.out.suffix.removeprefix(".") not in formats:
-        raise UserError(f"--out {args.out} must end in one of {', '.join(f'.{name}' for name in sorted(formats))}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=100)
     print(for_terminal(summary(runs, args.keys)))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
-from pathlib import Path
 
 from eyetoy_mm.cli.options import add_cfg_options, add_checkpoint, add_config, add_device, cfg_options
 from eyetoy_mm.errors import UserError
@@ -36,11 +35,11 @@ def run(args: argparse.Namespace) -> None:
     if find_spec("gradio") is None:
         raise UserError("the page needs gradio, which is not installed: pip install 'eyetoy-mm[demo]'")
     from eyetoy_mm.engine.app_page import build_page
-    from eyetoy_mm.engine.config import load_config
+    from eyetoy_mm.engine.config import find_config, load_config
     from eyetoy_mm.engine.inference import open_predictor
 
     predictor = open_predictor(load_config(args.config, options=cfg_options(args)), args.checkpoint, args.device)
-    page = build_page(predictor, Path(args.config).stem)
+    page = build_page(predictor, find_config(args.config).stem)
     try:
         page.launch(server_name=args.host, server_port=args.port, share=False)
     except OSError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eyetoy_mm.cli.options import add_cfg_options, add_checkpoint, add_config, add_device, cfg_options
+from eyetoy_mm.cli.options import add_cfg_options, add_checkpoint, add_config, add_device, cfg_options, check_picture
 from eyetoy_mm.errors import UserError
 
 
@@ -49,16 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Check, predict, draw; print where the picture is."""
-    from matplotlib.figure import Figure
-
     from eyetoy_mm.engine.attention_picture import picture_attention
     from eyetoy_mm.engine.config import load_config
     from eyetoy_mm.engine.inference import open_predictor
     from eyetoy_mm.engine.preprocessing import check_image_exists
 
-    formats = Figure().canvas.get_supported_filetypes()
-    if args.out.suffix.removeprefix(".") not in formats:
-        raise UserError(f"--out {args.out} must end in one of {', '.join(f'.{name}' for name in sorted(formats))}")
+    check_picture("--out", args.out)
     position = pixel(args.position) if args.position else None
     check_image_exists(args.image)
     predictor = open_predictor(load_config(args.config, options=cfg_options(args)), args.checkpoint, args.device)

@@ -21,7 +21,9 @@ from pathlib import Path
 
 from eyetoy_mm.cli.options import add_json, height_and_width, positive, write_json
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.tables import for_terminal, write_into
+from eyetoy_mm.tables import check_place, for_terminal, write_into
+
+_PROGRAM = "tools/benchmark.py"  # as pages name it that keep a place for its tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     """Measure; print a table, and write what is asked for."""
     from eyetoy_mm.export.benchmark import Task, measure, table
 
+    if args.into is not None:
+        check_place(args.into, _PROGRAM)
     if args.device not in ("cpu", "cuda"):
         raise UserError(f"--device of a benchmark is cpu or cuda, got {args.device!r}")
     size, batch = height_and_width(args.size), args.batch or (2 if args.mode == "train" else 1)
@@ -64,4 +68,4 @@ def run(args: argparse.Namespace) -> None:
     if args.into is None and args.json != "-":
         print(for_terminal(text))
     elif args.into is not None:
-        write_into(args.into, "tools/benchmark.py", text)
+        write_into(args.into, _PROGRAM, text)

@@ -28,6 +28,7 @@ from eyetoy_mm.cli.options import (
     add_json,
     beside_json,
     cfg_options,
+    check_picture,
     positive,
     write_json,
 )
@@ -69,8 +70,8 @@ def run(args: argparse.Namespace) -> None:
     from eyetoy_mm.engine.config import load_config
     from eyetoy_mm.engine.terminal_log import tracked
 
-    if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs} should be 1 or more")
+    if args.plot:
+        check_picture("--plot", args.plot)
     with beside_json(args):
         config = load_config(args.config, options=cfg_options(args), data_root=args.data_root)
         report = check_dataset(
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
     if args.plot:
         from eyetoy_mm.engine.dataset_picture import picture_dataset
 
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
         picture_dataset(report).savefig(args.plot)
         with beside_json(args):
             print(f"-> {args.plot}")

@@ -21,7 +21,9 @@ import argparse
 from pathlib import Path
 
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.tables import for_terminal, write_into, write_rows_into
+from eyetoy_mm.tables import check_place, for_terminal, write_into, write_rows_into
+
+_PROGRAM = "tools/dry_run.py"  # as pages name it that keep a place for its tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,11 +40,13 @@ def run(args: argparse.Namespace) -> None:
     from eyetoy_mm.engine.config import find_config
     from eyetoy_mm.engine.dry_run import all_configs, dry_run_table
 
+    if args.into is not None:
+        check_place(args.into, _PROGRAM)
     table, failed = dry_run_table([find_config(config) for config in args.configs] or all_configs(), args.own_data)
     if args.into is None:
         print(for_terminal(table))
     else:
         write = write_rows_into if args.configs else write_into
-        write(args.into, "tools/dry_run.py", table)
+        write(args.into, _PROGRAM, table)
     if failed:
         raise UserError("\n".join(failed))

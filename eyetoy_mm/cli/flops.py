@@ -18,7 +18,9 @@ import sys
 from pathlib import Path
 
 from eyetoy_mm.cli.options import Several, positive
-from eyetoy_mm.tables import for_terminal, write_into
+from eyetoy_mm.tables import check_place, for_terminal, write_into
+
+_PROGRAM = "tools/model_table.py"  # as pages name it that keep a place for its tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
     """Measure, then print or write."""
     from eyetoy_mm.engine.model_table import backbone_tables, config_table
 
+    if args.into is not None:
+        check_place(args.into, _PROGRAM)
     if args.configs is None:
         text, missing = backbone_tables(args.models, args.sizes)
         if missing:
@@ -58,4 +62,4 @@ def run(args: argparse.Namespace) -> None:
     if args.into is None:
         print(for_terminal(text))
     else:
-        write_into(args.into, "tools/model_table.py", text)
+        write_into(args.into, _PROGRAM, text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import check_folder
 from eyetoy_mm.zoo import card_of, weights_of, weights_of_config
 
 if TYPE_CHECKING:
@@ -212,6 +213,24 @@ def write_json(target: str, content: object) -> None:
     except OSError as error:
         raise UserError(f"cannot write --json {target}: {error}") from error
     print(f"-> {target}")
+
+
+def check_picture(option: str, path: Path) -> None:
+    """Check that matplotlib can write a picture into a file, before what is drawn in it is computed.
+
+    Args:
+        option: What names it, for the message.
+        path: The file; its suffix is the format.
+
+    Raises:
+        UserError: The suffix is of no format that matplotlib writes, or the folder cannot be written in.
+    """
+    from matplotlib.figure import Figure
+
+    formats = Figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in formats:
+        raise UserError(f"{option} {path} must end in one of {', '.join(f'.{name}' for name in sorted(formats))}")
+    check_folder(option, path.parent)
 
 
 def add_work_dir(parser: argparse.ArgumentParser, default: str) -> None:

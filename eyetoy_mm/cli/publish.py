@@ -41,12 +41,12 @@ def run(args: argparse.Namespace) -> None:
     metrics = dict(metric.partition("=")[::2] for metric in args.metrics)
     if wrong := [metric for metric in args.metrics if not all(metric.partition("=")[::2])]:
         raise UserError(f"--metrics takes NAME=VALUE, got {wrong[0]!r}")
-    name = Path(args.config).stem if args.name is None else args.name
-    if not name or set(name) & set("/\\"):
-        raise UserError(f"--name {name!r} should be the name of a model, and no path")
-    from eyetoy_mm.engine.config import load_config
+    from eyetoy_mm.engine.config import find_config, load_config
     from eyetoy_mm.engine.publishing import publish
 
+    name = find_config(args.config).stem if args.name is None else args.name
+    if not name or set(name) & set("/\\"):
+        raise UserError(f"--name {name!r} should be the name of a model, and no path")
     config = load_config(args.config, options=cfg_options(args))
     for path in publish(config, args.checkpoint, args.out, name, args.format, args.half, metrics, args.licence):
         print(f"{path}: {path.stat().st_size:,} bytes")

@@ -11,12 +11,12 @@ Delete this file when the supported mmdet has no such config, or PyTorch takes a
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from eyetoy_mm.compat._import_hooks import after_import
+from eyetoy_mm.compat._import_hooks import after_import, replace_function
 
 _SMALLEST = 2.0**-126  # torch.finfo(torch.float32).tiny; torch is not imported for it
 
@@ -33,12 +33,13 @@ def apply() -> None:
 
 
 def _wrap(norm: ModuleType) -> None:
-    build = norm.build_norm_layer
+    replace_function(norm, "build_norm_layer", _with_some_eps)
 
-    @functools.wraps(build)
+
+def _with_some_eps(build: Callable[..., Any]) -> Callable[..., Any]:
     def build_norm_layer(cfg: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[str, Any]:
         if isinstance(cfg, dict) and cfg.get("eps") == 0:
             cfg = {**cfg, "eps": _SMALLEST}
         return build(cfg, *args, **kwargs)
 
-    norm.build_norm_layer = build_norm_layer  # type: ignore[attr-defined]
+    return build_norm_layer

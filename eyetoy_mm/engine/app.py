@@ -14,6 +14,7 @@ from mmengine.structures import BaseDataElement
 from eyetoy_mm.encoder import Encoder2D
 from eyetoy_mm.engine.attention_picture import picture_attention
 from eyetoy_mm.engine.inference import Predictor
+from eyetoy_mm.engine.predictions import prediction_of
 
 _MOST_CLASSES = 10  # of a classifier
 
@@ -41,15 +42,25 @@ def predict(predictor: Predictor, photo: str | Path, threshold: float) -> tuple[
 
 
 def table_of(sample: BaseDataElement, dataset_meta: Mapping[str, Any], threshold: float) -> Rows:
-    """Names with shares of the pixels, with scores of objects, or with probabilities; the largest first.
+    """Names with shares of the pixels (of classes or of panoptic segments), scores of objects, or probabilities.
 
     Args:
         sample: Of mmseg, mmdet or mmpretrain.
         dataset_meta: ``classes``.
         threshold: Objects with a lower score are left out.
+
+    Returns:
+        The rows, the largest value first.
     """
-    in_pixels = "pred_sem_seg" in sample
-    if in_pixels:
+    names = dataset_meta["classes"]
+    in_pixels = "pred_panoptic_seg" in sample or "pred_sem_seg" in sample
+    if "pred_panoptic_seg" in sample:
+        height, width = sample.pred_panoptic_seg.sem_seg.shape[-2:]
+        segments = prediction_of(sample, (height, width), len(names)).instances
+        assert segments is not None
+        labels = torch.from_numpy(segments.labels)
+        values = torch.tensor([mask.inside.sum() / (height * width) for mask in segments.masks or ()])
+    elif in_pixels:
         labels, counts = sample.pred_sem_seg.data.unique(return_counts=True)
         values = counts / counts.sum()
     elif "pred_instances" in sample:
@@ -57,7 +68,6 @@ def table_of(sample: BaseDataElement, dataset_meta: Mapping[str, Any], threshold
         labels, values = sample.pred_instances.labels[kept], sample.pred_instances.scores[kept]
     else:
         values, labels = sample.pred_score.topk(min(_MOST_CLASSES, len(sample.pred_score)))
-    names = dataset_meta["classes"]
     order = torch.argsort(values, descending=True, stable=True).tolist()
     rows = [(str(names[int(labels[i])]), float(values[i])) for i in order]
     return [(name, f"{100 * value:.1f} %" if in_pixels else f"{value:.3f}") for name, value in rows]

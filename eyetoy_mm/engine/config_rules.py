@@ -54,6 +54,7 @@ from eyetoy_mm.engine.config_places import (
 )
 from eyetoy_mm.engine.config_structure import datasets_in
 from eyetoy_mm.engine.model_limits import limit_findings
+from eyetoy_mm.engine.preprocessing import holds_rgb
 from eyetoy_mm.errors import first_few
 from eyetoy_mm.layers.checks import is_whole
 from eyetoy_mm.paths import is_address
@@ -134,7 +135,8 @@ def _preprocessor_findings(config: Config) -> Iterator[Finding]:
             yield Finding(at(f"{key}.{name}", values), "should be finite numbers, one for each channel")
         elif name == "std" and not all(one > 0 for one in numbers):
             yield Finding(at(f"{key}.{name}", values), "images are divided by it: it should be above 0")
-    yield from _channel_order(key, settings)
+    if not holds_rgb(config):
+        yield from _channel_order(key, settings)
     divisor = settings.get("pad_size_divisor", settings.get("size_divisor"))
     if divisor is not None and not (is_whole(divisor) and divisor > 0):
         name = "pad_size_divisor" if "pad_size_divisor" in settings else "size_divisor"
@@ -148,7 +150,7 @@ _RED_GREEN_BLUE = (123.675, 116.28, 103.53)  # means of ImageNet, as most pretra
 
 
 def _channel_order(key: str, settings: dict) -> Iterator[Finding]:
-    """Means in the order of one kind of images, and images of the other; mmcv loads blue, green, red."""
+    """Means in the order of one kind of images, and images of the other, where mmcv loads them: as blue, green, red."""
     mean = settings.get("mean")
     if not isinstance(mean, list | tuple) or len(mean) != 3 or not all(isinstance(x, int | float) for x in mean):
         return

@@ -21,7 +21,8 @@ from typing import Literal
 import torch
 
 from eyetoy_mm.engine.measuring import usable_cores
-from eyetoy_mm.ops import available_backends
+from eyetoy_mm.ops import BACKENDS, available_backends
+from eyetoy_mm.ops.selection import VARIABLE, allowed
 from eyetoy_mm.version import __version__
 
 State = Literal["ok", "note", "problem"]
@@ -249,12 +250,13 @@ def _devices() -> Iterator[Check]:
 
 def _check_backends() -> Iterator[Check]:
     """Which back end runs the models' attention: float32, window 7, with and without a bias."""
+    order = allowed(BACKENDS)
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     for device in ("cpu", *([str(accelerator)] if accelerator is not None else [])):
         query = torch.zeros(1, 16, 16, 2, 32, device=device)
         reasons = available_backends(query, 7)
         biased = available_backends(query, 7, bias=torch.zeros(2, 13, 13, device=device))
-        chosen = next(name for name, reason in reasons.items() if reason is None)
+        chosen = next((name for name in order if name in reasons and reasons[name] is None), None)
         for name, reason in reasons.items():
             if reason is not None:
                 found = f"does not run: {reason}"
@@ -264,6 +266,11 @@ def _check_backends() -> Iterator[Check]:
             # On a processor the compiled kernels are what is fast.
             slow = device == "cpu" and name == "cpp" and reason is not None
             yield Check(f"back ends on {device}", name, found, "note" if slow else "ok", _compiler() if slow else "")
+        if chosen is None or not set(order) <= set(BACKENDS):
+            found = f"names {', '.join(order)}: " + ("none of them runs" if chosen is None else "not all are back ends")
+            remedy = f"set it to some of {', '.join(BACKENDS)}, or not at all: attention ends in an error"
+            state: State = "problem" if device == str(accelerator or "cpu") else "note"  # models run on the accelerator
+            yield Check(f"back ends on {device}", VARIABLE, found, state, remedy)
 
 
 def _compiler() -> str:

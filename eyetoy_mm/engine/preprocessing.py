@@ -239,7 +239,7 @@ def _mixed_up_channels(config: Config, preprocessor: dict) -> Iterator[str]:
     if mean not in (_IMAGENET_MEAN, _IMAGENET_MEAN[::-1]) or test_dataset(config) is None:
         return
     swaps = any(preprocessor.get(key) for key in ("bgr_to_rgb", "rgb_to_bgr", "to_rgb"))
-    rgb = not any(map(_is_image_loader, test_pipeline(config))) and _held_images(config)[1] == "rgb"
+    rgb = holds_rgb(config)
     if (mean == _IMAGENET_MEAN) != (rgb != swaps):
         order = "red, green, blue" if mean == _IMAGENET_MEAN else "blue, green, red"
         yield (
@@ -322,6 +322,14 @@ def _held_images(config: Config) -> tuple[str, str]:
         with MMENGINE_DATASETS.switch_scope_and_registry(config.get("default_scope")) as registry:
             kind = registry.get(kind)
     return held_as(kind)
+
+
+def holds_rgb(config: Config) -> bool:
+    """Whether the test data are held as red, green, blue, as CIFAR's: images that a step loads are blue, green, red."""
+    dataset = test_dataset(config)
+    if not isinstance(dataset, dict) or any(map(_is_image_loader, dataset["pipeline"])):
+        return False
+    return _held_images(config)[1] == "rgb"
 
 
 def held_as(kind: Any) -> tuple[str, str]:

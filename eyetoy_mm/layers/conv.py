@@ -67,7 +67,7 @@ class _ChannelsLastConv(_ConvNd):
         self.is_per_position = set(self.kernel_size) == set(self.stride) == {1}
         self.is_per_position &= self.padding in ("same", "valid", (0,) * len(self.kernel_size))
         self.cuts_cells = params.kernel_size == params.stride and params.dilation == 1
-        self.cuts_cells &= params.padding in ("valid", 0) or params.kernel_size == 1
+        self.cuts_cells &= params.padding in ("same", "valid", 0)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.is_per_position and self.groups == 1:

@@ -25,14 +25,15 @@ def make_block_mask(mask_mod: MaskMod, length: int, device: torch.device) -> Blo
 def block_mask_of(pairs: Tensor, mask_mod: MaskMod, length: int) -> BlockMask:
     """The same mask from ``(blocks, blocks)``: how many pairs of a query and a key attend in each pair of blocks."""
     full, some = pairs == BLOCK**2, pairs > 0  # a last block that is not whole is never full: its rest is no position
-    counts_and_indices = []
-    for blocks in (some & ~full, full):
-        counts_and_indices.append(blocks.sum(-1, dtype=torch.int32)[None, None])
-        indices = blocks.to(torch.int8).argsort(dim=-1, descending=True, stable=True)  # those that count, in order
-        counts_and_indices.append(indices.to(torch.int32)[None, None])
     return BlockMask.from_kv_blocks(
-        *counts_and_indices, BLOCK_SIZE=BLOCK, mask_mod=mask_mod, seq_lengths=(length, length)
+        *_counted(some & ~full), *_counted(full), BLOCK_SIZE=BLOCK, mask_mod=mask_mod, seq_lengths=(length, length)
     )
+
+
+def _counted(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys each block of queries has, and their numbers, before those that it has not."""
+    numbers = blocks.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32)[None, None], numbers.to(torch.int32)[None, None]
 
 
 def compile_for_case(function: Callable[..., Tensor], *case: Hashable, dynamic: bool = False) -> Callable[..., Tensor]:

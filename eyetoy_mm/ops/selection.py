@@ -91,6 +91,11 @@ def use_backend(*names: str) -> Iterator[None]:
         _allowed = _requests[-1]
 
 
+def allowed(backends: Mapping[str, Backend]) -> tuple[str, ...]:
+    """Names of the back ends that may run where a call names none, in their order; an unknown one may be among them."""
+    return _allowed or tuple(backends)
+
+
 def choose(
     backends: Mapping[str, Backend],
     name: str | None,
@@ -104,7 +109,7 @@ def choose(
         ValueError: An unknown name, here or among those that are allowed.
         RuntimeError: The one that is named, or all that are allowed, cannot run the case; the message has the reasons.
     """
-    names = (name,) if name is not None else _allowed or tuple(backends)
+    names = (name,) if name is not None else allowed(backends)
     for candidate in names:  # all of them: a wrong one behind those that can is a mistake too
         if candidate not in backends:
             raise ValueError(f"unknown back end {candidate!r}; choose one of {', '.join(backends)} or None")

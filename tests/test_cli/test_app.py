@@ -5,6 +5,8 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+import torch
+from mmengine.structures import PixelData
 
 pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
 
@@ -47,6 +49,15 @@ def test_prediction_and_table(toolbox, files):
     else:
         best = predictor.dataset_meta["classes"][int(sample.pred_score.argmax())]
         assert rows[0] == (best, f"{sample.pred_score.max():.3f}")
+
+
+def test_table_of_panoptic_segments():
+    mmdet = pytest.importorskip("mmdet.structures")
+    ids = torch.full((1, 4, 5), 3)  # of three classes: what is no segment
+    ids[0, 0], ids[0, 1], ids[0, 3, 0] = 1001, 0, 2001  # mmdet's, 1000 for each segment before it
+    sample = mmdet.DetDataSample(pred_panoptic_seg=PixelData(sem_seg=ids))
+    rows = app.table_of(sample, dict(classes=("sky", "cat", "dog")), 0.3)
+    assert rows == [("sky", "25.0 %"), ("cat", "25.0 %"), ("cat", "5.0 %")]
 
 
 def test_what_a_position_attends_to(files):

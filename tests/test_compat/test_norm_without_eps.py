@@ -1,5 +1,8 @@
 """Batch norms with an eps of 0."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -22,3 +25,20 @@ def test_a_frozen_norm_without_eps_is_the_division_by_the_deviation():
         build_norm_layer(dict(type="BN", eps=1e-3), 3)[1].eps == 1e-3
         and build_norm_layer(dict(type="BN"), 3)[1].eps == 1e-5
     )
+
+
+def test_whatever_is_imported_first():
+    """Others have the function by name, as mmcv.cnn and mmcv's ConvModule."""
+    code = """if True:
+        import mmcv.cnn
+        import eyetoy_mm
+        from eyetoy_mm.compat import norm_without_eps
+        from mmcv.cnn.bricks import conv_module, norm
+        for _ in range(2):
+            assert mmcv.cnn.build_norm_layer is conv_module.build_norm_layer is norm.build_norm_layer
+            assert mmcv.cnn.build_norm_layer(dict(type="BN", eps=0), 3)[1].eps > 0
+            built = norm.build_norm_layer
+            norm_without_eps.apply()
+            assert norm.build_norm_layer is built
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)

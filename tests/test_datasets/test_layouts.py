@@ -341,6 +341,23 @@ def test_what_cannot_be_read_is_named(name, file, text, message, tmp_path):
         look_at(tmp_path)
 
 
+def test_one_name_for_masks_of_two_numbers_is_refused(tmp_path):
+    """It was given to 0, and what is painted with 255 was ignored: the reverse of what is meant."""
+    made("masks-binary", tmp_path)
+    with pytest.raises(UserError, match="hold 0, 255, and --classes names one class: .*--classes background nucleus"):
+        look_at(tmp_path, None, ["nucleus"])
+
+
+def test_more_classes_than_a_mask_of_8_bits_tells_apart_are_refused(tmp_path):
+    """As masks whose numbers are objects have them; it was an OverflowError where the labels are written."""
+    made("masks", tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    (path,) = tmp_path.rglob("a.png")
+    Image.fromarray(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) // 10).save(path)
+    with pytest.raises(UserError, match="would be of 308 classes.* 255 classes at most"):
+        look_at(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["masks", "masks-cvat"])
 def test_masks_that_end_too_early_are_named(name, tmp_path):
     made(name, tmp_path)

@@ -153,15 +153,18 @@ def test_the_program_tells_writes_and_leaves_an_exit_code(tmp_path, capsys):
     config = tmp_path / "config.py"
     detection(tmp_path, image_orientation="stored").dump(config)
     command = ["check", str(config), "--jobs", "1", "--json", str(tmp_path / "found.json")]
-    main([*command, "--plot", str(tmp_path / "classes.png")])
+    with pytest.raises(SystemExit, match=r"^error: --plot classes.what must end in one of .*\.png"):
+        main([*command, "--plot", "classes.what"])
+    assert "opened" not in capsys.readouterr().out  # refused before the work
+    main([*command, "--plot", str(tmp_path / "new/classes.png")])
     out = " ".join(capsys.readouterr().out.split())
     assert "warning val: images of training: these images" in out and f"{tmp_path}/b.jpg = {tmp_path}/a.jpg" in out
     assert "2 images opened" in out and "0 errors, 1 warning" in out
-    assert out.endswith(f"-> {tmp_path}/found.json -> {tmp_path}/classes.png")
+    assert out.endswith(f"-> {tmp_path}/found.json -> {tmp_path}/new/classes.png")
     written = json.loads((tmp_path / "found.json").read_text())
     assert written["findings"][0]["where"] == [f"{tmp_path}/b.jpg = {tmp_path}/a.jpg"]
     assert written["classes"] == {"train": {"cat": 1}, "val": {"cat": 1}}
-    assert Image.open(tmp_path / "classes.png").size[0] > 100
+    assert Image.open(tmp_path / "new/classes.png").size[0] > 100
     main(command[:-1])
     out, err = capsys.readouterr()
     assert json.loads(out)["findings"] == written["findings"] and "2 images opened" in err  # JSON alone

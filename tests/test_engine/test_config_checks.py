@@ -166,6 +166,16 @@ def test_what_a_rule_says(case):
     assert RULES[case] in str(finding) and finding.fatal is (case not in ODD)
 
 
+def test_images_that_are_held_as_red_green_blue_take_imagenets_mean_as_it_is():
+    """CIFAR's: they were told to be turned, to blue, green, red."""
+    pytest.importorskip("mmpretrain")
+    config = copy.deepcopy(loaded("sample/eyetoy-shallow_2e_cifar10-45k"))
+    config.data_preprocessor.update(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+    assert not config.data_preprocessor.get("to_rgb")
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        assert not list(rule_findings(config, ("train", "val")))
+
+
 OPTIMIZERS = {
     "a rate below zero of some parameters": "optim_wrapper.optimizer.lr: of ",
     "a rule without the setting that it multiplies": "optim_wrapper.optimizer.weight_decay: is missing: paramwise_cfg",

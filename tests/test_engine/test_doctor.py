@@ -13,6 +13,8 @@ import torch
 
 from eyetoy_mm.engine import doctor
 from eyetoy_mm.engine.doctor import TESTED, examine_installation
+from eyetoy_mm.ops import use_backend
+from eyetoy_mm.ops.selection import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,6 +51,22 @@ def test_every_remedy_belongs_to_something_and_this_machine_has_its_back_ends():
         check.name for check in checks if check.section == "back ends on cpu" and check.found.startswith("chosen")
     ]
     assert len(chosen) == 1 and {"torch", "reference", "flex", "cpp", "natten"} <= {check.name for check in checks}
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "problem"),
+    [
+        (("reference", "torch"), ["reference"], ""),
+        (("natten",), [], "names natten: none of them runs"),
+        (("torch", "torhc"), ["torch"], "names torch, torhc: not all are back ends"),
+    ],
+)
+def test_the_back_ends_that_a_program_is_told_to_take(names, chosen, problem):
+    """By use_backend here, by EYETOY_BACKEND in the program; it was said that the first that runs is chosen."""
+    with use_backend(*names):
+        checks = [check for check in examine_installation(Path.cwd()) if check.section == "back ends on cpu"]
+    assert [check.name for check in checks if check.found.startswith("chosen")] == chosen
+    assert [check.found for check in checks if check.name == VARIABLE] == [problem] * bool(problem)
 
 
 def test_tested_versions_are_those_of_the_constraints():

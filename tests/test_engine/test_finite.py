@@ -202,6 +202,9 @@ def test_told_to_go_on_it_warns(tmp_path, caplog):
     runner = SimpleNamespace(iter=3, hooks=[], logger=logging.getLogger("going on"))
     StopOnNonFiniteHook(stop=False).after_train_iter(runner, 3, None, dict(loss_rpn=math.inf))
     assert caplog.messages == ["step 4 is not finite: loss_rpn is inf [images without paths]"]
+    caplog.clear()  # a checkpoint is written all the same, and is not said to be left out
+    StopOnNonFiniteHook(stop=False).before_save_checkpoint(runner, dict(state_dict=dict(a=torch.tensor(math.inf))))
+    assert caplog.messages == ["step 3: 1 of 1 weights are not finite: a"]
 
 
 def test_loss_spikes_are_logged_once_with_their_images(caplog):

@@ -146,6 +146,13 @@ def test_what_cannot_be_published_leaves_nothing(trained, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_of_the_package_is_called_as_its_file(monkeypatch, tmp_path):
+    names = []
+    monkeypatch.setattr("eyetoy_mm.engine.publishing.publish", lambda *args: names.append(args[3]) or ())
+    main(["publish", "eyetoy_mm::eyetoy_imagenet", "model.pth", "--out", str(tmp_path)])
+    assert names == ["eyetoy_imagenet"]  # it was eyetoy_mm::eyetoy_imagenet, which no folder of Windows can hold
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

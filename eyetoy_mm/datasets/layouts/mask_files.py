@@ -207,6 +207,7 @@ def _number(tree: Tree, found: Found, classes: list[str]) -> None:
         if len(found.classes) != len(names):
             raise UserError(f"--classes has {len(found.classes)} names, labelmap.txt {len(names)}")
         found.decided.append("masks are in colours: numbers are made of them as labelmap.txt says")
+        _check_number_of_classes(tree, found)
         return
     numbers: set[int] = set()
     for mask in some:
@@ -215,6 +216,17 @@ def _number(tree: Tree, found: Found, classes: list[str]) -> None:
         found.in_channels |= len(image.getbands()) > 1
     given, found.names_from = (classes, "--classes") if classes else _names(tree)
     found.classes, found.values = _labels(tree, sorted(numbers), given, found)
+    _check_number_of_classes(tree, found)
+
+
+def _check_number_of_classes(tree: Tree, found: Found) -> None:
+    """Refuse more classes than a mask of 8 bits tells apart, which all that reads masks of labels takes them for."""
+    if len(found.classes) > IGNORED:
+        raise UserError(
+            f"masks of {tree.folder} would be of {len(found.classes)} classes, and masks of labels have 8 bits: "
+            f"{IGNORED} classes at most. If each number is an object, counted anew in each image, write their outlines "
+            "as COCO has them: then they are learnt as objects"
+        )
 
 
 def _numbers(tree: Tree, mask: str, image: Image.Image, masks: list[str]) -> set[int]:
@@ -293,6 +305,11 @@ def _labels(tree: Tree, numbers: list[int], names: list[str], found: Found) -> t
     labels = [number for number in numbers if number != IGNORED]
     ignored = "; 255 is ignored" if IGNORED in numbers else ""
     values = {IGNORED: IGNORED} if ignored else {}
+    if len(names) == 1 and labels[-1] <= 1:
+        raise UserError(
+            f"masks of {tree.folder} hold {first_few(map(str, numbers))}, and {found.names_from} names one class: "
+            f"a pixel is of one of two or more. Name what 0 is, too: --classes background {names[0]}"
+        )
     if names and labels[-1] == len(names):
         found.decided.append(
             f"{len(names)} names and numbers up to {labels[-1]}: 0 is ignored, 1 is {names[0]!r}{ignored}"

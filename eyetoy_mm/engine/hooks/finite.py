@@ -142,7 +142,8 @@ class StopOnNonFiniteHook(Hook):
         """
         wrong = not_finite_weights(checkpoint["state_dict"])
         if wrong:  # not agreed upon: only one process may be here
-            self._refuse(runner, f"step {runner.iter}: {'; '.join(wrong)}. The checkpoint is not saved")
+            unsaved = ". The checkpoint is not saved" if self.stop else ""
+            self._refuse(runner, f"step {runner.iter}: {'; '.join(wrong)}{unsaved}")
 
     def _check_weights(self, runner: Runner, weights: Mapping[str, Any]) -> None:
         wrong = not_finite_weights(weights)
