@@ -13,6 +13,7 @@ from pathlib import Path
 # Network and user-space file systems (CIFS, some of FUSE) say so of any folder: the file itself is on the disk already.
 _NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _TEMPORARY = re.compile(r"\..+\.\d+\.part")
+_ASIDE = re.compile(r"\.(.+)\.before\.\d+\.part")
 
 
 @contextmanager
@@ -50,7 +51,8 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
 def renamed_over(temporary: Path, path: Path) -> None:
     """Give a directory, whose files are on the disk, its name, in place of what has it.
 
-    A directory cannot replace another in one step: between the two that it takes, neither has the name.
+    A directory cannot replace another in one step: between the two that it takes, neither has the name. Of a process that
+    is killed there, :func:`remove_temporaries` puts the former one back.
     """
     _flush_names(temporary)
     aside = beside(path, "before.")
@@ -67,11 +69,21 @@ def beside(path: Path, what: str = "") -> Path:
 
 
 def remove_temporaries(folder: str | Path) -> list[str]:
-    """Remove what killed processes left in a folder, and return the names."""
-    found = [path for path in Path(folder).glob(".*.part") if _TEMPORARY.fullmatch(path.name)]
-    for path in found:
-        _remove(path)
-    return sorted(path.name for path in found)
+    """Remove what killed processes left in a folder, and return the names.
+
+    A directory that had its name taken, and nothing in its place yet, is whole: it gets its name back.
+    """
+    removed = []
+    for path in sorted(Path(folder).glob(".*.part")):
+        if (aside := _ASIDE.fullmatch(path.name)) and path.is_dir() and any(path.iterdir()):
+            name = path.with_name(aside[1])
+            if not name.exists():
+                os.replace(path, name)
+                continue
+        if _TEMPORARY.fullmatch(path.name):
+            _remove(path)
+            removed.append(path.name)
+    return removed
 
 
 def _flush_names(folder: Path) -> None:

@@ -84,3 +84,28 @@ def test_temporaries_are_removed_and_nothing_else(tmp_path):
     (tmp_path / ".iter_8.pth.before.7.part").mkdir()
     assert remove_temporaries(tmp_path) == [".iter_4.pth.123.part", ".iter_8.pth.before.7.part"]
     assert sorted(os.listdir(tmp_path)) == [".lock", ".mine.part", "iter_4.pth"]
+
+
+def killed_between_two_names(folder):
+    temporary = beside(folder)
+    write_whole(temporary / "file", "new")
+    replace = os.replace
+
+    def replace_and_die(old, new):
+        replace(old, new)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace_and_die
+    renamed_over(temporary, folder)
+
+
+def test_a_folder_whose_name_was_taken_gets_it_back(tmp_path):
+    """Neither of the two was left of a checkpoint in pieces that was written again by a run killed just then."""
+    folder = tmp_path / "iter_8"
+    write_whole(folder / "file", "old")
+    process = multiprocessing.get_context("fork").Process(target=killed_between_two_names, args=(folder,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL and not folder.exists()
+    assert remove_temporaries(tmp_path) == [f".iter_8.{process.pid}.part"]
+    assert os.listdir(tmp_path) == ["iter_8"] and (folder / "file").read_text() == "old"
