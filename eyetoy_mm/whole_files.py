@@ -51,8 +51,8 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
 def renamed_over(temporary: Path, path: Path) -> None:
     """Give a directory, whose files are on the disk, its name, in place of what has it.
 
-    A directory cannot replace another in one step: between the two that it takes, neither has the name. Of a process that
-    is killed there, :func:`remove_temporaries` puts the former one back.
+    A directory cannot replace another in one step: between the two that it takes, neither has the name. Where a
+    process is killed there, :func:`remove_temporaries` puts the former one back.
     """
     _flush_names(temporary)
     aside = beside(path, "before.")
