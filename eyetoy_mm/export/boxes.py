@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torchvision
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -31,9 +33,13 @@ class ExportBoxes(ExportModel):
         "labels": "(boxes,), int64: index of the class",
     }
     any_batch = False
+    least_score = "score_thr"
+    score_thr: Tensor
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__(predictor)
+        least = float(self.last_head(self.model).test_cfg.get("score_thr", 0))
+        self.register_buffer(self.least_score, torch.tensor(least))  # by its name it is found in a file, and raised
         self.found = 0  # boxes in all images that were compared
         self.remarks.append("One image at a time: each image has its own number of boxes.")
 
@@ -41,6 +47,22 @@ class ExportBoxes(ExportModel):
     def takes(model: object) -> bool:
         """Whether a detector is of this kind."""
         raise NotImplementedError
+
+    @staticmethod
+    def last_head(model: Any) -> Any:
+        """The head of a detector that chooses boxes by their scores, as its ``test_cfg`` says."""
+        raise NotImplementedError
+
+    @contextmanager
+    def finding_nothing(self) -> Iterator[None]:
+        """By a threshold that no score is above."""
+        head = self.last_head(self.original)
+        rules = head.test_cfg
+        head.test_cfg = ConfigDict(rules, score_thr=math.inf)
+        try:
+            yield
+        finally:
+            head.test_cfg = rules
 
     def predict(self, images: Tensor) -> InstanceData:
         """What mmdet itself finds in an image ``(1, 3, H, W)``."""
@@ -84,7 +106,8 @@ def matched(expected: InstanceData, outputs: Sequence[Tensor]) -> tuple[Agreemen
             pairs.append((i, int(found[0])))
     most = max(len(boxes), len(expected))
     holds = most - len(pairs) <= UNMATCHED * most
-    return Agreement(holds, f"{len(pairs)} boxes of {len(boxes)} match mmdet's {len(expected)}"), pairs
+    text = f"{len(pairs)} boxes of {len(boxes)} match mmdet's {len(expected)}" if most else "no boxes, as by mmdet"
+    return Agreement(holds, text), pairs
 
 
 def decode(coder: DeltaXYWHBBoxCoder, priors: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,17 @@ def check_all(
     predictor: Predictor,
     model: ExportModel,
     run: Run,
+    open_raised: Callable[[str], Run],
     size: tuple[int, int] | None,
     photo: str | Path | None,
 ) -> Iterator[str]:
-    """Compare a file with the toolbox on images of many sizes, or of its one.
+    """Compare a file with the toolbox on images of many sizes, or of its one, and on one in which nothing is found.
 
     Args:
         predictor: The model, opened on a CPU.
         model: What was exported of it.
         run: The file.
+        open_raised: Opens the file with infinity as the number of a name, that of :attr:`ExportModel.least_score`.
         size: Height and width that it is for; any when None.
         photo: An image to check with too, resized as the test pipeline does.
 
@@ -48,6 +50,11 @@ def check_all(
     """
     for what, images in _check_images(predictor, model, size, photo):
         yield f"checked {what}: {check(run, model, images, what, size)}"
+    if model.least_score is not None:
+        # Runtimes may fail on heads over no boxes, and no image is sure to have none.
+        what, images = "an image in which nothing is found", patterns(1, *(size or CHECKED[0][1:]))
+        with model.finding_nothing():
+            yield f"checked {what}: {check(open_raised(model.least_score), model, images, what, size)}"
     model.conclude()
     yield from model.remarks
     yield "Not checked: other runtimes, other devices, and sizes that are not listed."

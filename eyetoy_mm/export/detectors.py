@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models import SingleStageDetector
@@ -53,6 +54,11 @@ class ExportRetinaNet(ExportBoxes):
             and keeps(head, BaseDenseHead, "predict_by_feat", "_predict_by_feat_single", "_bbox_post_process")
         )
 
+    @staticmethod
+    def last_head(model: Any) -> Any:
+        """Its only one."""
+        return model.bbox_head
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(1, 3, H, W)`` -> boxes ``(N, 4)``, scores ``(N,)`` and labels ``(N,)``."""
         head, config = self.model.bbox_head, self.model.bbox_head.test_cfg
@@ -62,7 +68,7 @@ class ExportRetinaNet(ExportBoxes):
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*candidates, strict=True))
         scores = torch.where(large_enough(boxes, config), scores, -1.0)
         kept = suppress(boxes, scores, labels, config.nms)
-        kept = kept[scores[kept] > config.score_thr][: config.max_per_img]
+        kept = kept[scores[kept] > self.score_thr][: config.max_per_img]
         return boxes[kept], scores[kept], labels[kept]
 
     def _candidates(

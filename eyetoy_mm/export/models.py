@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +37,7 @@ class ExportModel(nn.Module):
         task: What it does, for the file.
         outputs: Name of each output, with its meaning.
         any_batch: Whether the file takes any number of images at once.
+        least_score: Name of the buffer with the score that is needed to be found; None where any image has results.
         remarks: What a user must know of this file, a sentence each.
         kept_numbers: Why there is no graph for any size and batch, if there is none.
         usage: Lines of a program after the one that runs the file.
@@ -44,6 +46,7 @@ class ExportModel(nn.Module):
     task: str
     outputs: dict[str, str]
     any_batch = True
+    least_score: str | None = None
     usage = ""
 
     def __init__(self, predictor: Predictor) -> None:
@@ -67,6 +70,12 @@ class ExportModel(nn.Module):
     def compare(self, images: Tensor, outputs: Sequence[Tensor]) -> Agreement:
         """Compare the outputs of a file with what the toolbox itself gives for the same images."""
         raise NotImplementedError
+
+    @contextmanager
+    def finding_nothing(self) -> Iterator[None]:
+        """In this context the toolbox' model finds nothing in any image."""
+        raise NotImplementedError
+        yield
 
     def conclude(self) -> None:
         """Called after all comparisons.

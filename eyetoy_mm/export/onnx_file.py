@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from eyetoy_mm.export.checking import check_all, metadata, snippet
 from eyetoy_mm.export.int8 import Photos, to_int8
 from eyetoy_mm.export.kernels import build_kernels
 from eyetoy_mm.export.models import ExportModel, make_export_model
-from eyetoy_mm.export.onnx_graph import add_metadata, build_graph, fix_size
+from eyetoy_mm.export.onnx_graph import add_metadata, build_graph, fix_size, with_infinity
 from eyetoy_mm.export.operator import OPSET
-from eyetoy_mm.export.runtimes import INPUT, KERNELS, LIBRARY, open_session
+from eyetoy_mm.export.runtimes import INPUT, KERNELS, LIBRARY, Run, open_session, run_of
 from eyetoy_mm.version import __version__
 from eyetoy_mm.whole_files import write_whole
 
@@ -85,11 +86,16 @@ def check_and_write(
     """Check what :func:`build_file` gives, and write it where all checks pass; the rest as in :func:`export_onnx`."""
     with tempfile.TemporaryDirectory() as scratch:
         library = None if headers is None else build_kernels(Path(scratch), headers)
-        session = open_session(content, threads=torch.get_num_threads(), library=library)
+        opened = partial(open_session, threads=torch.get_num_threads(), library=library)
+        session = opened(content)
         yield f"input   {_described(session.get_inputs()[0])}: RGB, 0..255; normalisation and padding are inside"
         for value in session.get_outputs():
             yield f"output  {_described(value)}: {model.outputs[value.name]}"
-        yield from check_all(predictor, model, lambda images: session.run(None, {INPUT: images}), size, photo)
+
+        def open_raised(name: str) -> Run:
+            return run_of(opened(with_infinity(content, name)))
+
+        yield from check_all(predictor, model, run_of(session), open_raised, size, photo)
         if photos is not None:
             content, found = to_int8(content, Photos(predictor, photos, size))
             yield found

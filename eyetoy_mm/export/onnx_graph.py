@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx_ir.passes.common import NameFixPass
@@ -104,6 +105,14 @@ def fix_size(proto: onnx.ModelProto, size: tuple[int, int]) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in fixed:
                 dim.dim_value = fixed[dim.dim_param]
+
+
+def with_infinity(content: bytes, name: str) -> bytes:
+    """The content of a file with infinity in the place of the initializer of a name, a number."""
+    proto = onnx.load_from_string(content)
+    (number,) = (tensor for tensor in proto.graph.initializer if tensor.name == name)
+    number.CopyFrom(onnx.numpy_helper.from_array(np.array(np.inf, np.float32), name))
+    return proto.SerializeToString()
 
 
 def add_metadata(proto: onnx.ModelProto, metadata: Mapping[str, str], version: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.export.checking import check_all, metadata, snippet
 from eyetoy_mm.export.models import ExportModel
 from eyetoy_mm.export.onnx_file import build_file
-from eyetoy_mm.export.runtimes import INPUT, need, open_openvino
+from eyetoy_mm.export.onnx_graph import with_infinity
+from eyetoy_mm.export.runtimes import INPUT, Run, need, open_openvino
 from eyetoy_mm.whole_files import write_whole
 
 
@@ -53,8 +55,14 @@ def convert_and_write(
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / out.name
         openvino.save_model(graph, str(draft), compress_to_fp16=False)
-        run = open_openvino(draft, threads=torch.get_num_threads())
-        yield from check_all(predictor, model, run, size, photo)
+        opened = partial(open_openvino, threads=torch.get_num_threads())
+
+        def open_raised(name: str) -> Run:
+            raised = Path(scratch) / "raised.onnx"
+            raised.write_bytes(with_infinity(content, name))
+            return opened(raised)
+
+        yield from check_all(predictor, model, opened(draft), open_raised, size, photo)
         weights = draft.with_suffix(".bin").read_bytes()
         write_whole(out.with_suffix(".bin"), weights)
         write_whole(out, draft.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.export.checking import check_all, metadata, snippet
 from eyetoy_mm.export.models import ExportModel, make_export_model
-from eyetoy_mm.export.runtimes import open_pt2
+from eyetoy_mm.export.runtimes import Run, load_pt2, run_of_pt2
 from eyetoy_mm.export.tracing import trace
 from eyetoy_mm.whole_files import write_whole
 
@@ -40,7 +41,13 @@ def export_pt2(
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / out.name
         torch.export.save(program, draft, extra_files=metadata(predictor, config, model, size))
-        yield from check_all(predictor, model, open_pt2(draft), size, photo)
+        loaded = load_pt2(draft)
+
+        def open_raised(name: str) -> Run:
+            setattr(loaded, name, torch.tensor(math.inf))
+            return run_of_pt2(loaded)
+
+        yield from check_all(predictor, model, run_of_pt2(loaded), open_raised, size, photo)
         content = draft.read_bytes()
     write_whole(out, content)
     yield f"{out}: {len(content) / 1e6:.1f} MB, torch.export of PyTorch {torch.__version__}"

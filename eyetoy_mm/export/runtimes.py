@@ -6,11 +6,14 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from eyetoy_mm.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 INPUT = "images"
@@ -56,6 +59,11 @@ def open_onnx(path: Path, device: str = "cpu", threads: int = 1) -> Run:
     """Open an ONNX file, with our kernels where they are beside it; the rest as in :func:`open_file`."""
     library = path.parent / KERNELS / LIBRARY
     session = open_session(str(path), device, threads, library if library.is_file() else None)
+    return run_of(session)
+
+
+def run_of(session: Any) -> Run:
+    """A session of onnxruntime as a function."""
     return lambda images: session.run(None, {INPUT: images})
 
 
@@ -96,11 +104,21 @@ def open_openvino(path: Path, device: str = "cpu", threads: int = 1) -> Run:
 
 def open_pt2(path: Path, device: str = "cpu", threads: int = 1) -> Run:
     """Open a program of torch.export; the rest as in :func:`open_file`. Threads are those of this process."""
+    return run_of_pt2(load_pt2(path).to(device), device)
+
+
+def load_pt2(path: Path) -> torch.nn.Module:
+    """Load a program of torch.export as a module."""
     import torch
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable")  # which nobody writes to
-        program = torch.export.load(path).module().to(device)
+        return torch.export.load(path).module()
+
+
+def run_of_pt2(program: torch.nn.Module, device: str = "cpu") -> Run:
+    """A program of torch.export as a function."""
+    import torch
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
+from torch._library.fake_impl import FakeImplCtx
 from torch.export import ExportedProgram
 
 
@@ -22,8 +24,15 @@ def trace(module: nn.Module, size: tuple[int, int], open_axes: Mapping[int, Any]
         open_axes: Axes of the images that are open, each with its ``torch.export.Dim``; without axis 0 the batch is 1.
     """
     example = torch.rand(2 if 0 in open_axes else 1, 3, *size) * 255  # a batch of 1 would be taken for a constant
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), quiet(), _nms_may_keep_none():
         return torch.export.export(module, (example,), dynamic_shapes=(dict(open_axes),), strict=False)
+
+
+@contextmanager
+def _nms_may_keep_none() -> Iterator[None]:
+    """Undo what torchvision says of its ``nms``, that it keeps two boxes at least: programs would refuse fewer."""
+    with mock.patch.object(FakeImplCtx, "create_unbacked_symint", FakeImplCtx.new_dynamic_size):
+        yield
 
 
 @contextmanager

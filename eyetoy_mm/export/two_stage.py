@@ -62,6 +62,11 @@ class ExportTwoStage(ExportBoxes):
         return isinstance(model, TwoStageDetector) and type(model.roi_head) in (StandardRoIHead, CascadeRoIHead)
 
     @staticmethod
+    def last_head(model: Any) -> Any:
+        """That of the regions."""
+        return model.roi_head
+
+    @staticmethod
     def _refusals(model: Any) -> list[dict[str, bool]]:
         rpn, roi_head = model.rpn_head, model.roi_head
         found = [
@@ -131,7 +136,7 @@ class ExportTwoStage(ExportBoxes):
                 best_class = logits[:, :-1].argmax(1)
                 regions = decode(head.bbox_coder, regions, _of_class(deltas, best_class), size)
         scores = torch.stack(all_logits).mean(0).softmax(1)[:, :-1]
-        region, labels = (scores > config.score_thr).nonzero().unbind(1)
+        region, labels = (scores > self.score_thr).nonzero().unbind(1)
         scores = scores[region, labels]
         boxes = decode(heads[-1].bbox_coder, regions[region], _of_class(deltas[region], labels), size)
         kept = suppress(boxes, scores, labels, config.nms)
@@ -156,7 +161,11 @@ class ExportTwoStage(ExportBoxes):
         """By matching boxes of the same class, one to one, and the masks of the same boxes, in pixels."""
         expected = self.predict(images)
         found, pairs = self.compare_boxes(expected, outputs[:3])
-        if len(outputs) == 3 or not pairs:
+        if len(outputs) == 3:
+            return found
+        if len(outputs[3]) != len(outputs[0]):
+            return Agreement(False, f"{found.text}, {len(outputs[3])} masks for {len(outputs[0])} boxes")
+        if not pairs:
             return found
         theirs, ours = torch.tensor(pairs).unbind(1)
         height, width = images.shape[2:]

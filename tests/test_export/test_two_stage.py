@@ -1,7 +1,9 @@
 """Two-stage detectors: what leaves PyTorch against what mmdet finds, in eager mode and from a file."""
 
 import copy
+import math
 import os
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -15,10 +17,13 @@ from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from eyetoy_mm.engine.config import load_config  # noqa: E402
 from eyetoy_mm.engine.inference import open_predictor  # noqa: E402
 from eyetoy_mm.errors import UserError  # noqa: E402
-from eyetoy_mm.export.boxes import matched  # noqa: E402
-from eyetoy_mm.export.models import make_export_model  # noqa: E402
+from eyetoy_mm.export import checking  # noqa: E402
+from eyetoy_mm.export.boxes import matched, suppress  # noqa: E402
+from eyetoy_mm.export.models import Agreement, ExportModel, make_export_model  # noqa: E402
 from eyetoy_mm.export.onnx_file import build_file, check_and_write  # noqa: E402
+from eyetoy_mm.export.onnx_graph import build_graph  # noqa: E402
 from eyetoy_mm.export.pasting import paste  # noqa: E402
+from eyetoy_mm.export.pt2_file import build_program  # noqa: E402
 from eyetoy_mm.export.two_stage import pool_regions  # noqa: E402
 
 CONFIG = """
@@ -123,6 +128,92 @@ def test_mask_heads_get_a_box_where_nothing_is_found(opened, stages):
     with torch.no_grad():
         assert [tuple(output.shape) for output in model(photo(40, 30))] == [(0, 4), (0,), (0,), (0, 28, 28)]
     assert seen == [1] * stages
+
+
+class Bright(ExportModel):
+    """Finds the values above ``least``, and describes each by four features; at least ``rows`` of them."""
+
+    outputs = {"scores": "(n,)", "features": "(n, 4)"}
+    any_batch = False
+    least_score = "least"
+
+    def __init__(self, norm, rows=0):
+        torch.nn.Module.__init__(self)
+        self.norm, self.rows, self.remarks = norm, rows, []
+        self.register_buffer("least", torch.tensor(100.0))
+
+    def forward(self, images):
+        scores = images.flatten()
+        scores = scores[(scores > self.least).nonzero()[:, 0]]
+        features = torch.cat([scores, scores.new_ones(1)])[: torch.sym_max(scores.shape[0], self.rows)]
+        return scores, self.norm(features[:, None].expand(-1, 4))
+
+    @contextmanager
+    def finding_nothing(self):
+        self.least.fill_(math.inf)
+        yield
+
+    def compare(self, images, outputs):
+        count = int((images > self.least).sum())
+        return Agreement([len(output) for output in outputs] == [count] * 2, f"{count} values")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Bright(torch.nn.Identity()), None),
+        (
+            Bright(torch.nn.Identity(), rows=1),
+            "is not the model, .* for an image in which nothing is found it gives 0",
+        ),
+        (
+            Bright(torch.nn.GroupNorm(2, 4)),
+            "does not run for an image in which nothing is found, and no file",
+        ),
+    ],
+    ids=["right", "wrong", "dies"],
+)
+def test_every_file_is_checked_where_nothing_is_found(model, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(checking, "CHECKED", ((1, 6, 5), (1, 4, 9)))
+    content = build_graph(model.eval(), list(model.outputs), any_batch=False).SerializeToString()
+    report = check_and_write(None, model, content, tmp_path / "model.onnx")
+    for size in ("6 x 5", "4 x 9"):
+        assert size in next(line for line in report if line.startswith("checked"))
+    if message is None:
+        assert next(report) == "checked an image in which nothing is found: 0 values"
+    else:
+        with pytest.raises(UserError, match=message):
+            next(report)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_detector_finds_nothing_while_that_is_checked(opened):
+    model = make_export_model(opened(1, True)[0], "mmdet", "whole")
+    images = photo(64, 64)
+    with torch.no_grad():
+        outputs = list(model(images))
+    with model.finding_nothing():
+        assert not len(model.predict(images)) and not model.compare(images, outputs).holds
+        empty = [output[:0] for output in outputs]
+        assert model.compare(images, empty) == Agreement(True, "no boxes, as by mmdet")
+        assert not model.compare(images, [*empty[:3], outputs[3][:1]]).holds
+    assert model.compare(images, outputs).holds
+
+
+def test_a_program_of_torch_export_takes_any_number_of_boxes():
+    class Kept(torch.nn.Module):
+        any_batch = False
+
+        def forward(self, images):
+            boxes = images[0].permute(1, 2, 0).flatten(0, 1).unflatten(0, (-1, 2)).flatten(1)[:, :4]
+            boxes = boxes[(boxes[:, 0] > 0).nonzero()[:, 0]]
+            return (suppress(boxes, boxes[:, 0], boxes[:, 1] * 0, dict(iou_threshold=0.5)),)
+
+    program = build_program(Kept(), (2, 4)).module()
+    for count in range(4):
+        images = torch.zeros(4, 6)
+        images[:count, :4] = torch.tensor([1.0, 0.0, 2.0, 1.0]) + 2 * torch.arange(count)[:, None]
+        assert len(program(images.view(8, 3).T.view(1, 3, 2, 4))[0]) == count
 
 
 @pytest.mark.slow
