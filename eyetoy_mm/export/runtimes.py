@@ -34,7 +34,8 @@ def open_file(path: Path, device: str = "cpu", threads: int = 1) -> Run:
         threads: How many it may use on a CPU.
 
     Returns:
-        A function from float32 images ``(B, 3, H, W)``, RGB, 0..255, to the file's outputs.
+        A function from float32 images ``(B, 3, H, W)``, RGB, 0..255, to the file's outputs. It raises a UserError where
+        there is no image.
 
     Raises:
         UserError: There is no such file, its runtime is not installed, or does not have the device.
@@ -64,7 +65,7 @@ def open_onnx(path: Path, device: str = "cpu", threads: int = 1) -> Run:
 
 def run_of(session: Any) -> Run:
     """A session of onnxruntime as a function."""
-    return lambda images: session.run(None, {INPUT: images})
+    return _checked(lambda images: session.run(None, {INPUT: images}))
 
 
 def open_session(source: str | bytes, device: str = "cpu", threads: int = 1, library: Path | None = None) -> Any:
@@ -99,7 +100,7 @@ def open_openvino(path: Path, device: str = "cpu", threads: int = 1) -> Run:
         raise UserError(f"{path} runs on a CPU here, not on {device}")
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-    return lambda images: list(compiled(images).values())
+    return _checked(lambda images: list(compiled(images).values()))
 
 
 def open_pt2(path: Path, device: str = "cpu", threads: int = 1) -> Run:
@@ -124,7 +125,19 @@ def run_of_pt2(program: torch.nn.Module, device: str = "cpu") -> Run:
         with torch.no_grad():
             return [output.cpu().numpy() for output in program(torch.from_numpy(images).to(device))]
 
-    return run
+    return _checked(run)
+
+
+def _checked(run: Run) -> Run:
+    """The same function, after a look at what it is given: each runtime ends in its own way on an empty batch."""
+
+    def checked(images: np.ndarray) -> list[np.ndarray]:
+        if images.ndim != 4 or 0 in images.shape:
+            shape = " x ".join(map(str, images.shape))
+            raise UserError(f"an exported file takes images (batch, 3, height, width), at least one, and got {shape}")
+        return run(images)
+
+    return checked
 
 
 _OPENERS: dict[str, Callable[[Path, str, int], Run]] = {

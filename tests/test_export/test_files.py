@@ -28,6 +28,7 @@ from eyetoy_mm.export import int8  # noqa: E402
 from eyetoy_mm.export.checking import patterns  # noqa: E402
 from eyetoy_mm.export.models import agreement, make_export_model  # noqa: E402
 from eyetoy_mm.export.onnx_file import build_file, check_and_write  # noqa: E402
+from eyetoy_mm.export.onnx_graph import build_graph  # noqa: E402
 from eyetoy_mm.export.openvino_file import export_openvino  # noqa: E402
 from eyetoy_mm.export.pt2_file import build_program, export_pt2  # noqa: E402
 from eyetoy_mm.export.runtimes import open_file  # noqa: E402
@@ -163,6 +164,30 @@ def test_a_file_of_openvino_is_checked_and_written(files, exported, tmp_path, mo
     assert json.dumps(list(CLASSES)) in out.read_text().replace("&quot;", '"')
     assert str(tmp_path) not in out.read_text()
     run_printed(report, tmp_path, monkeypatch)
+
+
+class Brightest(torch.nn.Module):
+    def forward(self, images):
+        return (images.amax(1),)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml"])
+def test_files_take_an_image_at_least(suffix, tmp_path):
+    file = tmp_path / f"model{suffix}"
+    if suffix == ".pt2":
+        torch.export.save(torch.export.export(Brightest(), (torch.zeros(2, 3, 8, 9),)), file)
+    else:
+        graph = build_graph(Brightest(), ["brightest"])
+        if suffix == ".onnx":
+            onnx.save(graph, file)
+        else:
+            openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+            openvino.save_model(openvino.Core().read_model(graph.SerializeToString()), str(file))
+    run = open_file(file)
+    assert run(np.zeros((2, 3, 8, 9), np.float32))[0].shape == (2, 8, 9)
+    for shape, told in (((0, 3, 8, 9), "0 x 3 x 8 x 9"), ((2, 3, 0, 9), "2 x 3 x 0 x 9"), ((3, 8, 9), "3 x 8 x 9")):
+        with pytest.raises(UserError, match=f"takes images .batch, 3, height, width., at least one, and got {told}$"):
+            run(np.zeros(shape, np.float32))
 
 
 def test_a_file_in_int8_keeps_its_labels_or_is_not_written(exported, tmp_path, monkeypatch):
