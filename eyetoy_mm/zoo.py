@@ -7,18 +7,21 @@ metafile gives. Files of that name in the folder that ``$EYETOY_WEIGHTS`` names 
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 __all__ = [
+    "PREFIX",
     "SUFFIXES",
     "TOOLBOXES",
     "VARIABLE",
     "Model",
+    "advice",
     "card_of",
     "config_of",
     "located",
@@ -30,6 +33,8 @@ __all__ = [
 
 _PACKAGE = Path(__file__).resolve().parent
 
+PREFIX = "eyetoy_mm::"
+"""What may stand before a name, and before the path of a config below ``configs``."""
 VARIABLE = "EYETOY_WEIGHTS"
 """The environment variable with the folder whose weights go before those of the package."""
 SUFFIXES = (".safetensors", ".pth")
@@ -97,10 +102,26 @@ def root() -> Path:
 
 
 def config_of(name: str) -> Path | None:
-    """The config file of a model, parts of configs excluded; None where there is no such model."""
-    if not _is_name(name):
+    """The config file of a model, parts of configs excluded; None where there is no such model.
+
+    Args:
+        name: Of the model, with or without ``.py``. After ``eyetoy_mm::`` its folders may stand before it, too.
+    """
+    below = name.removeprefix(PREFIX)
+    if below == name and not _is_name(name):
         return None
-    return _configs().get(name.removesuffix(".py"))
+    parts = PurePosixPath(f"{below.removesuffix('.py')}.py").parts
+    found = _configs().get(parts[-1].removesuffix(".py"))
+    return found if found is not None and found.parts[-len(parts) :] == parts else None
+
+
+def advice(name: str) -> str:
+    """The names that are near to one that is none, as the end of a message; nothing where none is near."""
+    stem = Path(name.removeprefix(PREFIX)).name.removesuffix(".py")
+    near = difflib.get_close_matches(stem, names(), 3, 0.7)
+    near = near or [model for model in names() if stem and model.startswith(stem)]
+    more = f" and {len(near) - 3} more" if len(near) > 3 else ""
+    return f", but models of the package are called {', '.join(near[:3])}{more}" if near else ""
 
 
 def names() -> list[str]:
@@ -131,10 +152,10 @@ def located(checkpoint: str) -> str:
     Args:
         checkpoint: A path, an address, or the name of a model, with or without ``eyetoy_mm::`` before it.
     """
-    _, named, name = checkpoint.rpartition("eyetoy_mm::")
+    _, named, name = checkpoint.rpartition(PREFIX)
     if not named and (_is_address(checkpoint) or Path(checkpoint).exists()):
         return checkpoint
-    return weights_of(Path(name).name if named else checkpoint) or checkpoint
+    return weights_of(Path(name).name.removesuffix(".py") if named else checkpoint) or checkpoint
 
 
 def card_of(weights: str) -> Path | None:

@@ -68,6 +68,26 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
     assert zoo.located("some.pth") == "some.pth" and zoo.located("s3://a/b.pth") == "s3://a/b.pth"
 
 
+def test_a_name_has_a_package_and_a_folder_before_it_and_a_suffix(tmp_path):
+    from mmengine.config import Config
+
+    for name, folder in ((SEGMENTOR, "evidence"), (DETECTOR, "eyetoy"), ("eyetoy_imagenet", "")):
+        file = (ROOT / "configs" / folder / f"{name}.py").resolve()
+        below = f"{folder}/{name}".lstrip("/")
+        for form in (name, f"{name}.py", *(f"eyetoy_mm::{x}{end}" for x in (name, below) for end in ("", ".py"))):
+            assert zoo.config_of(form) == file == find_config(form).resolve() == Path(Config.fromfile(form).filename)
+    assert zoo.config_of(f"eyetoy_mm::nat/{SEGMENTOR}") is None is zoo.config_of(f"evidence/{SEGMENTOR}")
+    assert Config.fromfile("eyetoy_mm::_base_/datasets/camvid").data_root == "data/camvid"
+    (tmp_path / "child.py").write_text(f"_base_ = 'eyetoy_mm::{SEGMENTOR}'")
+    assert Config.fromfile(tmp_path / "child.py").model == Config.fromfile(SEGMENTOR).model
+    with pytest.raises(
+        FileNotFoundError, match="no config eyetoy_mm::nat/eyetoy_imagen, but .* called eyetoy_imagenet"
+    ):
+        Config.fromfile("eyetoy_mm::nat/eyetoy_imagen")
+    with pytest.raises(FileNotFoundError, match="none.py"):
+        Config.fromfile("none.py")
+
+
 def test_a_name_that_is_none_is_told_with_those_that_are_near():
     with pytest.raises(UserError, match="no config file upernet_eyetoy_ade.*called upernet_eyetoy_ade20k"):
         find_config("upernet_eyetoy_ade")

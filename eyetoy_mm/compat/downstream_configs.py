@@ -8,12 +8,15 @@ What breaks, in `_base_ = 'eyetoy_mm::...'` and `get_config('eyetoy_mm::...')`:
 * the list names distributions: `mmseg::...` is looked for in mmsegmentation, and not found in onedl-mmsegmentation;
 * each dict of a base from another package is built in that package's scope (`_scope_`). mmdet's scope has mmdet's
   models; ours has the backbones, and `ImageClassifier` or mmseg's `LoadAnnotations` are not found there;
+* `Config.fromfile('eyetoy_mm::...')` is a file that does not exist, and with it what mmseg's `init_model`, mmdet's
+  `init_detector` and mmpretrain's `get_model('eyetoy_mm::....py')` are given: they take paths alone;
 * each base of a package, `mmdet::...`, is looked for in all its metafiles first, by a name that none has there: PyYAML
   reads more than a hundred of mmdet, in a second, before the file is taken as it is named.
 
 What we do: the list gets this package, and a package whose distribution has another name goes by its module, which
 mmengine finds as well; a path that does not exist is replaced by the one that Python imports from.
-`eyetoy_mm::NAME` takes any file below `configs`, `.py` if no suffix is given. What a config of ours names without a
+`eyetoy_mm::NAME` takes any file below `configs`, `.py` if no suffix is given, and the name of a model without its
+folder; `Config.fromfile` takes both, and a bare name where there is no such file. What a config of ours names without a
 scope belongs to the `default_scope`, as it does when the same file is a base by its path. A file that is there is
 taken, and metafiles are left unread.
 
@@ -27,10 +30,12 @@ import importlib.metadata
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
+from eyetoy_mm.zoo import PREFIX, advice, config_of, root
 
 _PACKAGE = "eyetoy_mm"
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")  # what mmengine reads
@@ -46,6 +51,7 @@ def apply() -> None:
     if needed():
         after_import("mmengine.config.utils", _admit)
         after_import("mmengine.config.config", _leave_scope)
+        after_import("mmengine.config.config", _take_names)
         after_import("mmengine.utils.package_utils", _ask_importlib)
 
 
@@ -72,9 +78,39 @@ def _take_any_name(original: Callable[[str], tuple[str, str]]) -> Callable[[str]
         package, separator, name = cfg_path.partition("::")
         if package != _PACKAGE or not separator:
             return original(cfg_path)
-        return package, name if name.endswith(_SUFFIXES) else f"{name}.py"
+        return package, _below_configs(name)
 
     return _get_package_and_cfg_path
+
+
+def _below_configs(name: str) -> str:
+    """Where the config of a name is, seen from the folder `configs`."""
+    path = name if name.endswith(_SUFFIXES) else f"{name}.py"
+    if (_configs() / path).is_file():
+        return path
+    config = config_of(PREFIX + name)
+    if config is None:
+        raise FileNotFoundError(f"there is no config {PREFIX}{name}{advice(name)}; `eyetoy models` lists the models")
+    return config.relative_to(_configs()).as_posix()
+
+
+def _configs() -> Path:
+    return (root() / "configs").resolve()
+
+
+def _take_names(config: ModuleType) -> None:
+    def wrapper(original: Function) -> Function:
+        def fromfile(filename: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+            name = str(filename)
+            if name.startswith(PREFIX):
+                filename = _configs() / _below_configs(name.removeprefix(PREFIX))
+            elif not os.path.exists(name):
+                filename = config_of(name) or filename
+            return original(filename, *args, **kwargs)
+
+        return fromfile
+
+    replace_method(config.Config, "fromfile", wrapper)
 
 
 def _take_what_is_there(original: Callable[[str, str], str]) -> Callable[[str, str], str]:

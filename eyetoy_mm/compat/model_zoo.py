@@ -6,12 +6,14 @@ What breaks, for a model of `configs/*/metafile.yml`:
   index of mmpretrain and no other;
 * `DetInferencer(NAME)`, `MMSegInferencer(NAME)` and `list_models(scope)` of mmengine's inferencers: they read the index
   of their own package;
+* none of them takes `eyetoy_mm::NAME`, with or without the folder of the config, nor models that no metafile has;
 * a model without `Weights` in its metafile is a KeyError there, in the toolboxes' own zoos too;
 * `mmengine.hub.get_model('eyetoy_mm::...')` builds in the scope of the package that has the config. Ours are for the
   scope of another (see `downstream_configs`). Where no weights are published, `pretrained=True` fails on a key.
 
-What we do: each toolbox finds the models that are for it by their task, as its own, when it is asked for models. No
-config is read before its model is wanted. A model without weights is built untrained, with mmengine's warning; asked
+What we do: each toolbox finds the models that are for it by their task, as its own, when it is asked for models, and in
+every form of their names; asked for those of another toolbox, it says which one opens them. No config is read before
+its model is wanted. A model without weights is built untrained, with mmengine's warning; asked
 for with `pretrained=True`, it is an error that says so. `mmengine.hub` builds ours in their `default_scope`.
 
 Delete this file when the supported toolboxes take the zoo of another package.
@@ -25,13 +27,18 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from eyetoy_mm.compat._import_hooks import Function, after_import, replace_function, replace_method
-from eyetoy_mm.zoo import TOOLBOXES, entries, root, weights_of, weights_of_config
+from eyetoy_mm.zoo import PREFIX, TOOLBOXES, advice, config_of, entries, root, weights_of, weights_of_config
 
-_NAME = "eyetoy_mm::"
+_OPENED_BY = {
+    "mmdet": "mmdet.apis.DetInferencer",
+    "mmseg": "mmseg.apis.MMSegInferencer",
+    "mmpretrain": "mmpretrain.get_model",
+}
 
 
 def needed() -> bool:
@@ -49,6 +56,22 @@ def apply() -> None:
 
 def _toolbox(results: Iterable[Mapping[str, Any]] | None) -> str | None:
     return next((TOOLBOXES.get(result["Task"]) for result in results or ()), None)
+
+
+def _our_config(name: str, toolbox: str) -> Any:
+    """The config of a model of ours that is for a toolbox; None where the name is none of ours."""
+    from mmengine.config import Config
+
+    path = config_of(name)
+    if path is None:
+        if name.startswith(PREFIX):
+            raise ValueError(f"there is no model {name}{advice(name)}; `eyetoy models` lists those that there are")
+        return None
+    config = Config.fromfile(path)
+    if config.default_scope != toolbox:
+        opens = _OPENED_BY[config.default_scope]
+        raise ValueError(f"{name} is a model for {config.default_scope}, and not for {toolbox}: {opens}({name!r})")
+    return config
 
 
 # --- mmdet and mmseg: mmengine's inferencers ------------------------------------------------------------------------
@@ -72,6 +95,15 @@ def _extend_inferencers(infer: ModuleType) -> None:
         return _get_models_from_metafile
 
     replace_method(base, "_get_models_from_metafile", wrapper)
+    replace_method(base, "_load_model_from_metafile", _loading_ours)
+
+
+def _loading_ours(original: Function) -> Function:
+    def _load_model_from_metafile(self: Any, model: str) -> tuple[Any, str | None]:
+        config = _our_config(model, self.scope)
+        return original(self, model) if config is None else (config, weights_of(Path(config.filename).stem))
+
+    return _load_model_from_metafile
 
 
 # --- mmpretrain -----------------------------------------------------------------------------------------------------
@@ -88,6 +120,35 @@ def _extend_mmpretrain(api: ModuleType) -> None:
         return _register_mmpretrain_models
 
     replace_method(api.ModelHub, "_register_mmpretrain_models", wrapper)
+    replace_method(api.ModelHub, "get", functools.partial(_getting_ours, api))
+    replace_function(api, "get_model", _without_suffix)
+
+
+def _without_suffix(original: Function) -> Function:
+    """What ends in ``.py`` is a file there, whose model has no weights, also where it is a name of ours."""
+
+    def get_model(model: Any, *args: Any, **kwargs: Any) -> Any:
+        path = config_of(model) if isinstance(model, str) and not Path(model).exists() else None
+        return original(model if path is None else path.stem, *args, **kwargs)
+
+    return get_model
+
+
+def _getting_ours(api: ModuleType, original: Function) -> Function:
+    def get(cls: Any, model_name: str) -> Any:
+        path = config_of(model_name)
+        cls._register_mmpretrain_models()
+        if path is not None and path.stem.lower() in cls._models_dict:
+            return original(cls, path.stem)
+        config = _our_config(model_name, "mmpretrain")
+        if config is None:
+            return original(cls, model_name)
+        result = dict(task="Image Classification", dataset="", metrics={})
+        model = api.Model(name=path.stem, results=[result], weights=weights_of(path.stem))
+        model.config = config
+        return model
+
+    return get
 
 
 @functools.cache
@@ -111,9 +172,15 @@ def _extend_hub(hub: ModuleType) -> None:
     replace_function(hub, "get_model", functools.partial(_in_its_scope, hub))
 
 
+def _prefixed(name: str) -> str:
+    """A name that is one of ours, with the package before it."""
+    return name if "::" in name or config_of(name) is None else PREFIX + name
+
+
 def _with_weights_or_an_error(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_config(cfg_path: str, pretrained: bool = False) -> Any:
-        if not cfg_path.startswith(_NAME):
+        cfg_path = _prefixed(cfg_path)
+        if not cfg_path.startswith(PREFIX):
             return original(cfg_path, pretrained)
         config = original(cfg_path)
         if pretrained:
@@ -130,7 +197,8 @@ def _with_weights_or_an_error(original: Callable[..., Any]) -> Callable[..., Any
 
 def _in_its_scope(hub: ModuleType, original: Callable[..., Any]) -> Callable[..., Any]:
     def get_model(cfg_path: str, pretrained: bool = False, **kwargs: Any) -> Any:
-        if not cfg_path.startswith(_NAME):
+        cfg_path = _prefixed(cfg_path)
+        if not cfg_path.startswith(PREFIX):
             return original(cfg_path, pretrained, **kwargs)
         config = hub.get_config(cfg_path, pretrained)
         if "default_scope" not in config or "model" not in config:

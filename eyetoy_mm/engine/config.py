@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +20,7 @@ from eyetoy_mm.engine.config_structure import structure_findings
 from eyetoy_mm.engine.engines import shards_model
 from eyetoy_mm.engine.photo_rules import apply_image_orientation
 from eyetoy_mm.engine.preprocessing import unify_preprocessing
-from eyetoy_mm.errors import UserError, first_few
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import EMBEDDED, join, package_file
 from eyetoy_mm.registry import type_name
 
@@ -135,11 +134,9 @@ def find_config(name: str | Path) -> Path:
         path = path.with_name(f"{path.name}.py")
     if path.is_file():
         return path
-    if not inside and (found := zoo.config_of(str(name))) is not None:
+    if (found := zoo.config_of(str(name))) is not None:
         return found
-    near = difflib.get_close_matches(path.stem, zoo.names(), 3, 0.7)
-    near = near or [model for model in zoo.names() if path.stem and model.startswith(path.stem)]
-    advice = f", but models of the package are called {first_few(near, 3)}" if near else ""
+    advice = zoo.advice(path.name)
     if path.is_dir() and str(name):
         raise UserError(f"{name} is a folder, and should be a config file{advice}")
     raise UserError(f"there is no config file {path}{f' ({name})' * bool(inside)}{advice}")

@@ -11,11 +11,13 @@ import torch
 import yaml
 
 import eyetoy_mm  # noqa: F401 - before mmseg and mmdet: supplies what mmcv-lite lacks
+from eyetoy_mm import zoo
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 
 for _name in ("mmdet", "mmseg", "mmpretrain"):
     pytest.importorskip(_name)
 hub = pytest.importorskip("mmengine.hub")
+CheckpointLoader = pytest.importorskip("mmengine.runner.checkpoint").CheckpointLoader
 BaseInferencer = pytest.importorskip("mmengine.infer").BaseInferencer
 ROOT = Path(__file__).parents[2]
 ZOO = [
@@ -131,3 +133,73 @@ def test_inferencers_by_name_without_weights() -> None:
     assert "bboxes" in found["predictions"][0]
     with pytest.raises(ValueError, match="eyetoy_imagenet"):
         DetInferencer("eyetoy_imagenet", device="cpu")
+
+
+SAMPLES = {
+    "mmdet": "mask-rcnn_eyetoy-demo_nuclei",
+    "mmseg": "upernet_eyetoy-demo_b4-1500it_nuclei-whole",
+    "mmpretrain": "eyetoy-shallow-1.7m_muon-b64-10e_cifar10-45k",
+}
+WITHOUT_METAFILE = {
+    "mmdet": "mask-rcnn_eyetoy-demo_sample",
+    "mmseg": "upernet_eyetoy-demo_sample",
+    "mmpretrain": "eyetoy-shallow_2e_cifar10-45k",
+}
+
+
+def openers(toolbox: str) -> dict[str, Callable[..., torch.nn.Module]]:
+    """What opens a model of a toolbox by name, trained: functions that take a checkpoint, and inferencers."""
+    if toolbox == "mmdet":
+        from mmdet.apis import DetInferencer, init_detector
+
+        return {
+            "init_detector": lambda name: init_detector(name, name, device="cpu"),
+            "DetInferencer": lambda name: DetInferencer(name, device="cpu").model,
+        }
+    if toolbox == "mmseg":
+        from mmseg.apis import MMSegInferencer, init_model
+
+        return {
+            "init_model": lambda name: init_model(name, name, device="cpu"),
+            "MMSegInferencer": lambda name: MMSegInferencer(name, device="cpu").model,
+        }
+    import mmpretrain
+
+    return {
+        "init_model": lambda name: mmpretrain.apis.init_model(name, True),
+        "get_model": lambda name: mmpretrain.get_model(name, pretrained=True),
+        "Inferencer": lambda name: mmpretrain.ImageClassificationInferencer(name, device="cpu").model,
+        "FeatureExtractor": lambda name: mmpretrain.FeatureExtractor(name, device="cpu").model,
+    }
+
+
+@pytest.mark.parametrize("form", ["eyetoy_mm::{name}", "eyetoy_mm::{folder}/{name}.py"])
+@pytest.mark.parametrize("toolbox", SAMPLES)
+def test_every_function_takes_every_form_of_a_name(toolbox: str, form: str) -> None:
+    name = SAMPLES[toolbox]
+    form = form.format(name=name, folder=zoo.config_of(name).parent.name)
+    state = CheckpointLoader.load_checkpoint(name)["state_dict"]
+    key = next(key for key in state if key.startswith("backbone.") and key.endswith("weight"))
+    for function, opens in {**openers(toolbox), "hub": lambda form: hub.get_model(form, pretrained=True)}.items():
+        assert torch.equal(opens(form).state_dict()[key], state[key].float()), function
+
+
+@pytest.mark.parametrize("toolbox", WITHOUT_METAFILE)
+def test_inferencers_take_models_that_no_metafile_has(toolbox: str) -> None:
+    *_, opens = openers(toolbox).values()
+    for name in (WITHOUT_METAFILE[toolbox], f"eyetoy_mm::sample/{WITHOUT_METAFILE[toolbox]}"):
+        assert opens(name).backbone is not None
+
+
+@pytest.mark.parametrize("toolbox", SAMPLES)
+def test_names_that_a_toolbox_does_not_open_are_told(toolbox: str) -> None:
+    *_, opens = openers(toolbox).values()
+    other, opener = {
+        "mmdet": ("mmseg", "mmseg.apis.MMSegInferencer"),
+        "mmseg": ("mmpretrain", "mmpretrain.get_model"),
+        "mmpretrain": ("mmdet", "mmdet.apis.DetInferencer"),
+    }[toolbox]
+    with pytest.raises(ValueError, match=rf"is a model for {other}, and not for {toolbox}: {opener}"):
+        opens(f"eyetoy_mm::{SAMPLES[other]}")
+    with pytest.raises(ValueError, match=f"no model eyetoy_mm::{SAMPLES[toolbox]}s, but .* called {SAMPLES[toolbox]}"):
+        opens(f"eyetoy_mm::{SAMPLES[toolbox]}s")
