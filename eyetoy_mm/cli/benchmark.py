@@ -5,6 +5,7 @@ Examples::
     eyetoy benchmark eyetoy_mm::sample/upernet_eyetoy-demo_sample.py eyetoy_mm::sample/upernet_nat-demo_sample.py
     eyetoy benchmark CONFIG model.onnx --size 224,224 --threads 1        # a file beside the model that it is from
     eyetoy benchmark CONFIG CONFIG2 --mode train --batch 2 --device cuda
+    eyetoy benchmark CONFIG model.onnx --cfg-options model.test_cfg.mode=whole   # of the configs
     eyetoy benchmark CONFIG model.onnx --json times.json --into docs/page.md
 
 Every model has a process of its own, and in each round every one takes a turn, so that all meet the same disturbances.
@@ -19,7 +20,7 @@ import argparse
 import os
 from pathlib import Path
 
-from eyetoy_mm.cli.options import add_json, height_and_width, positive, write_json
+from eyetoy_mm.cli.options import add_cfg_options, add_json, cfg_options, height_and_width, positive, write_json
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.tables import check_place, for_terminal, write_into
 
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=positive, default=15, metavar="N", help="turns of each model that count (default: 15)"
     )
     add_json(parser, "every time that was taken")
+    add_cfg_options(parser)
     parser.add_argument("--into", type=Path, metavar="FILE", help="file that keeps a place for the table")
 
 
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     if args.device not in ("cpu", "cuda"):
         raise UserError(f"--device of a benchmark is cpu or cuda, got {args.device!r}")
     size, batch = height_and_width(args.size), args.batch or (2 if args.mode == "train" else 1)
-    task = Task(args.mode, size, batch, args.device, args.threads, args.clock)
+    task = Task(args.mode, size, batch, args.device, args.threads, args.clock, cfg_options(args))
     report = measure(args.models, task, args.rounds)
     text = table(report)
     if args.json is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import logging
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Task:
         device: ``"cpu"`` or ``"cuda"``.
         threads: On a CPU.
         clock: ``"wall"``; or ``"processor"``, the time that all threads are at work, which other programs disturb less.
+        options: Settings in place of those of each config, as ``--cfg-options`` gives them.
     """
 
     mode: str
@@ -48,6 +50,7 @@ class Task:
     device: str
     threads: int
     clock: str = "wall"
+    options: Mapping[str, Any] | None = None
 
 
 # --- All models -------------------------------------------------------------------------------------------------------
@@ -72,10 +75,11 @@ def measure(models: Sequence[str], task: Task, rounds: int) -> dict[str, Any]:
         raise UserError("--device cuda cannot be used on this machine: PyTorch finds no GPU")
     if task.device == "cuda" and task.clock == "processor":
         raise UserError("--clock processor is for --device cpu: a GPU works while its processor waits")
-    if task.mode == "train":
-        files = [model for model in models if is_exported(model)]
-        if files:
-            raise UserError(f"--mode train is for configs, but {', '.join(files)} cannot be trained")
+    files = [model for model in models if is_exported(model)]
+    if files and task.mode == "train":
+        raise UserError(f"--mode train is for configs, but {', '.join(files)} cannot be trained")
+    if task.options and len(files) == len(models):
+        raise UserError(f"--cfg-options are for configs, and there is none among {', '.join(files)}")
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(model, task)) for model in models]
         facts = [worker.read() for worker in workers]
@@ -95,10 +99,13 @@ def table(report: dict[str, Any]) -> str:
     height, width = report["size"]
     threads = f", {report['threads']} threads" if report["device"] == "cpu" else ""
     clock = "" if report["clock"] == "wall" else f" {report['clock']} time,"
+    options = ", ".join(f"{key}={value}" for key, value in (report.get("options") or {}).items())
     return "\n".join(
         (
             f"{report['machine']}{threads}, PyTorch {report['torch']}; {report['mode']}, batch {report['batch']} of "
-            f"{height} x {width};{clock} medians of {len(first)} rounds, with quartiles.",
+            f"{height} x {width};{clock} medians of {len(first)} rounds, with quartiles."
+            + f" Configs with {options}."
+            * bool(options),
             "",
             markdown_table(
                 ["model", "parameters", "ms", "quartiles", "images/s", "time of the first's", "peak memory"], rows
@@ -114,7 +121,7 @@ def _remarks(models: Sequence[dict[str, Any]]) -> Iterator[str]:
             if model.get("windows"):
                 yield (
                     f"\n{model['model']} predicts by sliding windows, and exported files the whole image at once: time "
-                    'it with model.test_cfg=dict(mode="whole") to compare them.'
+                    "it with --cfg-options model.test_cfg.mode=whole to compare them."
                 )
 
 
@@ -162,7 +169,7 @@ class _Worker:
 
 @contextmanager
 def _worker(model: str, task: Task) -> Iterator[_Worker]:
-    arguments = json.dumps(dict(model=model, **asdict(task)))
+    arguments = repr(dict(model=model, **asdict(task)))  # JSON has no tuples, which settings may be
     command = [sys.executable, "-c", f"from {__name__} import work; work()", arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -177,7 +184,7 @@ def _worker(model: str, task: Task) -> Iterator[_Worker]:
 
 def work() -> None:
     """Load a model and answer, a line of JSON each: what it is, then seconds of a turn or the peak, as it is asked."""
-    task = json.loads(sys.argv[1])
+    task = ast.literal_eval(sys.argv[1])
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # what libraries print is no answer
         try:
@@ -190,7 +197,7 @@ def work() -> None:
 
 def _answers(arguments: dict[str, Any], questions: TextIO) -> Iterator[dict[str, Any]]:
     model = arguments.pop("model")
-    task = Task(**{**arguments, "size": tuple(arguments["size"])})
+    task = Task(**arguments)
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
     logging.disable(logging.WARNING)  # what is told of building a model
@@ -232,7 +239,7 @@ def _load_config(path: str, task: Task) -> tuple[Callable[[], float], int, bool]
     from eyetoy_mm.engine.dry_run import build, without_downloads
     from eyetoy_mm.engine.toolbox_batches import make_batch
 
-    config = load_config(path)
+    config = load_config(path, options=None if task.options is None else dict(task.options))
     check_config(config)
     without_downloads(config)
     for settings in (config.model.get("data_preprocessor"), config.get("data_preprocessor")):

@@ -66,14 +66,16 @@ def test_the_program_with_all_its_options(tmp_path, capsys):
     page.write_text("<!-- tools/benchmark.py: begin -->\n<!-- tools/benchmark.py: end -->\n")
     main(
         ["benchmark", str(config), str(file), "--mode", "forward", "--size", "32,48", "--batch", "3", "--device", "cpu",
-         "--threads", "1", "--clock", "processor", "--rounds", "2", "--json", str(times), "--into", str(page)]
+         "--threads", "1", "--clock", "processor", "--rounds", "2", "--json", str(times), "--into", str(page),
+         "--cfg-options", "model.head.num_classes=5", "model.backbone.dilations=(2,)"]
     )  # fmt: skip
     report = json.loads(times.read_text())
     assert [len(found["seconds"]) for found in report["models"]] == [2, 2] and report["size"] == [32, 48]
     assert report["clock"] == "processor" and "processor time, medians of 2" in page.read_text()
     classifier, relu = report["models"]
-    assert classifier["parameters"] == 3 * 9 * 64 + 64 + 64 * 3 + 3 and relu["parameters"] is None
+    assert classifier["parameters"] == 3 * 9 * 64 + 64 + 64 * 5 + 5 and relu["parameters"] is None
     assert page.read_text().count("\n| `") == 2
+    assert "Configs with model.head.num_classes=5, model.backbone.dilations=(2,)." in page.read_text()
     main(["benchmark", str(config), "--mode", "train", "--size", "32,48", "--threads", "1", "--rounds", "1"])
     assert "train, batch 2 of 32 x 48" in capsys.readouterr().out
 
@@ -91,3 +93,8 @@ def test_what_cannot_be_measured_is_told(models, mode, device, message):
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match=message):
         measure(models, Task(mode, (32, 32), 1, device, 1), 1)
+
+
+def test_settings_are_for_configs():
+    with pytest.raises(UserError, match=r"--cfg-options are for configs, and there is none among a\.onnx, b\.pt2"):
+        measure(["a.onnx", "b.pt2"], Task("forward", (32, 32), 1, "cpu", 1, options={"a": 1}), 1)
