@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -32,7 +33,7 @@ class Photos:
 
     Args:
         predictor: The model.
-        folder: Those directly in it are taken, not those in folders below it.
+        folder: With all that is below it, see :func:`find_photos`.
         size: Height and width that a file is for; any when None.
     """
 
@@ -61,18 +62,31 @@ def check_has_labels(scope: str, part: str) -> None:
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """Images of a folder, two at least: one half of them calibrates, the other is compared.
+    """Images of a folder and of those below it, two at least: one half of them calibrates, the other is compared.
+
+    Returns:
+        Two of each folder in turn, so that the first ones, and every second of them, are of all folders: these may be
+        classes.
 
     Raises:
         UserError: There are not.
     """
-    found = sorted(path for path in folder.glob("*") if is_image(path.name))
+    found = sorted(path for path in folder.rglob("*") if _is_photo(path.relative_to(folder)) and path.is_file())
     if len(found) < 2:
         raise UserError(
             f"--int8 {folder} must be a folder with photos like those of the training, two at least: half of them "
-            f"calibrate, half are compared; it has {len(found)}"
+            f"calibrate, half are compared; it has {len(found)}, those in folders below it included"
         )
-    return found
+    turns: list[tuple[int, Path, Path]] = []
+    seen: Counter[Path] = Counter()
+    for path in found:
+        turns.append((seen[path.parent] // 2, path.parent, path))
+        seen[path.parent] += 1
+    return [path for _, _, path in sorted(turns)]
+
+
+def _is_photo(path: Path) -> bool:
+    return is_image(path.name) and not any(part.startswith(".") for part in path.parts)
 
 
 def to_int8(content: bytes, photos: Photos) -> tuple[bytes, str]:

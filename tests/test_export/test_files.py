@@ -217,6 +217,18 @@ def test_a_file_in_int8_keeps_its_labels_or_is_not_written(exported, tmp_path, m
         int8.to_int8(exported[2], int8.Photos(exported[0], photos, None))
 
 
+def test_photos_are_found_below_a_folder_and_mixed(tmp_path):
+    names = ["cat/0.jpg", "cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/old/0.PNG", "dog/old/1.jpg", "toy.jpg"]
+    for name in [*names, ".cache/0.jpg", "cat/.0.jpg", "cat/notes.txt"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in int8.find_photos(tmp_path)]
+    assert found == ["toy.jpg", *names[:2], *names[4:6], *names[2:4]]
+    (tmp_path / "dog/old/1.jpg").unlink()
+    with pytest.raises(UserError, match=r"two at least.* it has 1, those in folders below it included"):
+        int8.find_photos(tmp_path / "dog")
+
+
 def test_as_many_photos_are_compared_as_give_labels_enough(monkeypatch):
     """All of the first in a classifier, whose photos have one label each; of a segmentor the least number of photos."""
 
