@@ -1,5 +1,6 @@
 """Models by name: their configs, and their weights wherever a checkpoint is taken."""
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip("mmengine")
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from eyetoy_mm.cli import main
+from eyetoy_mm.cli.options import take_checkpoint
 from eyetoy_mm.engine.checkpoint import check_exists
 from eyetoy_mm.engine.config import find_config, load_config
 from eyetoy_mm.engine.dry_run import build
@@ -176,6 +178,13 @@ def test_a_command_line_without_a_checkpoint_takes_the_weights_of_the_model(weig
     said = capsys.readouterr().out
     assert f"Weights: {tmp_path / SEGMENTOR}.pth, described in {tmp_path / SEGMENTOR}.md" in said
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("form", ["{}", "eyetoy_mm::{}", "eyetoy_mm::sample/{}"])
+def test_a_name_before_images_is_the_checkpoint(form):
+    name = form.format("mask-rcnn_eyetoy-demo_nuclei")
+    args = argparse.Namespace(config=name, checkpoint=name, images=["photo.jpg"])
+    assert take_checkpoint(args, []) == [] and args.checkpoint == name and args.images == ["photo.jpg"]
 
 
 @pytest.mark.parametrize("verb", ["test", "infer", "export", "attention"])

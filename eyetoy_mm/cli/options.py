@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import check_folder
-from eyetoy_mm.zoo import card_of, weights_of, weights_of_config
+from eyetoy_mm.zoo import card_of, located, weights_of_config
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -131,7 +131,7 @@ def take_checkpoint(args: argparse.Namespace, rest: list[str]) -> list[str]:
 
 def _is_checkpoint(word: str) -> bool:
     path = Path(word.partition("?")[0])
-    return path.suffix in _CHECKPOINTS or (path / ".metadata").is_file() or weights_of(word) is not None
+    return path.suffix in _CHECKPOINTS or (path / ".metadata").is_file() or located(word) != word
 
 
 def _own_weights(config: str) -> str | None:

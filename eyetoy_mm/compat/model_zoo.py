@@ -7,6 +7,7 @@ What breaks, for a model of `configs/*/metafile.yml`:
 * `DetInferencer(NAME)`, `MMSegInferencer(NAME)` and `list_models(scope)` of mmengine's inferencers: they read the index
   of their own package;
 * none of them takes `eyetoy_mm::NAME`, with or without the folder of the config, nor models that no metafile has;
+  `DetInferencer(weights=NAME)` looks for the config in the checkpoint, where published ones have none;
 * a model without `Weights` in its metafile is a KeyError there, in the toolboxes' own zoos too;
 * `mmengine.hub.get_model('eyetoy_mm::...')` builds in the scope of the package that has the config. Ours are for the
   scope of another (see `downstream_configs`). Where no weights are published, `pretrained=True` fails on a key.
@@ -96,6 +97,18 @@ def _extend_inferencers(infer: ModuleType) -> None:
 
     replace_method(base, "_get_models_from_metafile", wrapper)
     replace_method(base, "_load_model_from_metafile", _loading_ours)
+    replace_method(base, "__init__", _taking_the_config_of_weights)
+
+
+def _taking_the_config_of_weights(original: Function) -> Function:
+    """Weights alone are enough where a config is in the checkpoint; in published ones there is none."""
+
+    def __init__(self: Any, model: Any = None, weights: str | None = None, *args: Any, **kwargs: Any) -> None:
+        if model is None and isinstance(weights, str) and config_of(weights) is not None:
+            model = weights
+        original(self, model, weights, *args, **kwargs)
+
+    return __init__
 
 
 def _loading_ours(original: Function) -> Function:
@@ -141,7 +154,7 @@ def _getting_ours(api: ModuleType, original: Function) -> Function:
         if path is not None and path.stem.lower() in cls._models_dict:
             return original(cls, path.stem)
         config = _our_config(model_name, "mmpretrain")
-        if config is None:
+        if config is None or path is None:
             return original(cls, model_name)
         result = dict(task="Image Classification", dataset="", metrics={})
         model = api.Model(name=path.stem, results=[result], weights=weights_of(path.stem))

@@ -154,6 +154,7 @@ def openers(toolbox: str) -> dict[str, Callable[..., torch.nn.Module]]:
 
         return {
             "init_detector": lambda name: init_detector(name, name, device="cpu"),
+            "weights": lambda name: DetInferencer(weights=name, device="cpu").model,
             "DetInferencer": lambda name: DetInferencer(name, device="cpu").model,
         }
     if toolbox == "mmseg":
@@ -161,6 +162,7 @@ def openers(toolbox: str) -> dict[str, Callable[..., torch.nn.Module]]:
 
         return {
             "init_model": lambda name: init_model(name, name, device="cpu"),
+            "weights": lambda name: MMSegInferencer(None, weights=name, device="cpu").model,
             "MMSegInferencer": lambda name: MMSegInferencer(name, device="cpu").model,
         }
     import mmpretrain
