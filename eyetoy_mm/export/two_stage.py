@@ -126,6 +126,8 @@ class ExportTwoStage(ExportBoxes):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, scores and labels from regions ``(N, 4)``, which each stage but the last moves."""
         roi_head, config = self.model.roi_head, self.model.test_cfg.rcnn
+        places = torch.arange(regions.shape[0], device=regions.device)
+        regions = _with_one_more(regions)
         extractors, heads = _stages(roi_head.bbox_roi_extractor), _stages(roi_head.bbox_head)
         all_logits: list[Tensor] = []
         for extractor, head in zip(extractors, heads, strict=True):
@@ -135,7 +137,7 @@ class ExportTwoStage(ExportBoxes):
             if head is not heads[-1]:
                 best_class = logits[:, :-1].argmax(1)
                 regions = decode(head.bbox_coder, regions, _of_class(deltas, best_class), size)
-        scores = torch.stack(all_logits).mean(0).softmax(1)[:, :-1]
+        scores = torch.stack(all_logits).mean(0).softmax(1)[places, :-1]
         region, labels = (scores > self.score_thr).nonzero().unbind(1)
         scores = scores[region, labels]
         boxes = decode(heads[-1].bbox_coder, regions[region], _of_class(deltas[region], labels), size)
@@ -144,12 +146,9 @@ class ExportTwoStage(ExportBoxes):
         return boxes[kept], scores[kept], labels[kept]
 
     def _masks(self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        """The probabilities ``(N, h, w)`` of each box' class, the mean of all stages.
-
-        A box without area is behind them on the way, since normalisations of mask heads fail in onnxruntime on none.
-        """
+        """The probabilities ``(N, h, w)`` of each box' class, the mean of all stages."""
         roi_head, places = self.model.roi_head, torch.arange(boxes.shape[0], device=boxes.device)
-        boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
+        boxes = _with_one_more(boxes)
         labels = torch.cat([labels, labels.new_zeros(1)])
         masks = []
         for extractor, head in zip(_stages(roi_head.mask_roi_extractor), _stages(roi_head.mask_head), strict=True):
@@ -200,6 +199,11 @@ def pool_regions(extractor: SingleRoIExtractor, maps: Sequence[Tensor], boxes: T
     count = of_level.sum(0)
     place = (of_level.cumsum(0) - 1 + count.cumsum(0) - count)[torch.arange(level.shape[0], device=level.device), level]
     return torch.cat(pooled)[place]
+
+
+def _with_one_more(boxes: Tensor) -> Tensor:
+    """Boxes ``(N, 4)`` and one without area, since normalisations of heads fail in onnxruntime where there is none."""
+    return torch.cat([boxes, boxes.new_zeros(1, 4)])
 
 
 def _of_class(x: Tensor, labels: Tensor) -> Tensor:

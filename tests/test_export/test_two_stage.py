@@ -130,6 +130,19 @@ def test_mask_heads_get_a_box_where_nothing_is_found(opened, stages):
     assert seen == [1] * stages
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+def test_box_heads_get_a_box_where_nothing_is_proposed(opened, stages):
+    predictor = opened(stages, True, **{"model.test_cfg.rpn.min_bbox_size": 1000})[0]
+    model, seen, images = make_export_model(predictor, "mmdet", "whole"), [], photo(40, 30)
+    for module in model.modules():
+        if type(module).__name__ == "Shared2FCBBoxHead":
+            module.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    with torch.no_grad():
+        outputs = model(images)
+    assert [tuple(output.shape) for output in outputs] == [(0, 4), (0,), (0,), (0, 28, 28)]
+    assert seen == [1] * stages and model.compare(images, outputs).holds
+
+
 class Bright(ExportModel):
     """Finds the values above ``least``, and describes each by four features; at least ``rows`` of them."""
 
