@@ -75,6 +75,25 @@ def unwrap(loaded: object, filename: str) -> State:
     return _without_prefix(loaded, _metadata(loaded), "module.")
 
 
+def meta_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says beside its weights: names of classes and the like; a file from elsewhere has none.
+
+    Args:
+        checkpoint: As it was read.
+
+    Returns:
+        ``meta``, without what of it is of another form than OpenMMLab writes: classes that are no list of names.
+    """
+    meta = checkpoint.get("meta")
+    meta = dict(meta) if isinstance(meta, Mapping) else {}
+    of_data = meta.get("dataset_meta")
+    if not (isinstance(of_data, Mapping) and isinstance(of_data.get("classes") or (), list | tuple)):
+        meta.pop("dataset_meta", None)
+    if not isinstance(meta.get("CLASSES"), list | tuple):  # OpenMMLab's before 2.0
+        meta.pop("CLASSES", None)
+    return meta
+
+
 def sets_of_tensors(loaded: object) -> list[str]:
     """The keys of a dict behind each of which there are named tensors: of a network, of its average, of a teacher."""
     if not isinstance(loaded, Mapping):

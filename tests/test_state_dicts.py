@@ -17,7 +17,7 @@ from eyetoy_mm.backbones.staged import StagedBackbone
 from eyetoy_mm.compat.checkpoint_loading import CheckpointError
 from eyetoy_mm.engine.checkpoint import check_fits
 from eyetoy_mm.errors import UserError
-from eyetoy_mm.state_dicts import compare, migrated, split, unwrap, version
+from eyetoy_mm.state_dicts import compare, meta_of, migrated, split, unwrap, version
 
 STATE = {"backbone.a": torch.zeros(2), "head.b": torch.zeros(3)}
 
@@ -50,6 +50,24 @@ def test_what_trainers_wrap_around_tensors_is_taken_off(loaded):
 def test_what_is_no_checkpoint_is_named(loaded, message):
     with pytest.raises(CheckpointError, match=message):
         unwrap(loaded, "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("meta", "left"),
+    [
+        (dict(epoch=3, dataset_meta=dict(classes=["a"], palette=None)),) * 2,
+        (dict(CLASSES=("a",)),) * 2,
+        (dict(dataset_meta=dict(classes=None)),) * 2,
+        (dict(epoch=3, dataset_meta=dict(classes=3)), dict(epoch=3)),
+        (dict(epoch=3, dataset_meta=dict(classes="ab")), dict(epoch=3)),
+        (dict(epoch=3, dataset_meta=["a"]), dict(epoch=3)),
+        (dict(epoch=3, CLASSES="ab"), dict(epoch=3)),
+        ("text", {}),
+        (None, {}),
+    ],
+)
+def test_what_a_checkpoint_says_of_its_classes_is_names_or_nothing(meta, left):
+    assert meta_of({"state_dict": STATE, "meta": meta}) == left
 
 
 @pytest.mark.parametrize("prefix", [None, "backbone", "backbone."])

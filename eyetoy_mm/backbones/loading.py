@@ -26,6 +26,7 @@ from eyetoy_mm.state_dicts import (
     State,
     behind,
     load_fitting,
+    meta_of,
     sets_of_tensors,
     split,
     unusable,
@@ -129,8 +130,7 @@ def prepare(
         for key in [key for key, x in checkpoint.items() if isinstance(x, Tensor) or key in sets]:
             del checkpoint[key]
     checkpoint["state_dict"] = state
-    if not isinstance(checkpoint.get("meta"), Mapping):
-        checkpoint["meta"] = {}  # names of classes and the like; a file from elsewhere has none
+    checkpoint["meta"] = meta_of(checkpoint)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -122,7 +122,8 @@ def _reading(boxes: Boxes, outside: np.ndarray) -> str | None:
             if inside(read(a, b, c, d), boxes.sizes).mean() >= _EXPLAINED:
                 return name
     # Small objects near the upper left corner fit either way; their areas tell what the numbers are.
-    as_corners, as_coco = (c - a) * (d - b), c * d
+    with np.errstate(over="ignore"):  # of boxes larger than any image
+        as_corners, as_coco = (c - a) * (d - b), c * d
     close = np.abs(boxes.areas - as_corners) <= 0.02 * np.abs(as_corners)
     differ = (c > a) & (d > b) & (np.abs(boxes.areas - as_coco) > 0.02 * np.abs(as_coco))
     return next(iter(_READINGS)) if (close & differ).mean() >= _EXPLAINED else None

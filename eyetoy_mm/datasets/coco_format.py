@@ -16,6 +16,7 @@ from mmengine import fileio
 
 from eyetoy_mm.datasets.coco_boxes import places
 from eyetoy_mm.datasets.findings import Finding
+from eyetoy_mm.datasets.image_files import foreign_kind
 from eyetoy_mm.errors import first_few
 
 FIELDS = dict(
@@ -36,6 +37,10 @@ def read_json(path: str | Path, backend_args: dict | None = None) -> Any:
         content = fileio.get(path, backend_args)
         if content[:3] == codecs.BOM_UTF8 or content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise ValueError("it begins with a byte order mark; save it as UTF-8 without one")
+        if (encoding := json.detect_encoding(content)) != "utf-8":  # which others do not look for
+            raise ValueError(f"it is {encoding.upper()}; save it as UTF-8")
+        if content[:1] not in b"{[" and (what := foreign_kind(content)):
+            raise ValueError(f"it is {what}")
         return json.loads(content)
     except ValueError as error:  # no JSON, or no text
         raise ValueError(f"is not JSON: {error}. Is the file complete? Download or write it again") from error

@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import unquote
+
+from eyetoy_mm.errors import UserError
 
 
 def absent(paths: Sequence[str | Path]) -> list[str]:
@@ -22,9 +24,52 @@ def absent(paths: Sequence[str | Path]) -> list[str]:
     return [path for path in named if Path(path) not in present and not os.path.isfile(path)]
 
 
+def check_is_file(path: str | Path) -> None:
+    """Refuse what would be read without end, or waited for: devices and pipes.
+
+    Raises:
+        OSError: It is one.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "it is a device or a pipe", str(path))
+
+
 def names_in(folder: str | Path) -> list[str]:
     """Names of what is in a folder, in their order; none where there is no such folder."""
     return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
+def files_below(folder: str | Path, enters: Callable[[Path], bool] = lambda folder: True) -> Iterator[Path]:
+    """Everything at any depth that is no folder, in order, hidden things apart.
+
+    Links to folders are followed, but for those that lead back to where they are; links to nothing are among the files.
+
+    Args:
+        folder: Where to begin.
+        enters: Whether a folder below it is looked into.
+
+    Raises:
+        UserError: A folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(why_not_listed(error)) from error
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        here = Path(parent)
+        folders[:] = sorted(
+            name for name in folders
+            if not name.startswith(".") and not _leads_back(here / name) and enters(here / name)
+        )  # fmt: skip
+        yield from (here / name for name in sorted(names) if not name.startswith("."))
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it is in, be it by the way of other links."""
+    if not folder.is_symlink():
+        return False
+    target = os.path.realpath(folder)
+    return any(Path(os.path.realpath(above)).is_relative_to(target) for above in folder.absolute().parents)
 
 
 def why_not_listed(error: OSError) -> str:
@@ -99,13 +144,14 @@ def _files_in(folders: Iterable[str]) -> Iterable[Path]:
             entries = list(os.scandir(folder))
         except OSError:  # there is none, or it cannot be listed
             continue
-        yield from (Path(entry.path) for entry in entries if _is_file(entry))
+        yield from (Path(entry.path) for entry in entries if is_so(entry.is_file))
 
 
-def _is_file(entry: os.DirEntry) -> bool:
+def is_so(asked: Callable[[], bool]) -> bool:
+    """Whether an entry of a folder is what is asked, ``entry.is_file``; links to themselves are nothing."""
     try:
-        return entry.is_file()
-    except OSError:  # a link to itself
+        return asked()
+    except OSError:
         return False
 
 

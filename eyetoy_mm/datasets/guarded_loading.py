@@ -40,10 +40,14 @@ class ImageLog:
     Args:
         size: Images of the data set.
         skip: The share of them that may be left out of training because they cannot be read; 0 to stop at the first.
+
+    Attributes:
+        evaluated: Whether figures are made of the images: then none may be left out, whatever ``skip`` is.
     """
 
     def __init__(self, size: int, skip: float = 0.0) -> None:
         self.skip = skip
+        self.evaluated = False
         self.states = torch.zeros(size, dtype=torch.uint8).share_memory_()
         self.masks_seen = torch.zeros(size, dtype=torch.bool).share_memory_()
         self.known: list[str] = []  # of this process, for its message
@@ -71,11 +75,13 @@ class ImageLog:
         Raises:
             UserError: None, or too many, may be left out.
         """
-        if not self.skip or "sample_idx" not in results:
+        if self.evaluated or not self.skip or "sample_idx" not in results:
+            other = (
+                ", or leave such files out of training: skip_unreadable_images=0.01 in the config, the largest share "
+            )
             raise UserError(
                 f"{path} cannot be loaded: {why}. Mend it or take it off the dataset (`eyetoy check CONFIG` finds all "
-                "such files), or leave such files out of training: skip_unreadable_images=0.01 in the config, the "
-                "largest share of them"
+                f"such files){'; an evaluation leaves none out' if self.evaluated else f'{other}of them'}"
             )
         self.states[results["sample_idx"]] = _UNREADABLE
         self.known.append(path)
@@ -177,21 +183,23 @@ class GuardedLoading:
             raise UserError(f"{fault.kind}: {fault.of(where)}: {fault.message}")
 
 
-def guard(dataset: Any, rule: str | None, skip: float = 0.0) -> None:
+def guard(dataset: Any, rule: str | None, skip: float = 0.0, evaluated: bool = False) -> None:
     """Guard every step that loads files of a data set, in place; once is enough, more do no harm.
 
     Args:
         dataset: A data set of the toolboxes, wrapped or not.
         rule: ``image_orientation`` of the config.
-        skip: The share of images that may be left out of training; data sets in ``test_mode`` leave out none, because
-            figures of fewer images are other figures.
+        skip: The share of images that may be left out of training.
+        evaluated: Whether it is evaluated on, which those in ``test_mode`` are: mmseg's and mmpretrain's are in no such
+            mode. These leave out none, because figures of fewer images are other figures.
     """
     for plain in plain_datasets(dataset):
         pipeline = getattr(plain, "pipeline", None)
         if not hasattr(pipeline, "transforms"):
             continue
         if not hasattr(plain, "image_log"):
-            plain.image_log = ImageLog(len(plain), 0.0 if getattr(plain, "test_mode", False) else skip)
+            plain.image_log = ImageLog(len(plain), skip)
+        plain.image_log.evaluated |= evaluated or bool(getattr(plain, "test_mode", False))
         _guard_steps(pipeline, rule, plain.image_log)
 
 

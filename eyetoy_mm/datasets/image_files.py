@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,9 @@ import numpy as np
 from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
+from eyetoy_mm.datasets.files import check_is_file
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.paths import is_address
 
 RULES = ("exif", "stored")
 # Formats that OpenCV and Pillow turn if they are asked to; TIFF they always turn, others OpenCV never does.
@@ -44,6 +47,7 @@ _FOREIGN = {
     b"<?xml": "XML, such as storage answers in place of a file: download it again",
     b'{"': "JSON, such as a server answers in place of a file: download it again",
     b"pk\x03\x04": "a ZIP archive: unpack it",
+    b"\x1f\x8b\x08": "compressed by gzip: unpack it",
     b"\x00\x05\x16\x07": "what macOS keeps beside a file of its own (._name), not the file: take it out",
     b"version https://git-lfs": "a pointer of Git LFS, not the file: git lfs pull",
 }
@@ -179,11 +183,13 @@ def examine_file(
         return loaded[0]
 
     try:
+        if not is_address(path):
+            check_is_file(path)
         content = fileio.get(path, backend_args)
     except FileNotFoundError:
         return _NO_FILE, None
-    except OSError as error:  # a folder of that name, a link to itself, no rights, a bad disk
-        fault = Fault("unreadable file", "it cannot be read", detail=error.strerror or str(error))
+    except (OSError, ValueError) as error:  # a folder of that name, a link to itself, no rights; a name that none has
+        fault = Fault("unreadable file", "it cannot be read", detail=getattr(error, "strerror", None) or str(error))
         return ImageReport("", None, None, (fault,)), None
     return examine(content, load), loaded[0]
 
@@ -343,11 +349,36 @@ def _oddities(content: bytes, header: Header | None, pixels: np.ndarray) -> list
     return faults
 
 
+# Behind the pixels of a JPEG, in which 0xff is followed by 0, or by 0xd0 to 0xd7 where a decoder may start anew.
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+
+def _has_end(jpeg: bytes) -> bool:
+    """Whether the pixels of a JPEG are followed by its end, whatever comes behind."""
+    place = 2
+    while place + 4 <= len(jpeg) and jpeg[place] == 0xFF:
+        kind = jpeg[place + 1]
+        if kind == 0xD9:
+            return True
+        if kind == 0xFF:  # filled up
+            place += 1
+            continue
+        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
+        if kind == 0xDA:
+            found = _NEXT_MARKER.search(jpeg, place)
+            if found is None:
+                return False
+            place = found.start()
+    return jpeg.find(b"\xff\xd9", place) >= 0
+
+
 def _is_truncated(content: bytes, header: Header) -> bool:
     """Whether the picture lacks its end; it is decoded once more only where that is not plain from the last bytes."""
     end = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}.get(header.format)
     if end is not None and content.rstrip(b"\0").endswith(end):
         return False
+    if header.format == "JPEG" and content[:2] == b"\xff\xd8":
+        return not _has_end(content)  # decoders take the zeros of a copy that was cut off for a picture
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.draft("L", (image.width // 8, image.height // 8))  # JPEG alone: eight times smaller, quicker

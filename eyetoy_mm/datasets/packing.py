@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from eyetoy_mm.datasets.files import check_is_file, is_so
 from eyetoy_mm.datasets.packs import DESCRIPTION, ENDS, NAMES, PLACE, PLACES, VERSION, Pack, forget_packs
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.whole_files import write_whole
@@ -282,11 +283,16 @@ def _contents(folder: Path, jobs: int) -> Iterator[tuple[str, bytes]]:
     waiting: deque[tuple[str, Future[bytes]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         for name in _walk(folder, "", ()):
-            waiting.append((name, pool.submit((folder / name).read_bytes)))
+            waiting.append((name, pool.submit(_read, folder / name)))
             if len(waiting) > 2 * jobs:
                 yield _wait(*waiting.popleft())
         while waiting:
             yield _wait(*waiting.popleft())
+
+
+def _read(path: Path) -> bytes:
+    check_is_file(path)
+    return path.read_bytes()
 
 
 def _wait(name: str, content: Future[bytes]) -> tuple[str, bytes]:
@@ -304,7 +310,7 @@ def _walk(root: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterato
     if here in above:
         raise UserError(f"the folder {folder} is a link to one that it is in; remove it")
     entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    found = [(os.fsencode(entry.name) + b"/" * entry.is_dir(), entry.name) for entry in entries]
+    found = [(os.fsencode(entry.name) + b"/" * is_so(entry.is_dir), entry.name) for entry in entries]
     for key, name in sorted(found):  # a folder is in its place as its files are: after "a-b.jpg" if it is "a"
         path = f"{below}/{name}".lstrip("/")
         if key.endswith(b"/"):

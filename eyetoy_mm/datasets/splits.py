@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from eyetoy_mm.datasets.files import files_below, is_so
 from eyetoy_mm.errors import UserError, counted, first_few
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -28,7 +29,8 @@ def class_names(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}")
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    entries = [entry for entry in os.scandir(root) if not entry.name.startswith(".")]
+    names = sorted(entry.name for entry in entries if is_so(entry.is_dir))
     if not names:
         raise UserError(f"{root} has no class folders; it must have one folder of images for each class")
     return names
@@ -60,12 +62,21 @@ def check_lines(lines: Iterable[str]) -> None:
     Raises:
         UserError: Some cannot.
     """
-    unreadable = [line for line in lines if line.strip() != line or len(line.splitlines()) != 1]
+    unreadable = [line for line in lines if line.strip() != line or len(line.splitlines()) != 1 or not _is_text(line)]
     if unreadable:  # a name with a line of its own in it could list any file
         raise UserError(
-            f"the names of these files cannot stand in a list, one a line: {first_few(map(repr, unreadable))}. Rename "
-            "them: no line breaks, no blanks at either end"
+            f"these names cannot stand in a list, one a line: {first_few(map(repr, unreadable))}. Rename them: no line "
+            "breaks, no blanks at either end, in UTF-8"
         )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is more than bytes, as those of old disks and archives may be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def class_images(root: Path, name: str) -> list[str]:
@@ -79,12 +90,7 @@ def class_images(root: Path, name: str) -> list[str]:
         raise UserError(
             f"there is no folder {folder} for the class {name!r}; {root} has {first_few(class_names(root), 8)}"
         )
-    paths = (Path(parent, file) for parent, _, files in os.walk(folder, followlinks=True) for file in files)
-    files = [
-        path.relative_to(root).as_posix()
-        for path in paths
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    files = [path.relative_to(root).as_posix() for path in files_below(folder)]
     images = [file for file in files if PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES]
     check_lines(images)
     if not images:
@@ -124,6 +130,7 @@ def split_classes(
     names = [name for name in names if name not in exclude]
     if len(names) < 2:
         raise UserError(f"a classifier needs two classes, but {root} leaves {first_few(names, 8) or 'none'}")
+    check_lines(names)
     images = {name: class_images(root, name) for name in names}
     if train >= 1:
         counts = dict.fromkeys(names, int(train))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
+import os
+import re
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -296,13 +299,42 @@ def _look_at_in_process(task: Task) -> Sample:
 
 def _look_at(task: Task, loader: Loader) -> Sample:
     """Open the files of a task."""
-    image, _ = examine_file(task.image, loader.color_type, loader.backend, loader.backend_args)
+    with _heard() as said:
+        image, _ = examine_file(task.image, loader.color_type, loader.backend, loader.backend_args)
+    damage = _DAMAGE.search(said())
+    if damage and image.shape is not None:
+        fault = Fault(_DAMAGED.kind, _DAMAGED.message, fatal=False, detail=damage[0].strip())
+        image = replace(image, faults=(*image.faults, fault))
     if task.mask is None:
         return Sample(image)
     if loader.labelling is not None:
         return Sample(image, look_at_mask(task.mask, loader.labelling))
     report, pixels = examine_file(task.mask, "unchanged", "cv2", loader.backend_args)
     return Sample(image, Mask(report, None if pixels is None else (pixels.shape[1], pixels.shape[0])))
+
+
+# What libjpeg, libpng and OpenCV write where they go on, or give up; warnings of tags and profiles are no damage.
+_DAMAGE = re.compile(r"^(Corrupt JPEG data|Premature end of JPEG|libpng error|\[ERROR).*$", re.MULTILINE)
+_DAMAGED = Fault("damaged image", "what could not be decoded of these is loaded grey or odd; copy or download it again")
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[Callable[[], str]]:
+    """Keep from the terminal what decoders write to it, none of which names a file; what is yielded gives it."""
+    with tempfile.TemporaryFile() as file:
+
+        def said() -> str:
+            return text
+
+        text, kept = "", os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
 
 
 def _findings_of_files(part: _Part, config: Config) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,9 +23,10 @@ def class_colors(dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
     """
     count, palette = len(dataset_meta["classes"]), dataset_meta.get("palette")
     if isinstance(palette, list | tuple):
-        given = [(int(red), int(green), int(blue)) for red, green, blue in palette[:count]]
-        if len(set(given)) == count:
-            return given
+        with contextlib.suppress(TypeError, ValueError):  # which a checkpoint may have of any kind
+            given = [(int(red), int(green), int(blue)) for red, green, blue in palette[:count]]
+            if len(set(given)) == count and all(0 <= level <= 255 for color in given for level in color):
+                return given
     return distinct_colors(count)
 
 

@@ -21,6 +21,7 @@ import cv2
 import mmcv
 import numpy as np
 
+from eyetoy_mm.datasets.files import files_below
 from eyetoy_mm.datasets.splits import is_image
 from eyetoy_mm.engine.preprocessing import Preprocessing, check_image_exists
 from eyetoy_mm.errors import UserError
@@ -120,15 +121,10 @@ def _resolve(name: str, without: Path | None) -> Iterator[tuple[str, Path, str]]
 def _in_folder(folder: Path, without: Path | None) -> Iterator[tuple[str, Path, str]]:
     """The images and videos below a folder; names of results repeat the folders."""
     found = False
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
-        skipped = [name for name in folders if name.startswith(".") or _same(here / name, without)]
-        folders[:] = sorted(set(folders) - set(skipped))
-        for name in sorted(files):
-            path = here / name
-            if _is_shown(path):
-                found = True
-                yield str(path), path.relative_to(folder).with_suffix(""), _kind(path)
+    for path in files_below(folder, lambda below: not _same(below, without)):
+        if _is_shown(path):
+            found = True
+            yield str(path), path.relative_to(folder).with_suffix(""), _kind(path)
     if not found:
         raise UserError(f"there is no image or video in {folder}: none of its files ends in .jpg, .png, .tif, .mp4 ...")
 
@@ -148,8 +144,8 @@ def _fixed_part(pattern: str) -> Path:
 
 
 def _is_shown(path: Path) -> bool:
-    """Of formats that are not read too: that is told, where a folder would seem to have fewer images than it has."""
-    return path.is_file() and _is_taken(path.name) and not path.name.startswith(".")
+    """Links to nothing and formats that are not read, too: told, where a folder would seem to have fewer images."""
+    return _is_taken(path.name) and not path.name.startswith(".") and not path.is_dir()
 
 
 def _is_taken(name: str) -> bool:

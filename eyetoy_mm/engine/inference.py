@@ -106,17 +106,17 @@ class Predictor:
 
 
 def _dataset_meta(meta: dict, config: Config, model: Any) -> dict[str, Any]:
-    """Names and colours of the classes: the checkpoint's, else those of the test set, else numbers."""
+    """Names and colours of the classes: the checkpoint's, else the test set's; labels without a name are numbers."""
     found = meta.get("dataset_meta") or {"classes": meta.get("CLASSES"), "palette": meta.get("PALETTE")}
     dataset = test_dataset(config)
     if not found.get("classes") and dataset is not None:
         kind = dataset["type"]
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
         found = {**getattr(kind, "METAINFO", {}), **(dataset.get("metainfo") or {})}
-    if not found.get("classes"):
-        heads = (module for module in model.modules() if isinstance(getattr(module, "num_classes", None), int))
-        found = {"classes": [str(label) for label in range(next(heads).num_classes)]}
-    return {**found, "classes": tuple(found["classes"])}
+    names = list(found.get("classes") or ())
+    counts = [count for module in model.modules() if isinstance(count := getattr(module, "num_classes", None), int)]
+    names += map(str, range(len(names), max(counts, default=0)))
+    return {**found, "classes": tuple(names)}
 
 
 def open_predictor(

@@ -23,6 +23,7 @@ from eyetoy_mm.engine.preprocessing import check_image_exists
 from eyetoy_mm.engine.tiling import Tiler, open_rows
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import check_folder, is_address
+from eyetoy_mm.whole_files import write_whole
 
 _SHOWN = 20  # reasons in the message at the end
 _PICTURES = (".png", ".mp4")
@@ -103,10 +104,20 @@ def infer(
             yield from run.all_of(sources)
     if run.refused:
         rest = len(run.refused) - _SHOWN
-        listed = [*run.refused[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])]
+        listed = [*run.refused[:_SHOWN], *([f"and {rest} more{_listed(run)}"] if rest > 0 else [])]
         raise UserError(
             f"{len(run.refused)} of {run.count} images were not predicted:\n  " + "\n  ".join(listed)
         ) from run.last_error
+
+
+def _listed(run: _Run) -> str:
+    """Write a file with all the images that were not predicted, and why; say where, unless it cannot be written."""
+    path = run.settings.folder / "not_predicted.txt"
+    try:
+        write_whole(path, "".join(f"{line}\n" for line in run.refused).encode(errors="backslashreplace"))
+    except OSError:  # which may be what they were not predicted for
+        return ""
+    return f", all in {path}"
 
 
 def _check_inputs_stay(sources: Sequence[Source], folder: Path) -> None:

@@ -26,7 +26,7 @@ from eyetoy_mm.engine.skeletons import build_on_meta
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import check_folder
 from eyetoy_mm.registry import type_name
-from eyetoy_mm.state_dicts import State, migrated, unwrap, with_versions_of
+from eyetoy_mm.state_dicts import State, meta_of, migrated, unwrap, with_versions_of
 from eyetoy_mm.tables import markdown_table
 from eyetoy_mm.version import __version__
 
@@ -78,7 +78,7 @@ def publish(
     state = _of_the_model(config, unwrap(loaded, checkpoint), checkpoint)
     if half:
         state = with_versions_of(state, _in_16_bits(state, checkpoint))
-    saved = loaded.get("meta") or {}
+    saved = meta_of(loaded)
     meta = {"dataset_meta": _plain(saved["dataset_meta"])} if saved.get("dataset_meta") else {}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=folder) as beside:

@@ -30,7 +30,7 @@ from eyetoy_mm.engine.checkpoint import check_state_fits
 from eyetoy_mm.engine.distributed import restarted
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.layers.checks import is_whole
-from eyetoy_mm.state_dicts import local_part, unwrap
+from eyetoy_mm.state_dicts import local_part, meta_of, unwrap
 
 FIRST_START = ".first_start"  # in a work dir: when torchrun began the run there, and its name
 
@@ -144,7 +144,7 @@ def settle(runner: Runner, checkpoint: dict[str, Any], source: str) -> str:
     """
     _check_complete(checkpoint, source)
     check_state_fits(runner.model, unwrap(checkpoint, source), source)
-    _check_classes(runner, checkpoint["meta"], source)
+    _check_classes(runner, meta_of(checkpoint), source)
     saved, asked = saved_config(checkpoint), read_config(runner.cfg.pretty_text)
     _check_optimizer(runner, checkpoint["optimizer"], saved, asked, source)
     meta = checkpoint["meta"]

@@ -34,6 +34,25 @@ def test_lists_divide_every_class(tmp_path):
         assert train[name] == sorted(train[name]) and val[name] == sorted(val[name])
 
 
+def test_a_link_that_leads_back_counts_no_image_twice(tmp_path):
+    root = make(tmp_path, ant=3, bee=3)
+    (root / "ant/loop").symlink_to(root)
+    (root / "itself").symlink_to("itself")
+    train, val = split_classes(root, 2)
+    assert sorted(train["ant"] + val["ant"]) == ["ant/000.jpg", "ant/001.jpg", "ant/002.jpg"]
+
+
+@pytest.mark.parametrize("name", ["new\nline", "\udce9"])
+def test_names_that_no_list_can_have(tmp_path, name):
+    root = make(tmp_path, ant=3, bee=3)
+    (root / "bee/000.jpg").rename(root / f"bee/{name}.jpg")
+    with pytest.raises(UserError, match="cannot stand in a list"):
+        split_classes(root, 2)
+    (root / "bee").rename(root / name)
+    with pytest.raises(UserError, match="cannot stand in a list"):
+        split_classes(root, 2)
+
+
 def test_seeds(tmp_path):
     root = make(tmp_path, ant=20, bee=20, cat=20)
     drawn = split_classes(root, 10, seed=3)

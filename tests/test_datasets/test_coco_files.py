@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gzip
 import io
 import json
 import random
@@ -204,6 +205,24 @@ def test_files_as_tools_write_them_pass(tool, tmp_path):
     check_data(config, "train", "val")
     told = {finding.kind for finding in det.told(config)}
     assert told == ({"annotation id 0"} if tool is roboflow else set())
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (json.dumps(det.good()).encode("utf-16-le"), "it is UTF-16-LE; save it as UTF-8"),
+        (gzip.compress(b"{}"), "compressed by gzip: unpack it"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b'{"error": 404', "Expecting ',' delimiter"),
+        (b"", "Expecting value"),
+    ],
+)
+def test_what_is_no_json_is_named(tmp_path, content, told):
+    path = tmp_path / "objects.json"
+    path.write_bytes(content)
+    (found,) = coco_findings(path, "train", det.CLASSES, dict(data_root=str(tmp_path)))
+    assert f"{path} (train) is not JSON: " in str(found) and told in str(found)
 
 
 def test_a_word_of_one_box_and_a_stop_at_most(tmp_path):

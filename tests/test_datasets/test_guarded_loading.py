@@ -1,6 +1,8 @@
 """What is loaded in a run is compared with its annotation, and files that cannot be loaded are named or left out."""
 
+import os
 import pickle
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from eyetoy_mm.datasets.guarded_loading import GuardedLoading, guard, look_at_some, plain_datasets
+from eyetoy_mm.datasets.image_files import examine_file
 from eyetoy_mm.engine.hooks.images import CheckImagesHook, share_to_skip
 from eyetoy_mm.engine.photo_rules import apply_image_orientation, guard_images
 from eyetoy_mm.errors import UserError, report_user_errors
@@ -187,6 +190,23 @@ def test_evaluation_leaves_out_none(tmp_path):
     photos = guarded(mixed(tmp_path), skip=0.5, test_mode=True)
     with pytest.raises(UserError, match="bad0.jpg cannot be loaded"):
         photos[9]
+
+
+def test_evaluation_leaves_out_none_in_any_mode(tmp_path):
+    """mmseg's and mmpretrain's data sets of validation are in the mode of training: others would take their place."""
+    photos = guarded(mixed(tmp_path), skip=0.5)
+    assert photos[9]["img_path"] != str(tmp_path / "bad0.jpg")
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=photos))
+    CheckImagesHook(skip_unreadable=0.5).before_train(SimpleNamespace(val_loop=loop))
+    with pytest.raises(UserError, match="bad0.jpg cannot be loaded: .*; an evaluation leaves none out"):
+        photos[9]
+
+
+@pytest.mark.parametrize(("name", "why"), [("a\0b.jpg", "null byte"), ("\ud800.jpg", "surrogates"), ("pipe", "a pipe")])
+def test_names_that_no_file_can_have(tmp_path, name, why):
+    os.mkfifo(tmp_path / "pipe")
+    report, pixels = examine_file(str(tmp_path / name), "color", "cv2")
+    assert pixels is None and why in report.faults[0].of(name) and report.faults[0].fatal
 
 
 def test_a_worker_reports_in_one_line(tmp_path, capsys):

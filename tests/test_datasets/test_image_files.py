@@ -55,6 +55,7 @@ WHOLE = {
     "TIFF": encoded(form="TIFF"),
     "turned": encoded(orientation=6),
     "progressive": encoded(progressive=True),
+    "with more behind it": encoded() + b"\xff\xda of a video, without end",
 }
 
 
@@ -94,6 +95,16 @@ def test_half_a_photo_that_loads_is_a_warning():
     content = LARGE[: len(LARGE) // 2]
     (fault,) = examine(content, lambda _: np.full((96, 128, 3), 128, np.uint8)).faults  # as OpenCV 4 does
     assert fault.kind == "truncated image" and not fault.fatal
+
+
+def test_zeros_in_the_place_of_the_rest():
+    """As copies leave them that were cut off: decoders take zeros for a picture, also where a preview has an end."""
+    preview = Image.Exif()
+    preview[0x010E] = encoded().decode("latin-1")
+    content = encoded(np.random.default_rng(2).integers(0, 255, (240, 320, 3), np.uint8), exif=preview, quality=95)
+    assert examine(content, LOAD).faults == ()
+    faults = examine(content[: len(content) // 2] + bytes(len(content) // 2), LOAD).faults
+    assert [fault.kind for fault in faults] == ["truncated image"]
 
 
 def test_pillow_refuses_bombs_by_its_own_limit():

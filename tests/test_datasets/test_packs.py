@@ -227,6 +227,14 @@ def test_what_cannot_be_packed(folder, tmp_path):
     with pytest.raises(UserError, match="is a link to one that it is in"):
         pack_folder(folder, tmp_path / "loop")
     assert not (tmp_path / "loop/pack.json").exists()
+    (folder / "b/loop").unlink()
+    (folder / "b/itself").symlink_to("itself")
+    with pytest.raises(UserError, match="cannot read .*itself: Too many levels of symbolic links"):
+        pack_folder(folder, tmp_path / "itself")
+    (folder / "b/itself").unlink()
+    os.mkfifo(folder / "b/pipe")
+    with pytest.raises(UserError, match="cannot read .*pipe: it is a device or a pipe"):
+        pack_folder(folder, tmp_path / "pipe")
     with pytest.raises(SystemExit, match="takes FOLDER and OUT"):
         main(["pack", str(folder)])
     assert [size(text) for text in ("7", "2k", "4G")] == [7, 2048, 4 << 30]

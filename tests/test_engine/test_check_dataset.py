@@ -56,6 +56,19 @@ def test_detection(tmp_path, jobs):
     picture_dataset(report).savefig(tmp_path / "picture.png")
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_decoders_write_is_told_with_the_file(tmp_path, jobs, capfd):
+    whole = jpeg(0, (640, 480))
+    middle = len(whole) // 2
+    torn = whole[:middle] + bytes(200) + whole[middle + 200 :]
+    put(tmp_path, {"whole.jpg": whole, "torn.jpg": torn})
+    coco(tmp_path, "train.json", {"whole.jpg": (640, 480), "torn.jpg": (640, 480)})
+    coco(tmp_path, "val.json", {"whole.jpg": (640, 480)})
+    report = check_dataset(detection(tmp_path), ["train"], jobs)
+    assert found(report) == {("train", "damaged image", "torn.jpg", False)}
+    assert "Corrupt JPEG data" in str(report.findings[0][1]) and "Corrupt" not in capfd.readouterr().err
+
+
 def test_processes_do_not_wait_for_threads_that_opencv_has_here(tmp_path):
     threads = cv2.getNumThreads()
     cv2.setNumThreads(4)

@@ -48,6 +48,17 @@ def test_a_folder_is_all_images_and_videos_below_it_but_for_the_results(folder):
     ]  # fmt: skip
 
 
+def test_links_lead_to_images_or_are_told(folder, tmp_path_factory):
+    """A folder of another disk is looked into once; what leads nowhere is among the images that cannot be read."""
+    disk = tmp_path_factory.mktemp("disk")
+    cv2.imwrite(str(disk / "e.png"), PHOTO)
+    for name, target in (("disk", disk), ("loop", folder), ("gone.png", "none.png"), ("gone", "none")):
+        (folder / "deep" / name).symlink_to(target)
+    found = [str(one.target) for one in find_sources([folder / "deep"])]
+    assert found == ["b", "gone", "disk/e"]
+    assert [str(one.target) for one in find_sources([f"{folder}/deep/*.png"])] == ["gone"]
+
+
 def test_a_pattern_takes_results_only_where_it_leads_to_them(folder):
     def found(pattern):
         return [str(one.target) for one in find_sources([f"{folder}/{pattern}"], without=folder / "results")]

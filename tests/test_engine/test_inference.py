@@ -21,7 +21,7 @@ from eyetoy_mm.engine.inference_run import Settings, infer
 from eyetoy_mm.engine.prediction_files import Wanted
 from eyetoy_mm.engine.preprocessing import read_image
 from eyetoy_mm.errors import UserError
-from tests.toolbox_runs import TOOLBOXES, own_mmengine, write_checkpoint, write_config
+from tests.toolbox_runs import CLASSES, TOOLBOXES, own_mmengine, write_checkpoint, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,6 +137,16 @@ def test_what_windows_cannot_be_read_of(tmp_path):
     assert "clip.mp4: --tile is for images; leave it out for videos" in video
 
 
+def test_all_that_was_not_predicted_is_kept(tmp_path):
+    meta = dict(dataset_meta=dict(classes=("a",)), preprocessing=None)
+    predictor = SimpleNamespace(scope="mmseg", has_masks=False, model=None, **meta)
+    sources = find_sources([tmp_path / f"{index}\udce9.tif" for index in range(25)])
+    with pytest.raises(UserError, match=r"and 5 more, all in .*out/not_predicted.txt$"):
+        list(infer(predictor, sources, Settings(tmp_path / "out", tile=64)))
+    listed = (tmp_path / "out/not_predicted.txt").read_text().splitlines()
+    assert len(listed) == 25 and all("there is no image" in line for line in listed) and "24\\udce9.tif" in listed[-1]
+
+
 def test_pictures_take_the_place_of_no_input(tmp_path):
     for name in ("a.jpg", "b.png"):
         (tmp_path / name).touch()
@@ -154,3 +164,18 @@ def test_classes_are_named_without_the_checkpoints_word(tmp_path):
     with own_mmengine():
         predictor = open_predictor(load_config(config), str(checkpoint), "cpu")
     assert predictor.painter.dataset_meta["classes"] == tuple("0123456")
+
+
+@pytest.mark.parametrize("toolbox", TOOLBOXES)
+def test_labels_that_the_checkpoint_has_no_name_for_are_numbers(toolbox, tmp_path):
+    pytest.importorskip(toolbox)
+    config = write_config(tmp_path, toolbox)
+    checkpoint = write_checkpoint(config)
+    saved = torch.load(checkpoint)
+    saved["meta"] = dict(dataset_meta=dict(classes=("only",), palette=[(1, 2)]))
+    torch.save(saved, checkpoint)
+    with own_mmengine():
+        predictor = open_predictor(load_config(config), str(checkpoint), "cpu")
+    names = ("only", *map(str, range(1, CLASSES[toolbox])))
+    assert predictor.dataset_meta["classes"] == names
+    assert len(predictor.painter.dataset_meta["palette"]) == len(names)

@@ -208,5 +208,5 @@ def test_colours_keep_apart(count, apart):
 def test_colours_of_the_data_set_are_kept_where_they_tell_all_classes_apart():
     own = [(1, 2, 3), (4, 5, 6)]
     assert class_colors(dict(classes=("a", "b"), palette=own)) == own
-    for useless in (None, "random", own[:1], [own[0]] * 2):
+    for useless in (None, "random", own[:1], [own[0]] * 2, [(1, 2), (3, 4)], [own[0], (0, 0, 256)], [own[0], None]):
         assert class_colors(dict(classes=("a", "b"), palette=useless)) == distinct_colors(2)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from eyetoy_mm.datasets.files import files_below
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, read_header
 from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES, other_images, told_of_others
 from eyetoy_mm.errors import UserError, first_few
@@ -218,19 +219,8 @@ class Tree:
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [
-            name for name in folders
-            if not name.startswith((".", "__")) and name != OURS and not _leads_back(Path(parent, name))
-        ]  # fmt: skip
-        for name in names:
-            if not name.startswith("."):
-                yield Path(parent, name).relative_to(folder).as_posix()
-
-
-def _leads_back(folder: Path) -> bool:
-    """Whether a folder is a link to one that it is in."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+    for path in files_below(folder, lambda below: not below.name.startswith("__") and below.name != OURS):
+        yield path.relative_to(folder).as_posix()
 
 
 def shown_size(image: Path) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from eyetoy_mm.datasets.files import spelt_alike
 from eyetoy_mm.engine.resume import saved_config
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import HOOKS
+from eyetoy_mm.state_dicts import meta_of
 
 
 @HOOKS.register_module()
@@ -83,8 +84,7 @@ def normalisation(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _saved(checkpoint: dict[str, Any]) -> Any:
-    meta = checkpoint.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
+    meta = meta_of(checkpoint)
     return meta.get("dataset_meta") or {"classes": meta.get("CLASSES")}  # OpenMMLab's before 2.0
 
 

@@ -65,17 +65,22 @@ class CheckImagesHook(Hook):
             yield from look_at_some(dataset, self.orientation, _LOOK_AT)
             yield from instance_findings(dataset)
 
+    def before_train(self, runner: Runner) -> None:
+        """Guard the validation set, before an evaluation is rehearsed."""
+        if runner.val_loop is not None:
+            self.before_val(runner)
+
     def before_train_epoch(self, runner: Runner) -> None:
         """Guard the training set, to which another hook may have given another pipeline."""
         guard(runner.train_loop.dataloader.dataset, self.orientation, self.skip)
 
     def before_val(self, runner: Runner) -> None:
         """Guard the validation set."""
-        guard(runner.val_loop.dataloader.dataset, self.orientation)
+        guard(runner.val_loop.dataloader.dataset, self.orientation, evaluated=True)
 
     def before_test(self, runner: Runner) -> None:
         """Guard the test set."""
-        guard(runner.test_loop.dataloader.dataset, self.orientation)
+        guard(runner.test_loop.dataloader.dataset, self.orientation, evaluated=True)
 
     def after_train(self, runner: Runner) -> None:
         """Tell which images were left out."""
