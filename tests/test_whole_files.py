@@ -48,6 +48,13 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_folder_in_the_place_of_a_file_is_told_by_its_name(tmp_path):
+    (tmp_path / "file").mkdir()
+    with pytest.raises(SystemExit, match=f"^error: {tmp_path}/file cannot be used: Is a directory$"):
+        report_user_errors(write_whole)(tmp_path / "file", b"content")
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def write_to_full(path):
     with replacing(path), open("/dev/full", "wb") as file:
         file.write(b"x" * 2**20)

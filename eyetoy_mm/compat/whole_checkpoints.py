@@ -52,6 +52,7 @@ def apply() -> None:
         after_import("mmengine.hooks.checkpoint_hook", _save_before_removing)
         after_import("mmengine.hooks.logger_hook", _log_if_possible)
         after_import("mmengine.runner.checkpoint", _look_for_whole_ones)
+        after_import("mmengine.visualization.vis_backend", _log_into_folders_that_are_there)
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
@@ -205,6 +206,26 @@ def _going_on(log: Function) -> Function:
             if not getattr(self, "_told_of", None):  # once: it comes at every interval
                 runner.logger.error(f"Not logged: {error}. Going on, as on_save_error='go_on' says.")
             self._told_of = error
+
+    return run
+
+
+def _log_into_folders_that_are_there(vis_backend: ModuleType) -> None:
+    replace_method(vis_backend.LocalVisBackend, "_dump", _making_its_folder)
+
+
+def _making_its_folder(dump: Function) -> Function:
+    """A folder of logs that somebody has taken away ends no run: it is made again, and what was in it is lost."""
+
+    def run(self: Any, value_dict: dict, file_path: str, file_format: str) -> None:
+        folder = os.path.dirname(file_path)
+        if folder and not os.path.lexists(folder):
+            from mmengine.logging import print_log
+
+            os.makedirs(folder, exist_ok=True)
+            message = f"{folder} is gone, with the logs of this run: it is made again, and goes on from here"
+            print_log(message, "current", logging.WARNING)
+        dump(self, value_dict, file_path, file_format)
 
     return run
 

@@ -122,6 +122,8 @@ def read_header(content: bytes | str) -> Header | None:
         What it says, or None if it is of no format that Pillow knows.
     """
     try:
+        if isinstance(content, str):
+            check_is_file(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images and odd tags, which are no faults of the code
             with _without_limit(), Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:

@@ -46,6 +46,8 @@ class Run:
 def explained_errors(config: Config) -> Iterator[Run]:
     """Tell errors from building the Runner to the end of the first step, and those of evaluations, in one message.
 
+    So is the end of a process that loads images, at any step.
+
     Args:
         config: Of the run.
 
@@ -62,6 +64,9 @@ def explained_errors(config: Config) -> Iterator[Run]:
         raise
     except Exception as error:  # whatever a part of a toolbox raises
         origin = _origin(error)
+        said = map(str, (error.__cause__, error, origin))  # the cause has the signal
+        if lost := next(filter(None, map(_LOST_WORKER.search, said)), None):
+            raise UserError(_told_of_worker(lost[0]) + _where_to_go_on(run.runner)) from error
         if UNREADABLE_IMAGE.search(str(origin)):
             raise
         codes = {frame.f_code for frame, _ in traceback.walk_tb(origin.__traceback__)}
@@ -74,7 +79,29 @@ def explained_errors(config: Config) -> Iterator[Run]:
         path.write_text("".join(traceback.format_exception(error)))
         told = str(_explained(origin, config, run.runner, evaluates))
         end = "" if told.endswith((".", "?")) else "."
-        raise UserError(f"{told}{end} The traceback is in {path}") from error
+        raise UserError(f"{told}{end} The traceback is in {path}{_where_to_go_on(run.runner)}") from error
+
+
+# What PyTorch says of processes that load images and are no more, or have no room to hand them over.
+_LOST_WORKER = re.compile(
+    r"DataLoader worker \(pid.*?\) (is killed by signal: [^.]*|exited unexpectedly)|received 0 items of ancdata"
+)
+
+
+def _told_of_worker(words: str) -> str:
+    if "ancdata" in words:
+        return (
+            "images cannot be handed over, for too many files are open: allow more (ulimit -n 65535), or num_workers=0"
+        )
+    if "Bus error" in words:
+        return f"{words}: the shared memory is full. Allow more (docker run --shm-size=8g), or take fewer num_workers"
+    return f"{words}, as it happens when the memory is full: take fewer num_workers or smaller images"
+
+
+def _where_to_go_on(runner: Runner | None) -> str:
+    """The end of a message: the last checkpoint of a run, if it has saved any."""
+    last = None if runner is None else runner.message_hub.runtime_info.get("last_ckpt")
+    return f". The last checkpoint is {last}: --resume goes on from it" if last else ""
 
 
 def _origin(error: BaseException) -> BaseException:

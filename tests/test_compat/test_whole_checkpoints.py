@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there: written beside their place, and removed after the next one is saved."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ pytest.importorskip("mmengine")
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.visualization import LocalVisBackend
 
 from tests.test_compat import compat_tiny_runner
 
@@ -180,3 +182,13 @@ def test_numbers_that_cannot_be_logged(goes_on, tmp_path, monkeypatch):
     else:
         with pytest.raises(OSError, match="No space left"):
             runner.train()
+
+
+def test_a_folder_of_logs_that_is_taken_away_ends_no_run(tmp_path):
+    backend = LocalVisBackend(str(tmp_path / "run/vis_data"))
+    backend.add_scalars(dict(loss=2.0), step=1)
+    shutil.rmtree(tmp_path / "run")
+    for step in (2, 3):
+        backend.add_scalars(dict(loss=1.0), step=step)
+    lines = (tmp_path / "run/vis_data/scalars.json").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 3]

@@ -1,6 +1,8 @@
 """What is read out of folders of every format, what is refused, and how parts are drawn."""
 
+import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -238,6 +240,19 @@ def test_archives_are_to_be_unpacked(tmp_path):
         look_at(tmp_path / "data.zip")
     with pytest.raises(UserError, match="has no image .*Unpack data.zip"):
         look_at(tmp_path)
+
+
+@pytest.mark.parametrize("kind", sorted(FOLDERS))
+def test_links_to_themselves_and_pipes_end_in_no_traceback(kind, tmp_path):
+    """A file of each suffix is one of them; a pipe would be waited for."""
+    make, _, _ = FOLDERS[kind]
+    make(tmp_path)
+    files = {path.suffix: path for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    for number, path in enumerate(files.values()):
+        path.unlink()
+        path.symlink_to(path.name) if number % 2 else os.mkfifo(path)
+    with contextlib.suppress(UserError):
+        draw_parts(look_at(tmp_path), 0.3, 0)
 
 
 def test_folders_may_be_links_and_lead_back(tmp_path):

@@ -1,6 +1,8 @@
 """What only computing or the data show to be wrong: told by the key of the config, before or in the first step."""
 
 import copy
+import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +14,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModel
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
 from benchmarks.fuzz_configs import small_config
@@ -187,6 +189,29 @@ def test_files_and_later_steps_are_left_to_others(tmp_path):
     with pytest.raises(ValueError), explained_errors(config) as run:
         run.runner = Stepped()
         raise ValueError("x")
+
+
+class _Torn(Dataset):
+    """Images of which one ends the process that loads it, as a full memory does."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_told_at_any_step(tmp_path):
+    config = Config(dict(model={}, work_dir=str(tmp_path)))
+    hub = SimpleNamespace(runtime_info=dict(iter=7, last_ckpt=f"{tmp_path}/iter_4.pth"))
+    told = "killed by signal: Killed, .* fewer num_workers .* The last checkpoint is .*/iter_4.pth: --resume goes on"
+    with pytest.raises(UserError, match=told), explained_errors(config) as run:
+        run.runner = SimpleNamespace(message_hub=hub)
+        list(DataLoader(_Torn(), num_workers=1))
+    for words, remedy in (("received 0 items of ancdata", "ulimit -n"), ("Bus error. It is possible", "--shm-size")):
+        words = words if "ancdata" in words else f"DataLoader worker (pid 7) is killed by signal: {words}"
+        with pytest.raises(UserError, match=remedy), explained_errors(config):
+            raise RuntimeError(words)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from eyetoy_mm.compat.image_sizes import ImageTooLargeError, check_size
+from eyetoy_mm.datasets.files import check_is_file
 from eyetoy_mm.datasets.layouts.common import Found, Item, Tree, split_of
 from eyetoy_mm.errors import UserError, first_few
 
@@ -61,6 +62,7 @@ def _are_pairs(tree: Tree, first: dict[str, str], second: dict[str, str]) -> boo
 def _has_few_colours(path: Path) -> bool:
     """Whether an image can be a mask. One that cannot be read is told of later."""
     try:
+        check_is_file(path)
         check_size(path, path.stat().st_size)
         with Image.open(path) as image:
             return image.getcolors(_MASK_COLOURS) is not None

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from eyetoy_mm.datasets.files import files_below
+from eyetoy_mm.datasets.files import check_is_file, files_below
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, read_header
 from eyetoy_mm.datasets.splits import IMAGE_SUFFIXES, other_images, told_of_others
 from eyetoy_mm.errors import UserError, first_few
@@ -190,6 +190,7 @@ class Tree:
             UserError: It cannot be read.
         """
         try:
+            check_is_file(self.path(name))
             with open(self.path(name), "rb") as file:
                 return file.read(length)
         except OSError as error:
@@ -202,6 +203,7 @@ class Tree:
             UserError: It cannot be read, or is no text.
         """
         try:
+            check_is_file(self.path(name))
             return self.path(name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read {self.path(name)}: {error}") from error

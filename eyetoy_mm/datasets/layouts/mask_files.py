@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from eyetoy_mm.datasets.files import check_is_file
 from eyetoy_mm.datasets.image_files import read_header
 from eyetoy_mm.datasets.layouts.common import (
     Found,
@@ -257,6 +258,7 @@ def read_mask(path: Path) -> Image.Image:
         UserError: It cannot be read to its end.
     """
     try:
+        check_is_file(path)
         with Image.open(path) as image:
             image.load()
             return image

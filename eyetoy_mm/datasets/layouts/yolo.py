@@ -33,8 +33,8 @@ def signs(tree: Tree) -> str:
 
 
 def _has_labels(tree: Tree, name: str) -> bool:
-    with open(tree.path(name), encoding="utf-8", errors="replace") as file:
-        return bool(_LINE.match(file.readline()))
+    first, *_ = tree.head(name, 1 << 10).decode(errors="replace").splitlines() or [""]
+    return bool(_LINE.match(first))
 
 
 def _label_files(tree: Tree) -> dict[str, str]:
