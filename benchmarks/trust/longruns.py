@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement, InstanceData
+from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.trust.weights import config
+from eyetoy_mm.engine.first_steps import explained_errors
 from eyetoy_mm.engine.hooks import CheckDetDataHook, StopOnNonFiniteHook
 from eyetoy_mm.engine.hooks.finite import Told, broken_step
 from eyetoy_mm.engine.launch import evaluate, train
@@ -91,6 +96,25 @@ def nan_of_one_process(folder: Path) -> str:
     return broken_step(4211, [fine, Told(["loss is nan"], gradients, "", ["train/0042.jpg"], [])])
 
 
+class _Torn(Dataset):
+    """Images of which one ends the process that loads it, as a full memory does."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def worker_is_killed(folder: Path) -> None:
+    """After seven iterations, with a checkpoint of the fourth."""
+    (folder / "last_checkpoint").write_text("iter_4.pth")
+    hub = SimpleNamespace(runtime_info=dict(iter=7, last_ckpt=f"{folder}/iter_4.pth"))
+    with explained_errors(Config(dict(model={}, work_dir=str(folder)))) as run:
+        run.runner = SimpleNamespace(message_hub=hub)  # type: ignore[assignment]
+        list(DataLoader(_Torn(), num_workers=1))
+
+
 def first_evaluation(folder: Path, evaluator: Any, best: str | None = None, **dataset: Any) -> None:
     """A run of a classifier, of whose evaluation something is wrong that training never touches."""
     settings = config(folder)
@@ -131,6 +155,7 @@ CASES: dict[str, Callable[[Path], str | None]] = {
     "a crop leaves a box without width": box_without_width,
     "a crop leaves a mask without a pixel": mask_without_a_pixel,
     "NaN in one of two processes": nan_of_one_process,
+    "a process that loads images is killed": worker_is_killed,
     "an evaluation of data without labels": partial(
         first_evaluation, evaluator=dict(type="Accuracy"), with_label=False
     ),

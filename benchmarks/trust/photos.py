@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,32 @@ def unreadable(folder: Path, bad: int, skip: float) -> str:
     return load_all(classification(folder, skip_unreadable_images=skip))
 
 
+def evaluated(folder: Path) -> str:
+    """Validation on ten photos of which one cannot be read, in a run that may leave so many out of training."""
+    put(folder, {f"train/cat/{i}.jpg": jpeg(i) if i else b"<html>404</html>" for i in range(10)})
+    config = classification(folder)
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        dataset = DATASETS.build(config.train_dataloader.dataset)
+    hook = CheckImagesHook(skip_unreadable=0.1)
+    hook.check(dataset)
+    hook.before_val(SimpleNamespace(val_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))))
+    return f"loaded {len([dataset[index] for index in range(len(dataset))])} images"
+
+
+def damaged(folder: Path, content: bytes) -> str:
+    """What `eyetoy check` says of a photo that loads."""
+    put(folder, {"a.jpg": content})
+    coco(folder, "train.json", {"a.jpg": (640, 480)})
+    return "; ".join(str(finding) for _, finding in check_dataset(detection(folder), ["train"]).findings)
+
+
+def device(folder: Path) -> str:
+    """A list of images that names a device, which has no end."""
+    coco(folder, "train.json", {"/dev/zero": (48, 32)})
+    found = [str(finding) for _, finding in check_dataset(detection(folder), ["train"]).findings]
+    return next(finding for finding in found if finding.startswith("unreadable"))
+
+
 def checked(folder: Path) -> str:
     put(folder, {"a.jpg": jpeg(), "b.jpg": jpeg()})
     coco(folder, "train.json", {"a.jpg": (48, 32)})
@@ -142,6 +169,8 @@ def checked(folder: Path) -> str:
     return "; ".join(str(finding) for _, finding in check_dataset(detection(folder)).findings)
 
 
+LARGE = jpeg(0, (640, 480))
+MIDDLE = len(LARGE) // 2
 MASK = np.ones((32, 48), np.uint8)
 SQUARE = np.ones((32, 32), np.uint8)
 
@@ -165,5 +194,9 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "HEIC called .jpg": lambda f: one_photo(f, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", (48, 32)),
     "1 of 10 photos unreadable, skip_unreadable_images=0.1": lambda f: unreadable(f, 1, 0.1),
     "3 of 10 photos unreadable, skip_unreadable_images=0.1": lambda f: unreadable(f, 3, 0.1),
+    "1 of 10 photos of validation unreadable, skip_unreadable_images=0.1": evaluated,
+    "photo whose second half is zeros (eyetoy check)": lambda f: damaged(f, LARGE[:MIDDLE] + bytes(MIDDLE)),
+    "photo with a gap in it (eyetoy check)": lambda f: damaged(f, LARGE[:MIDDLE] + bytes(200) + LARGE[MIDDLE + 200 :]),
+    "a device among the photos (eyetoy check)": device,
     "the same photo in training and validation (eyetoy check)": checked,
 }

@@ -64,9 +64,8 @@ def explained_errors(config: Config) -> Iterator[Run]:
         raise
     except Exception as error:  # whatever a part of a toolbox raises
         origin = _origin(error)
-        said = map(str, (error.__cause__, error, origin))  # the cause has the signal
-        if lost := next(filter(None, map(_LOST_WORKER.search, said)), None):
-            raise UserError(_told_of_worker(lost[0]) + _where_to_go_on(run.runner)) from error
+        if lost := [found[0] for one in _chain(error) if (found := _LOST_WORKER.search(str(one)))]:
+            raise UserError(_told_of_worker(lost[-1]) + _where_to_go_on(config, run.runner)) from error
         if UNREADABLE_IMAGE.search(str(origin)):
             raise
         codes = {frame.f_code for frame, _ in traceback.walk_tb(origin.__traceback__)}
@@ -79,7 +78,7 @@ def explained_errors(config: Config) -> Iterator[Run]:
         path.write_text("".join(traceback.format_exception(error)))
         told = str(_explained(origin, config, run.runner, evaluates))
         end = "" if told.endswith((".", "?")) else "."
-        raise UserError(f"{told}{end} The traceback is in {path}{_where_to_go_on(run.runner)}") from error
+        raise UserError(f"{told}{end} The traceback is in {path}{_where_to_go_on(config, run.runner)}") from error
 
 
 # What PyTorch says of processes that load images and are no more, or have no room to hand them over.
@@ -98,10 +97,19 @@ def _told_of_worker(words: str) -> str:
     return f"{words}, as it happens when the memory is full: take fewer num_workers or smaller images"
 
 
-def _where_to_go_on(runner: Runner | None) -> str:
+def _where_to_go_on(config: Config, runner: Runner | None) -> str:
     """The end of a message: the last checkpoint of a run, if it has saved any."""
-    last = None if runner is None else runner.message_hub.runtime_info.get("last_ckpt")
-    return f". The last checkpoint is {last}: --resume goes on from it" if last else ""
+    note = Path(config.work_dir, "last_checkpoint")  # which names what is there as a whole
+    if runner is None or not runner.message_hub.runtime_info.get("last_ckpt") or not note.is_file():
+        return ""
+    return f". The last checkpoint is {Path(config.work_dir, note.read_text().strip())}: --resume goes on from it"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those before it. A worker's end is raised wherever the run is, and may become another there."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -203,11 +203,17 @@ class _Torn(Dataset):
 
 def test_a_worker_that_is_killed_is_told_at_any_step(tmp_path):
     config = Config(dict(model={}, work_dir=str(tmp_path)))
-    hub = SimpleNamespace(runtime_info=dict(iter=7, last_ckpt=f"{tmp_path}/iter_4.pth"))
+    (tmp_path / "last_checkpoint").write_text("iter_4.pth")  # the sixth was being saved
+    hub = SimpleNamespace(runtime_info=dict(iter=7, last_ckpt=f"{tmp_path}/iter_6.pth"))
     told = "killed by signal: Killed, .* fewer num_workers .* The last checkpoint is .*/iter_4.pth: --resume goes on"
     with pytest.raises(UserError, match=told), explained_errors(config) as run:
         run.runner = SimpleNamespace(message_hub=hub)
         list(DataLoader(_Torn(), num_workers=1))
+    with pytest.raises(UserError, match="signal: Killed, as"), explained_errors(config):
+        try:  # the signal comes while something else is done
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        except RuntimeError:
+            raise SyntaxError("Failed to parse the config file") from None
     for words, remedy in (("received 0 items of ancdata", "ulimit -n"), ("Bus error. It is possible", "--shm-size")):
         words = words if "ancdata" in words else f"DataLoader worker (pid 7) is killed by signal: {words}"
         with pytest.raises(UserError, match=remedy), explained_errors(config):
