@@ -30,6 +30,7 @@ from eyetoy_mm.paths import is_address, take_name
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 DOWNLOAD_LIMIT_VARIABLE = "EYETOY_MAX_DOWNLOAD"
 _DOWNLOAD_LIMIT = 1 << 30  # bytes
+_KEPT = 0.9  # of the frames that the head of a video says: some heads have it from duration and rate
 _TIMEOUT = 30.0  # seconds without an answer
 _SUFFIX_OF = {"image/jpeg": ".jpg", "image/png": ".png", "video/mp4": ".mp4", "video/webm": ".webm"}  # by MIME type
 
@@ -231,6 +232,12 @@ class FrameReader:
                 index += 1
             if index == 0:
                 raise UserError(f"{source.name} has no frame that can be read; it may be damaged or cut short")
+            promised = 0 if source.kind == "camera" else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            if index < _KEPT * min(promised, self.frames or promised):
+                raise UserError(
+                    f"{source.name} ends after {index} of the {promised} frames that its head says; it may be damaged "
+                    "or cut short"
+                )
         finally:
             capture.release()
 

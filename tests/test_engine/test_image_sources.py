@@ -37,7 +37,7 @@ def folder(tmp_path) -> Path:
 def write_video(path: Path, frames: int) -> None:
     video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (16, 12))
     for index in range(frames):
-        video.write(np.full((12, 16, 3), 50 * index, np.uint8))
+        video.write(np.full((12, 16, 3), 50 * index % 256, np.uint8))
     video.release()
 
 
@@ -109,6 +109,19 @@ def test_videos_and_cameras_that_are_none(folder):
     with pytest.raises(UserError, match="there is no camera 97 that can be opened: look for /dev/video"):
         list(frames(folder, "97"))
     assert count_frames(find_sources(["97"])) is None
+
+
+def test_a_video_that_is_cut_short_is_told_once_what_there_is_is_read(folder):
+    clip = folder / "clip.mkv"
+    write_video(clip, 30)
+    if not clip.exists() or count_frames(find_sources([clip])) != 30:
+        pytest.skip("this OpenCV writes no such videos")
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    found = frames(folder, clip)
+    assert next(found)[0].name == f"{clip}, frame 0"
+    with pytest.raises(UserError, match=r"clip.mkv ends after \d+ of the 30 frames that its head says"):
+        list(found)
+    assert len(list(frames(folder, clip, most=3))) == 3
 
 
 class Site(http.server.BaseHTTPRequestHandler):
