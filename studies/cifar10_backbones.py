@@ -2,7 +2,8 @@
 
 Images are enlarged to 64x64, for NAT's stem has a stride of 4: three stages at strides 4, 8 and 16, ViT with patches
 of 8 pixels. All classify by the mean over the positions, ViT by its class token. Widths and depths of the others are
-chosen for EyeToy's FLOPs. DiNAT is not among them: with one block in each stage it is NAT.
+chosen for EyeToy's FLOPs. DiNAT is not among them: with one block in each stage it is NAT. The learning rate is the
+better one of two for each of them (cifar10_rates.py).
 """
 
 base = "_base_/cifar10.py"
@@ -11,6 +12,7 @@ image = (64, 64)
 seeds = [0, 1, 2]
 larger = [dict(type="Resize", scale=64), dict(type="PackInputs")]
 recipe = {
+    "optim_wrapper.optimizer.lr": 5e-4,
     "train_dataloader.dataset.pipeline": [
         dict(type="RandomCrop", crop_size=32, padding=4),
         dict(type="RandomFlip", prob=0.5, direction="horizontal"),
