@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from eyetoy_mm.datasets.files import files_below
 from eyetoy_mm.datasets.splits import is_image
 from eyetoy_mm.engine.inference import Predictor
 from eyetoy_mm.errors import UserError
@@ -71,7 +72,8 @@ def find_photos(folder: Path) -> list[Path]:
     Raises:
         UserError: There are not.
     """
-    found = sorted(path for path in folder.rglob("*") if _is_photo(path.relative_to(folder)) and path.is_file())
+    below = files_below(folder) if folder.is_dir() else ()
+    found = sorted(path for path in below if is_image(path.name) and path.is_file())
     if len(found) < 2:
         raise UserError(
             f"--int8 {folder} must be a folder with photos like those of the training, two at least: half of them "
@@ -83,10 +85,6 @@ def find_photos(folder: Path) -> list[Path]:
         turns.append((seen[path.parent] // 2, path.parent, path))
         seen[path.parent] += 1
     return [path for _, _, path in sorted(turns)]
-
-
-def _is_photo(path: Path) -> bool:
-    return is_image(path.name) and not any(part.startswith(".") for part in path.parts)
 
 
 def to_int8(content: bytes, photos: Photos) -> tuple[bytes, str]:
