@@ -38,6 +38,8 @@ class Arch:
         conv_groups: Groups of the convolutions that merge tokens, fewer where these do not divide the channels, or
             ``"depthwise"``.
         overlap: Whether merged tokens overlap.
+        padding_mode: What merged tokens at the border see beyond the map: ``"zeros"``, or ``"replicate"`` for its
+            border once more.
         stem_stride: Stride of the stem's map, 4 for dense prediction, 1 or 2 for small images.
         stem_channels: Channels of the stem's map where the first stage halves it, as every later stage halves the one
             before; None where the first stage goes on from the stem as it is.
@@ -55,6 +57,7 @@ class Arch:
     use_context_token: bool = True
     conv_groups: int | str = 32
     overlap: bool = False
+    padding_mode: str = "zeros"
     stem_stride: int = 4
     stem_channels: int | None = None
 
@@ -155,6 +158,7 @@ def encoder_params(
                     drop_path=drop_path_rate * len(blocks) / max(num_blocks - 1, 1),
                     conv_groups=arch.conv_groups,
                     overlap=arch.overlap,
+                    padding_mode=arch.padding_mode,
                 )
             )
             channels = arch.embed_dims[stage]

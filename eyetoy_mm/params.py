@@ -14,7 +14,10 @@ from numbers import Integral
 
 @dataclass(frozen=True)
 class ConvParams:
-    """A convolution, as ``torch.nn.ConvNd`` takes it; ``padding`` is a number, ``"same"`` or ``"valid"``."""
+    """A convolution, as ``torch.nn.ConvNd`` takes it; ``padding`` is a number, ``"same"`` or ``"valid"``.
+
+    ``padding_mode`` says what lies around the map: ``"zeros"``, or ``"replicate"`` for its border once more.
+    """
 
     kernel_size: int
     stride: int = 1
@@ -24,6 +27,7 @@ class ConvParams:
     bias: bool = True
     in_channels: int = 0
     out_channels: int = 0
+    padding_mode: str = "zeros"
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ def msnat_params(
     drop_path: float = 0.0,
     conv_groups: int | str = 32,
     overlap: bool = False,
+    padding_mode: str = "zeros",
 ) -> TransformerParams:
     """An MSNAT block with one head group per entry of ``windows`` / ``merging``.
 
@@ -142,6 +147,8 @@ def msnat_params(
             of input and output; ``"depthwise"`` for the largest of all, one per channel where the input's divide the
             output's.
         overlap: Whether a merged token also sees half of each neighbor's cell.
+        padding_mode: What the tokens at the border see beyond the map: ``"zeros"``, or ``"replicate"`` for its
+            border once more.
 
     Raises:
         ValueError: Lists of different lengths, numbers below 1, channels that the heads do not divide, or groups by an
@@ -167,6 +174,7 @@ def msnat_params(
             groups=groups,
             in_channels=in_channels,
             out_channels=out_channels,
+            padding_mode=padding_mode,
         )
 
     head_params = tuple(

@@ -35,4 +35,5 @@ variants = {
         channels: [28, 56, 112, 168],
     },
     "overlapping tokens": {f"{arch}.overlap": True},
+    "replicated borders": {f"{arch}.padding_mode": "replicate"},
 }

@@ -111,6 +111,7 @@ REFUSED = [
     (head, dict(conv_params=dict(stride=0)), "stride must be at least 1, got 0"),
     (head, dict(conv_params=dict(kernel_size=0)), "kernel_size must be at least 1, got 0"),
     (head, dict(conv_params=dict(kernel_size=3, padding="valid")), "keep the size .*kernel_size=3, .*padding='valid'"),
+    (head, dict(conv_params=dict(padding_mode="reflect")), "'zeros' or 'replicate', got 'reflect'"),
     (head, dict(dropout=1.0), f"dropout {HALF_OPEN} 1.0"),
     # groups together
     *((attention, dict(scale_factor=x), f"scale_factor must be positive, got {x}") for x in (0.0, -1.0, math.inf)),

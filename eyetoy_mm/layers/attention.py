@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyetoy_mm.layers.checks import at_least, fraction
-from eyetoy_mm.layers.conv import CONVS, keeps_size
+from eyetoy_mm.layers.conv import CONVS, keeps_size, to_channels_first, to_channels_last
 from eyetoy_mm.layers.resize import repeat_to, rescale
 from eyetoy_mm.ops import neighborhood_attention, plain_form
 from eyetoy_mm.ops.attention import autocast_dtype
@@ -65,6 +65,7 @@ class SharedScaleNA(nn.Module):
         self.attn_params = attn_params
         self.num_heads = num_heads
         self.merging = conv_params.stride
+        self.padding_mode = conv_params.padding_mode
         self.tokenizer = CONVS[self.ndim](**conv_params.__dict__)
         if self.merging == 1 and not keeps_size(conv_params):
             raise ValueError(f"a tokenizer of stride 1 must keep the size of the map, got {conv_params}")
@@ -123,7 +124,7 @@ class SharedScaleNA(nn.Module):
         return x.permute(0, *tokens, *within, -1).flatten(1 + self.ndim)
 
     def _pad(self, x: Tensor) -> Tensor:
-        """Zeros at the far end of each axis, so that the tokens of a ragged border cover every position."""
+        """Fills up the cells of a ragged border, at the far end of each axis: tokens cover every position."""
         conv = self.tokenizer
         if self.merging == 1:
             return x
@@ -138,7 +139,11 @@ class SharedScaleNA(nn.Module):
             last = (-(-length // self.merging) - 1) * self.merging  # where the last token's cell begins
             reach = last + conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
             pads[:0] = (0, max(0, reach - length - 2 * padding))  # F.pad counts from the last axis
-        return F.pad(x, [0, 0, *pads]) if any(pads) else x
+        if not any(pads):
+            return x
+        if self.padding_mode == "zeros":
+            return F.pad(x, [0, 0, *pads])
+        return to_channels_last(F.pad(to_channels_first(x), pads, mode=self.padding_mode))
 
 
 class SharedScaleNA1D(SharedScaleNA):

@@ -63,7 +63,11 @@ class _ChannelsLastConv(_ConvNd):
             if isinstance(params.padding, str):
                 raise ValueError(f"padding must be a number, 'same' or 'valid', got {params.padding!r}")
             at_least(0, padding=params.padding)
+        if params.padding_mode not in ("zeros", "replicate"):
+            raise ValueError(f"padding_mode must be 'zeros' or 'replicate', got {params.padding_mode!r}")
         super().__init__(**params.__dict__)
+        if not any(self._reversed_padding_repeated_twice):
+            self.padding_mode = "zeros"  # with another PyTorch copies the map, although it pads nothing
         self.is_per_position = set(self.kernel_size) == set(self.stride) == {1}
         self.is_per_position &= self.padding in ("same", "valid", (0,) * len(self.kernel_size))
         self.cuts_cells = params.kernel_size == params.stride and params.dilation == 1

@@ -122,7 +122,7 @@ def test_what_classifiers_get():
 WITHOUT_CONTEXT_TOKEN = [dict(global_layers=0), dict(use_context_token=False)]
 WITH_CONTEXT_TOKEN = [
     dict(), dict(multi_scale=False), dict(overlap=True), dict(conv_groups=1), dict(stem_channels=4, stem_stride=2),
-    dict(global_layers=1), dict(register_tokens=0),
+    dict(padding_mode="replicate"), dict(global_layers=1), dict(register_tokens=0),
 ]  # fmt: skip
 MAPS = [
     dict(), dict(with_cp=True), dict(out_indices=(0,)), dict(out_indices=(1, 2)), dict(out_indices=(0, 3)),

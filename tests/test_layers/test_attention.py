@@ -1,5 +1,7 @@
 """Head groups and their combination: token identity, ragged borders, and a plain re-statement of the equations."""
 
+import math
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -160,6 +162,21 @@ def test_merged_tokens_see_their_cell_and_half_of_each_neighbors_where_they_over
         (gradient,) = torch.autograd.grad(tokens[:, token].sum(), x, retain_graph=True)
         seen = gradient.abs().sum(dim=(0, 2)).nonzero().flatten().tolist()
         assert seen == list(range(max(0, token * factor - reach), min(21, (token + 1) * factor + reach)))
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("layer_type", [SharedScaleNA1D, SharedScaleNA2D, SharedScaleNA3D])
+def test_a_replicated_border_adds_nothing_that_is_not_in_the_map(layer_type, overlap):
+    """A map of one value has tokens of one value, those whose cells the map does not fill among them."""
+    x = torch.randn(8, dtype=torch.float64).expand(1, *(7, 5, 9)[: layer_type.ndim], 8)
+    for padding_mode in ("zeros", "replicate"):
+        params = msnat_params(8, 16, (3,), (4,), 2, dropout=0.0, overlap=overlap, padding_mode=padding_mode)
+        layer = layer_type(**params.attention_params.head_params[0].__dict__).double()
+        tokens = layer.tokenizer(layer._pad(x)).flatten(1, -2)
+        assert tokens.shape[1] == math.prod((2, 2, 3)[: layer_type.ndim])
+        assert torch.allclose(tokens, tokens[:, :1]) == (padding_mode == "replicate")
+        (gradient,) = torch.autograd.grad(layer(x.clone().requires_grad_()).sum(), layer.tokenizer.weight)
+        assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
