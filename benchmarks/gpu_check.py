@@ -2,13 +2,18 @@
 
     python benchmarks/gpu_check.py                        # everything; needs a GPU of NVIDIA or AMD
     python benchmarks/gpu_check.py --only values speed    # some sections
+    python benchmarks/gpu_check.py --minutes 20           # instead of ten
     python benchmarks/gpu_check.py --dry                  # every line once, tiny, on a CPU: no figure means anything
 
-Sections: ``values`` (random cases beside a loop, gradients too), ``determinism`` (twice, bit by bit), ``compilations``
-(how many kernels 60 sizes need), ``launch`` (time of the host), ``models`` (training steps of EyeToy-T, NAT-T and
-peers), ``speed`` (every back end and dense attention, in turn) and ``registers`` (of what was compiled here). A section
-or a row that fails (no memory left, a package that is not there) says so in one line, and the next one goes on.
-Results: ``gpu_check.json`` and ``gpu_check.md`` in the current folder.
+Sections: ``about`` (the machine, what is installed), ``determinism`` (twice, bit by bit), ``models`` (training steps of
+EyeToy-T, NAT-T and peers), ``values`` (random cases beside a loop, gradients too), ``compilations`` (how many kernels
+60 sizes need), ``graphs`` (of ``torch.compile`` for several sizes), ``launch`` (time of the host), ``speed`` (every
+back end and dense attention, in turn) and ``registers`` (of compiled kernels).
+
+Each section is a process of its own with a share of the time: one that fails, crashes or hangs says so in one line, and
+the next one goes on. So does a row (no memory left, a package that is not there). torch alone is needed, with its
+Triton; without mmpretrain the peers are timm's, and without mmengine there is no NAT. Results: ``gpu_check.json`` and
+``gpu_check.md`` in the current folder, written anew after each row.
 """
 
 from __future__ import annotations
@@ -19,11 +24,14 @@ import functools
 import itertools
 import json
 import math
+import platform
+import signal
 import statistics
+import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,6 +42,7 @@ import operator_cases
 import ops
 import torch
 from measuring import machine
+from own_process import in_one_line, yielded
 from triton_interpreter import interpreted
 
 from eyetoy_mm.engine.measuring import usable_cores
@@ -84,19 +93,45 @@ class Run(NamedTuple):
             torch.cuda.synchronize()
 
 
+def about(run: Run) -> Iterator[Row]:
+    """The machine, and what is installed."""
+    packages = {}
+    for name in ("torch", "triton", "natten", "numpy", "mmengine", "mmcv-lite", "mmcv", "mmpretrain", "timm"):
+        with contextlib.suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    yield {
+        "on": machine(run.device),
+        "capability": torch.cuda.get_device_capability() if run.device == "cuda" else "-",
+        "python": platform.python_version(),
+        "cores": usable_cores(),
+        "packages": ", ".join(f"{name} {number}" for name, number in packages.items()),
+    }
+    for name, reason in available_backends(torch.randn(1, 9, 9, 1, 32, device=run.device), 3).items():
+        yield {"back end": name, "does not run": reason or "it does"}
+
+
 def values(run: Run) -> Iterator[Row]:
     """Cases beyond what is allowed, of 150; output and gradients."""
     wanted = 3 if run.dry else 150
     cases = itertools.islice(filter(functools.partial(_is_for_values, run), map(operator_cases.draw, count())), wanted)
+    bad, worst = 0, 0.0
+    for done, (case, difference, what) in enumerate(_differences(run, cases), start=1):
+        if not difference <= 1:
+            bad += 1
+            yield {"case": case.number, "differs": what, "of what is allowed": difference, "of": str(case)}
+        worst = max(worst, difference)
+        if done % 50 == 0 or done == wanted:  # so that something is known where not all are reached
+            yield {"cases": done, "bad": bad, "worst, of what is allowed": round(worst, 3)}
+
+
+def _differences(run: Run, cases: Iterator[operator_cases.Case]) -> Iterator[tuple[operator_cases.Case, float, str]]:
     if run.dry:
-        found = [_difference(run.device, case) for case in cases]
-    else:  # nearly every case is compiled by itself
-        with ProcessPoolExecutor(max(1, usable_cores() // 2), get_context("spawn")) as pool:
-            found = list(pool.map(functools.partial(_difference, run.device), cases))
-    bad = [(case, difference, what) for case, difference, what in found if not difference <= 1]
-    for case, difference, what in bad:
-        yield {"case": case.number, "differs": what, "of what is allowed": difference, "of": str(case)}
-    yield {"cases": len(found), "bad": len(bad), "worst, of what is allowed": round(max(x[1] for x in found), 3)}
+        yield from (_difference(run.device, case) for case in cases)
+        return
+    # nearly every case is compiled by itself
+    with ProcessPoolExecutor(max(1, usable_cores() // 2), get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(_difference, run.device, case) for case in cases]):
+            yield future.result()
 
 
 def _is_for_values(run: Run, case: operator_cases.Case) -> bool:
@@ -114,6 +149,7 @@ def _difference(device: str, case: operator_cases.Case) -> tuple[operator_cases.
         sizes = case.kernel_size, case.dilation
         return neighborhood_attention(query, key, value, *sizes, bias, case.scale, backend="triton").cpu()
 
+    torch.set_num_threads(1)  # the loop's; there are several such processes
     expected = operator_cases.results(case, functools.partial(operator_cases.brute_force, case), torch.float64)
     try:
         difference, what = operator_cases.worst(case, operator_cases.results(case, attend), expected)
@@ -126,7 +162,7 @@ def _failure(error: Exception) -> str:
     """In one line; what the failed call held of the GPU's memory is free again."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return in_one_line(error)
 
 
 def determinism(run: Run) -> Iterator[Row]:
@@ -247,7 +283,12 @@ def _alone(function: Callable[[], torch.Tensor], leaves: list[torch.Tensor], run
 
 
 def registers(run: Run) -> Iterator[Row]:
-    """Registers and spilled words of what was compiled here."""
+    """Registers and spilled words of the kernels of some cases."""
+    for dtype in (torch.bfloat16,) if run.dry else (torch.bfloat16, torch.float32):
+        for case in [TINY] if run.dry else [case for case in CASES if case.name in INSPECTED]:
+            query, key, value, bias = ops.tensors_of(case, ops.Machine(run.device, dtype))
+            output = neighborhood_attention(query, key, value, case.window, case.dilation, bias, backend="triton")
+            output.float().sum().backward()
     for found in _compiled():
         for kernel in found:
             yield {
@@ -259,35 +300,84 @@ def registers(run: Run) -> Iterator[Row]:
             }
 
 
+INSPECTED = ("window 17", "window 7, bias", "head dim 64")
+
+
+def graphs(run: Run) -> Iterator[Row]:
+    """Graphs of ``torch.compile(dynamic=True)`` for several sizes, which have to be 1, and the worst difference."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    names = {"triton": {}} if run.dry else {"triton": {}, "triton, bias": {"bias": True}, "triton, float32": {}}
+    for name in [*names, *([] if run.dry else ["flex"])]:
+        counter = CompileCounterWithBackend("aot_eager" if run.dry else "inductor")
+        function = functools.partial(neighborhood_attention, kernel_size=3, backend=name.partition(",")[0])
+        compiled = torch.compile(function, dynamic=True, backend=counter)
+        row: Row = {"of": name}
+        try:
+            # flex is compiled by our own back end, without a graph around it
+            begin, worst = time.perf_counter(), 0.0
+            for spatial in ((5, 4), (3, 6)) if run.dry else ((20, 24), (3, 5), (33, 20), (50, 70)):
+                dtype = torch.float32 if name.endswith("float32") else torch.bfloat16
+                inputs = run.qkv(2, *spatial, 2, 8 if run.dry else 32, dtype=dtype)
+                extra = {}
+                if name.endswith("bias"):
+                    inputs.append(torch.randn(2, 5, 5, device=run.device, requires_grad=True))
+                    extra["bias"] = inputs[3]
+                found = []
+                plain = functools.partial(neighborhood_attention, kernel_size=3, backend="torch")
+                for each in (function if name == "flex" else compiled, plain):
+                    output = each(*inputs[:3], **extra)
+                    found.append([output, *torch.autograd.grad(output.float().square().sum(), inputs)])
+                worst = max(worst, *(float((a - e).abs().max() / e.abs().max()) for a, e in zip(*found, strict=True)))
+            row["graphs"] = counter.frame_count if name != "flex" else "-"
+            row |= {"worst difference": f"{worst:.1e}", "seconds": round(time.perf_counter() - begin)}
+        except Exception as error:
+            row["failed"] = _failure(error)
+        yield row
+
+
 def training_steps(run: Run) -> Iterator[Row]:
-    """Training steps with AMP and channels_last: images/s, ms of the GPU alone, launches, and peak memory, MB."""
-    names = ["demo", "NAT-demo"] if run.dry else ["tiny", "Swin-T", "ConvNeXt-T", "NAT-T"]
-    for size, batch in [(64, 1)] if run.dry else [(224, 64), (512, 16)]:
-        for name in names:
-            for backend in [()] if run.dry or name in models.PEERS else [("triton",), ("torch",)]:
-                row: Row = {"size": size, "model": name, "back end": "".join(backend) or "-"}
-                try:
-                    with use_backend(*backend) if backend else contextlib.nullcontext():
-                        yield row | _of_model(name, size, batch, run)
-                except Exception as error:  # of a model that is not installed, or too large for this GPU
-                    yield row | {"failed": _failure(error)}
+    """Training steps with AMP and channels_last: images/s, ms of the host and of the GPU alone, launches, peak MB."""
+    sizes = [(64, 1)] if run.dry else [(224, 64), (512, 16)]
+    peers, ours = ["Swin-T", "ConvNeXt-T"], ["tiny", "NAT-T"]
+    if run.dry:
+        peers, ours = [], ["demo", "NAT-demo"]
+    # what was never measured comes first, and what takes longest last
+    turns = [*itertools.product(["triton"], sizes, ours[:1]), *itertools.product(["-"], sizes, peers)]
+    turns += [*itertools.product(["triton"], sizes, ours[1:]), *itertools.product(["torch"], sizes, ours)]
+    for backend, (size, batch), name in turns[:2] if run.dry else turns:
+        row: Row = {"size": size, "model": name, "back end": backend}
+        try:
+            with use_backend(backend) if backend != "-" else contextlib.nullcontext():
+                row |= _of_model(name, size, batch, run)
+        except Exception as error:  # of a model that is not installed, or too large for this GPU
+            row["failed"] = _failure(error)
+        yield row
 
 
 def _of_model(name: str, size: int, batch: int, run: Run) -> Row:
     images = torch.randn(batch, 3, size, size, device=run.device).to(memory_format=torch.channels_last)
     model = _model(name, size).to(run.device, memory_format=torch.channels_last)
-    return _of_step(functools.partial(models.step, model, images), batch, run)
+    origin = type(model).__module__.partition(".")[0]
+    return {"from": origin} | _of_step(functools.partial(models.step, model, images), batch, run)
+
+
+WARM, STEPS, ENOUGH = 4, 12, 10.0  # steps that do not count, and all; seconds after which fewer will do
 
 
 def _of_step(step: Callable[[], None], batch: int, run: Run) -> Row:
-    times = []
-    for _ in range(2 if run.dry else 12):
+    times, host = [], []
+    begin = time.perf_counter()
+    while len(times) < (2 if run.dry else STEPS) and (len(times) < 2 or time.perf_counter() - begin < ENOUGH):
         run.synchronize()
-        begin = time.perf_counter()
+        start = time.perf_counter()
         step()
+        host.append(time.perf_counter() - start)
         run.synchronize()
-        times.append(time.perf_counter() - begin)
-    row: Row = {"images/s": round(batch / statistics.median(times[1 if run.dry else 4 :]), 1)}
+        times.append(time.perf_counter() - start)
+    counted = slice(min(WARM, len(times) - 1), None)
+    row: Row = {"images/s": round(batch / statistics.median(times[counted]), 1), "steps": len(times[counted])}
+    row["host, ms"] = round(statistics.median(host[counted]) * 1e3, 1)
     if run.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with _profiled(run) as profile:
@@ -297,6 +387,8 @@ def _of_step(step: Callable[[], None], batch: int, run: Run) -> Row:
     row["GPU, ms"] = round(sum(event.self_device_time_total for event in events) / 1e3, 1)
     row["launches"] = sum(event.count for event in events)
     row["MB"] = round(torch.cuda.max_memory_allocated() / 1e6) if run.device == "cuda" else "-"
+    longest = sorted(events, key=lambda event: -event.self_device_time_total)[:8]
+    row["longest, ms"] = "; ".join(f"{event.key[:40]} {event.self_device_time_total / 1e3:.1f}" for event in longest)
     return row
 
 
@@ -325,14 +417,25 @@ def _compiled() -> list[list[Any]]:
 
 
 SECTIONS: dict[str, Callable[[Run], Iterator[Row]]] = {
-    "values": values,
+    "about": about,
     "determinism": determinism,
-    "compilations": compilations,
-    "launch": launch,
     "models": training_steps,
+    "values": values,
+    "compilations": compilations,
+    "graphs": graphs,
+    "launch": launch,
     "speed": speed,
     "registers": registers,
 }
+SHARES = {"models": 4, "values": 3, "graphs": 3, "speed": 5}  # of the time; 1 of the others. What is left goes on.
+LEAST = 40.0  # seconds, for what is imported and compiled
+
+
+def rows_of(name: str, run: Run) -> Iterator[Row]:
+    """Those of a section, in this process."""
+    torch.manual_seed(0)
+    with interpreted() if run.dry else contextlib.nullcontext():
+        yield from SECTIONS[name](run)
 
 
 def markdown(rows: list[Row]) -> str:
@@ -345,40 +448,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--dry", action="store_true")
+    parser.add_argument("--minutes", type=float, help="for all sections; 10 where there is a GPU")
     parser.add_argument("--into", type=Path, default=Path())
     arguments = parser.parse_args()
     if not arguments.dry and not torch.cuda.is_available():
         parser.error("there is no GPU that PyTorch can use here; --dry runs every line once, on a CPU")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the process of a section, too
     arguments.into.mkdir(parents=True, exist_ok=True)
     run = Run("cpu" if arguments.dry else "cuda", arguments.dry)
-    torch.manual_seed(0)
-    about = {
-        "on": machine(run.device),
-        "capability": list(torch.cuda.get_device_capability()) if run.device == "cuda" else None,
-        "torch": torch.__version__,
-        "dry": run.dry,
-        "back ends": available_backends(torch.randn(1, 9, 9, 1, 32, device=run.device), 3),
-    }
-    found: dict[str, Any] = {"about": about}
-    pages = [f"# {about['on']}, torch {about['torch']}{', dry: no figure means anything' if run.dry else ''}"]
-    with interpreted() if run.dry else contextlib.nullcontext():
-        for name in arguments.only:
-            begin, rows = time.perf_counter(), []
-            try:
-                for row in SECTIONS[name](run):
-                    rows.append(row)
-                    print(name, row, flush=True)
-            except Exception as error:  # what a section does not survive is what the next ones are still worth
-                traceback.print_exc()
-                rows.append({"failed": _failure(error)})
-            found[name] = rows
-            seconds = time.perf_counter() - begin
-            pages.append(f"## {name}\n\n{SECTIONS[name].__doc__} ({seconds:.0f} s)\n\n{markdown(rows)}")
-            # after each section, so that what is found is not lost
+    end = time.monotonic() + 60 * (arguments.minutes or (60 if run.dry else 10))
+    found: dict[str, list[Row]] = {}
+    pages = ["# " + ("dry: no figure means anything" if run.dry else "What a GPU says")]
+    for number, name in enumerate(arguments.only):
+        share = SHARES.get(name, 1) / sum(SHARES.get(other, 1) for other in arguments.only[number:])
+        rows = found[name] = []
+        pages.append("")
+        begin = time.monotonic()
+        for row in _rows_or_why_not(name, run, max(LEAST, (end - begin) * share)):
+            rows.append(row)
+            print(name, row, flush=True)
+            took = f"{SECTIONS[name].__doc__} ({time.monotonic() - begin:.0f} s)"
+            pages[-1] = f"## {name}\n\n{took}\n\n{markdown(rows)}"
+            # after each row, so that what is found is not lost
             (arguments.into / "gpu_check.json").write_text(json.dumps(found, indent=1, default=str))
             (arguments.into / "gpu_check.md").write_text("\n\n".join(pages) + "\n")
     failed = [name for name in arguments.only if any("failed" in row for row in found[name])]
     parser.exit(1 if failed else 0, f"failed: {', '.join(failed)}\n" if failed else "")
+
+
+def _rows_or_why_not(name: str, run: Run, seconds: float) -> Iterator[Row]:
+    try:
+        yield from yielded(functools.partial(rows_of, name, run), seconds)
+    except (
+        RuntimeError,
+        TimeoutError,
+    ) as error:  # the next ones are still worth something
+        yield {"failed": in_one_line(error)}
 
 
 if __name__ == "__main__":

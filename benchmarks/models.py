@@ -21,7 +21,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from eyetoy_mm.archs import encoder_params, resolve
+from eyetoy_mm.encoder import Encoder2D
 from eyetoy_mm.engine.measuring import take_turns
+from eyetoy_mm.layers.conv import to_channels_first
 
 PEERS = {
     "Swin-T": dict(type="SwinTransformer", arch="tiny", img_size=224, out_indices=(0, 1, 2, 3), drop_path_rate=0.0),
@@ -33,19 +36,47 @@ PEERS = {
 }
 
 
+TIMM = {
+    "Swin-T": "swin_tiny_patch4_window7_224",
+    "ConvNeXt-T": "convnext_tiny",
+    "ResNet-50": "resnet50",
+    "DeiT-S": "deit_small_patch16_224",
+}
+
+
 def build(name: str, size: int) -> nn.Module:
-    from mmpretrain.registry import MODELS
-
-    from eyetoy_mm.backbones import EyeToy
-
+    """A backbone by name; without OpenMMLab, as on a machine that has no more than torch, peers of timm and our own."""
     if name not in PEERS:
+        try:
+            from eyetoy_mm.backbones import EyeToy
+        except ModuleNotFoundError:
+            return EyeToyWithoutOpenMMLab(name)
         return EyeToy(arch=name, drop_path_rate=0.0)
     config = dict(PEERS[name])
-    if "img_size" in config:
-        config["img_size"] = size
+    sizes = {key: size for key in ("img_size",) if key in config}
+    try:
+        from mmpretrain.registry import MODELS
+    except ModuleNotFoundError:
+        import timm
+
+        return timm.create_model(TIMM[name], features_only=True, drop_path_rate=0.0, **sizes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return MODELS.build(config)
+        return MODELS.build(config | sizes)
+
+
+class EyeToyWithoutOpenMMLab(nn.Module):
+    """What the backbone computes: the encoder, and a norm for the map of each stage."""
+
+    def __init__(self, arch: str) -> None:
+        super().__init__()
+        resolved = resolve(arch)
+        self.encoder = Encoder2D(**encoder_params(resolved, 3).__dict__)
+        self.norms = nn.ModuleList(map(nn.LayerNorm, resolved.embed_dims))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = [features for features, _ in self.encoder.forward_stages(x)]
+        return [to_channels_first(norm(features)) for norm, features in zip(self.norms, maps, strict=True)]
 
 
 def total(output: object) -> Tensor:

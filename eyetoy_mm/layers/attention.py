@@ -95,10 +95,11 @@ class SharedScaleNA(nn.Module):
         """
         if not self.cells_are_disjoint or (self.training and self.dropout.p):
             return False
+        if x.is_cuda and not plain_form.is_wanted():
+            return True
         spatial = x.shape[1:-1]
-        if self.merging == 1:
-            return plain_form.is_for_any_size(spatial) or math.prod(spatial) >= 2 * self.tokenizer.in_channels
-        return x.is_cuda and not plain_form.is_wanted()
+        large = plain_form.is_for_any_size(spatial) or math.prod(spatial) >= 2 * self.tokenizer.in_channels
+        return self.merging == 1 and large
 
     def _tokenize_and_project(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C)`` of whole cells -> ``(B, *spatial / merging, 3 * heads * dim)`` by one matrix."""
@@ -118,8 +119,8 @@ class SharedScaleNA(nn.Module):
         """``(B, *spatial, C)`` -> ``(B, *spatial / merging, merging ** ndim * C)``: what becomes a token, as a row."""
         if self.merging == 1:
             return x
-        for axis in range(self.ndim):
-            x = x.unflatten(1 + 2 * axis, (-1, self.merging))
+        for axis in range(1, 1 + 2 * self.ndim, 2):  # with both sizes: one to be found burdens graphs for all sizes
+            x = x.unflatten(axis, (x.shape[axis] // self.merging, self.merging))
         tokens, within = range(1, 1 + 2 * self.ndim, 2), range(2, 2 + 2 * self.ndim, 2)
         return x.permute(0, *tokens, *within, -1).flatten(1 + self.ndim)
 

@@ -78,11 +78,6 @@ def attend(
     if dim != value_dim:  # the kernels know one; zeros change neither scores nor values
         query, key, value = (F.pad(x, (0, max(dim, value_dim) - x.shape[-1])) for x in (query, key, value))
         return attend(query, key, value, neighborhood, bias, scale)[..., :value_dim]
-    if bias is None and neighborhood.is_global:  # a sequence fills tiles better
-        length = math.prod(neighborhood.spatial)
-        if length <= LARGEST_HALO[1]:
-            q, k, v = (x.flatten(1, -3) for x in (query, key, value))
-            return OPERATOR(q, k, v, None, (length,), (1,), scale).view(query.shape)
     return OPERATOR(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
 
 
@@ -201,6 +196,10 @@ def _plan(
     neighborhood = Neighborhood.of(tuple(spatial), kernel_size, dilation)
     if reason := _refusal(device, dtype, heads, dim, neighborhood, with_bias):
         raise ValueError(f"back end 'triton' cannot run this neighborhood attention: {reason}")
+    if not with_bias and neighborhood.is_global and math.prod(spatial) <= LARGEST_HALO[1]:
+        # a sequence fills tiles better; decided here, where it is no reason to compile a graph again
+        axes, spatial, dilation = 1, [math.prod(spatial)], (1,)
+        kernel_size = tuple(spatial)
     launch = launch_of(axes, dim, dtype.itemsize, with_bias, _has_tensor_cores(device))
     ones = [1] * (3 - axes)
     # a dilation beyond the axis separates all its positions, as one of its length does

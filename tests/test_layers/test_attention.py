@@ -200,7 +200,7 @@ def test_tokenizer_and_projection_may_be_one_matrix(monkeypatch, groups, merging
 
 
 def test_what_becomes_one_matrix():
-    """Merged cells on a GPU alone; never where cells overlap, or tokens are dropped."""
+    """Merged cells, and small maps, on a GPU alone; never where cells overlap, or tokens are dropped."""
 
     class OnGpu(torch.Tensor):
         is_cuda = True
@@ -208,12 +208,13 @@ def test_what_becomes_one_matrix():
     x = torch.zeros(1, 16, 16, 8)
     gpu = x.as_subclass(OnGpu)
 
-    def found(merging, overlap=False, dropout=0.0):
+    def found(merging, overlap=False, dropout=0.0, size=16):
         params = msnat_params(8, 16, (3,), (merging,), 2, dropout=dropout, overlap=overlap).attention_params
         layer = SharedScaleNA2D(**params.head_params[0].__dict__)
-        return layer._repays_a_matrix(x), layer._repays_a_matrix(gpu)
+        return layer._repays_a_matrix(x[:, :size]), layer._repays_a_matrix(gpu[:, :size])
 
     assert found(1) == (True, True)
+    assert found(1, size=0) == (False, True)
     assert found(2) == (False, True)
     assert found(2, overlap=True) == (False, False)
     assert found(2, dropout=0.5) == (False, False)

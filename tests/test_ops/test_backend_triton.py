@@ -1,5 +1,6 @@
 """The kernels of the ``triton`` back end without a GPU: interpreted beside a loop, and compiled for GPUs elsewhere."""
 
+import functools
 import re
 
 import numpy as np
@@ -119,6 +120,21 @@ def test_is_one_node_that_serves_other_sizes(kernels):
     assert counter.frame_count == 1
     nodes = [str(node.target) for node in counter.graphs[0].graph.nodes]
     assert sum("neighborhood_attention_triton" in name for name in nodes) == 1
+
+
+def test_a_window_as_large_as_the_map_is_no_graph_of_its_own(kernels):
+    """Nor is it another kernel for the graph: that a whole map is taken as a sequence is settled when it runs."""
+    counter = CompileCounterWithBackend("aot_eager")
+    function = functools.partial(neighborhood_attention, kernel_size=4, backend="triton")
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=counter)
+    for spatial in ((5, 6), (3, 4), (4, 7)):
+        inputs = qkv(1, *spatial, 1, 8)
+        outputs = [f(*inputs) for f in (compiled, functools.partial(neighborhood_attention, kernel_size=4))]
+        agree(*[[y, *torch.autograd.grad(y.square().sum(), inputs)] for y in outputs])
+    assert counter.frame_count == 1
+    plans = [backend_triton._plan((1, *size, 1, 8), F32, torch.device("cpu"), (4, 4), (1, 1), False)
+             for size in ((3, 4), (5, 6))]  # fmt: skip
+    assert [plan.numbers[2:5] for plan in plans] == [(1, 1, 12), (1, 5, 6)]
 
 
 def test_second_derivatives_of_a_common_origin(kernels):
