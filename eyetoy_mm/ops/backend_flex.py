@@ -67,7 +67,7 @@ def attend(
     kind = Kind(len(neighborhood.axes), query.dtype, query.shape[-1], value.shape[-1], bias is not None)
     # within somebody's graph nothing can be tried
     if not torch.compiler.is_compiling() and _serves_all_sizes(kind, query.device):
-        output = _for_all_sizes(kind)(q, k, v, bias, mask, scale, neighborhood)
+        output = _for_all_sizes(kind, apart(q, neighborhood))(q, k, v, bias, mask, scale, neighborhood)
     else:
         output = _compiled(neighborhood, bias is not None)(q, k, v, bias, mask, scale)
     return output.transpose(1, 2).unflatten(1, neighborhood.spatial)
@@ -175,9 +175,19 @@ def _compiled(neighborhood: Neighborhood, with_bias: bool) -> Callable[..., Tens
     return compile_for_case(for_one, neighborhood, with_bias)
 
 
-@functools.lru_cache(maxsize=64)
-def _for_all_sizes(kind: Kind) -> Callable[..., Tensor]:
-    return compile_for_case(attention, kind, dynamic=True)
+@functools.lru_cache(maxsize=256)
+def _for_all_sizes(kind: Kind, apart: tuple[bool, ...]) -> Callable[..., Tensor]:
+    return compile_for_case(attention, kind, apart, dynamic=True)
+
+
+def apart(q: Tensor, neighborhood: Neighborhood) -> tuple[bool, ...]:
+    """What the compiler tells apart in a graph for all sizes: which are 1, and whether there are gradients.
+
+    Of one code object it compiles eight graphs and no more, so each of these has its own.
+    """
+    blocks = -(-q.shape[2] // BLOCK)
+    axes = (size for axis in neighborhood.axes for size in (axis.length, axis.kernel_size, axis.dilation))
+    return torch.is_grad_enabled(), q.requires_grad, *(size == 1 for size in (*q.shape[:2], blocks, *axes))
 
 
 @functools.cache
@@ -187,7 +197,7 @@ def _serves_all_sizes(kind: Kind, device: torch.device) -> bool:
         return False
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-            difference = max(_difference(kind, device, first, window) for first, window in ((5, 3), (9, 4)))
+            difference = max(_difference(kind, device, spatial, window) for spatial, window in TRIED[kind.axes])
     except Exception as error:  # of PyTorch's compiler
         _log.warning("flex is compiled for each size: one kernel for all does not work (%s)", str(error).split("\n")[0])
         return False
@@ -196,12 +206,20 @@ def _serves_all_sizes(kind: Kind, device: torch.device) -> bool:
     return difference < 0.02
 
 
-def _difference(kind: Kind, device: torch.device, first: int, window: int) -> float:
+# Maps of several samples and blocks, as are those of a training: the kernel that is tried is the one that runs then.
+TRIED = {
+    1: (((150,), 3), ((280,), 4)),
+    2: (((15, 11), 3), ((28, 12), 4)),
+    3: (((6, 7, 5), 3), ((10, 6, 6), 4)),
+}
+
+
+def _difference(kind: Kind, device: torch.device, spatial: tuple[int, ...], window: int) -> float:
     """Between the kernel and the ``torch`` back end, output and gradients, as a share of the largest number."""
     generator = torch.Generator(device).manual_seed(0)
     draw = functools.partial(torch.randn, device=device, generator=generator)
-    spatial, ones = (first, 6, 5)[: kind.axes], (1,) * kind.axes
-    inputs = [draw(1, *spatial, 2, dim).to(kind.dtype) for dim in (kind.dim, kind.dim, kind.value_dim)]
+    ones = (1,) * kind.axes
+    inputs = [draw(2, *spatial, 2, dim).to(kind.dtype) for dim in (kind.dim, kind.dim, kind.value_dim)]
     inputs += [draw(2, *[2 * window - 1] * kind.axes).to(kind.dtype)] if kind.with_bias else []
     inputs = [x.requires_grad_() for x in inputs]
     neighborhood = Neighborhood.of(spatial, (window,) * kind.axes, ones)
@@ -209,7 +227,7 @@ def _difference(kind: Kind, device: torch.device, first: int, window: int) -> fl
     def by_flex(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
         q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in (query, key, value))
         mask = _block_mask(neighborhood, device)
-        output = _for_all_sizes(kind)(q, k, v, bias, mask, 0.3, neighborhood)
+        output = _for_all_sizes(kind, apart(q, neighborhood))(q, k, v, bias, mask, 0.3, neighborhood)
         return output.transpose(1, 2).unflatten(1, spatial)
 
     def by_torch(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -207,26 +207,37 @@ def _masks(plan: Plan, bias: Tensor | None, like: Tensor) -> Sequence[Tensor | N
     if bias is None:
         return _plain_masks(plan, _of_sums(like.dtype), like.device)
     table = F.pad(bias.flatten(1).to(_of_sums(like.dtype)), (0, 1), value=-math.inf)
-    masks = [table[:, index.to(like.device)] for index in _indices(plan)]  # (heads, patterns, queries, keys)
+    # (heads, patterns, queries, keys) -> (strips, 1, heads, queries, keys)
     return [
-        mask.transpose(0, 1)[list(case.pattern_of_strip), None] for mask, case in zip(masks, plan.cases, strict=True)
+        table[:, index].transpose(0, 1).index_select(0, pattern_of_strip)[:, None]
+        for index, pattern_of_strip in _indices(plan, like.device)
     ]
 
 
 @cached_tensors(maxsize=32)
 def _plain_masks(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[Tensor | None, ...]:
     masks = []
-    for index, case in zip(_indices(plan), plan.cases, strict=True):
+    for index, pattern_of_strip in _indices(plan, torch.device("cpu")):
         not_attended = index == _past_the_end(plan)
         mask = torch.zeros(index.shape, dtype=dtype, device=index.device).masked_fill_(not_attended, -math.inf)
-        mask = mask[list(case.pattern_of_strip), None, None]
+        mask = mask[pattern_of_strip, None, None]
         masks.append(mask.to(device) if not_attended.any() else None)
     return tuple(masks)
 
 
 @cached_tensors(maxsize=32)
-def _indices(plan: Plan) -> tuple[Tensor, ...]:
-    return tuple(torch.stack([bias_index(patterns) for patterns in case.patterns]) for case in plan.cases)
+def _indices(plan: Plan, device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Of each case, entries of a bias ``(patterns, queries, keys)``, and the pattern of each strip.
+
+    They are kept on the device: a GPU waits for what is copied to it.
+    """
+    return tuple(
+        (
+            torch.stack([bias_index(patterns) for patterns in case.patterns]).to(device),
+            torch.tensor(case.pattern_of_strip, device=device),
+        )
+        for case in plan.cases
+    )
 
 
 def _past_the_end(plan: Plan) -> int:
@@ -237,12 +248,10 @@ def _bias_gradient(plan: Plan, mask_gradients: Sequence[Tensor]) -> Tensor:
     """Sum the gradients of the masks of each case into ``(heads, flattened bias)``."""
     heads = mask_gradients[0].shape[2]
     table = mask_gradients[0].new_zeros(heads, _past_the_end(plan) + 1)
-    for gradient, case, index in zip(mask_gradients, plan.cases, _indices(plan), strict=True):
-        pattern_of_strip = torch.tensor(case.pattern_of_strip, device=gradient.device)
-        per_pattern = gradient.new_zeros(len(case.patterns), *gradient.shape[2:])
+    for gradient, (index, pattern_of_strip) in zip(mask_gradients, _indices(plan, table.device), strict=True):
+        per_pattern = gradient.new_zeros(len(index), *gradient.shape[2:])
         per_pattern.index_add_(0, pattern_of_strip, gradient[:, 0])
-        index = index.to(gradient.device).flatten().expand(heads, -1)
-        table.scatter_add_(1, index, per_pattern.transpose(0, 1).flatten(1))
+        table.scatter_add_(1, index.flatten().expand(heads, -1), per_pattern.transpose(0, 1).flatten(1))
     return table[:, :-1]
 
 

@@ -87,6 +87,21 @@ def test_one_graph_serves_sizes_and_windows():
     assert counter.frame_count == 1
 
 
+def test_what_the_compiler_tells_apart_is_compiled_apart():
+    """Of one code object it takes eight graphs and no more; what it is tried with is what trains."""
+
+    def found(*shape, window=3, dilation=1, grad=True):
+        q = torch.empty(shape[0], 2, math.prod(shape[1:]), 16, requires_grad=grad)
+        return backend_flex.apart(q, Neighborhood.of(shape[1:], (window,) * 2, (dilation,) * 2))
+
+    cases = [found(2, 15, 11), found(1, 15, 11), found(2, 5, 6), found(2, 15, 11, dilation=2),
+             found(2, 15, 11, grad=False)]  # fmt: skip
+    assert len(set(cases)) == len(cases)
+    assert found(2, 15, 11) == found(8, 200, 336, window=7) == found(3, 28, 12, window=4)
+    for tried in backend_flex.TRIED.values():
+        assert all(math.prod(spatial) > 128 for spatial, _ in tried)
+
+
 def test_where_one_kernel_for_all_sizes_does_not_work_each_has_its_own(caplog):
     """As on a CPU, which has no gradients of it."""
     kind = backend_flex.Kind(2, torch.float32, 16, 16, True)
