@@ -114,7 +114,7 @@ def test_where_one_kernel_for_all_sizes_does_not_work_each_has_its_own(caplog):
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("spatial", [(20, 24), (33, 20)])
 def test_equals_torch_on_cuda(with_bias, spatial):
-    tensors = [torch.randn(1, *spatial, 2, 32, device="cuda", requires_grad=True) for _ in range(3)]
+    tensors = [torch.randn(2, *spatial, 2, 32, device="cuda", requires_grad=True) for _ in range(3)]
     bias = torch.randn(2, 13, 13, device="cuda", requires_grad=True) if with_bias else None
     tensors += [bias] if with_bias else []
     results = []
