@@ -338,7 +338,8 @@ def _of_graphs(name: str, run: Run) -> Row:
         # flex is a graph of its own, without one around it
         for function in (attend if backend == "flex" else compiled, attend):
             output = function(*inputs, backend="torch" if found else backend)
-            found.append([output, *torch.autograd.grad(output.float().square().sum(), inputs)])
+            gradients = torch.autograd.grad(output.float().square().sum(), inputs)
+            found.append([output.detach(), *gradients])
         worst = max(worst, *(float((a - e).abs().max() / e.abs().max()) for a, e in zip(*found, strict=True)))
     return {"graphs": "-" if backend == "flex" else counter.frame_count, "worst difference": f"{worst:.1e}"}
 

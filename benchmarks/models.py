@@ -49,14 +49,14 @@ def build(name: str, size: int) -> nn.Module:
     if name not in PEERS:
         try:
             from eyetoy_mm.backbones import EyeToy
-        except ModuleNotFoundError:
+        except Exception:  # not there, or not for this Python or NumPy
             return EyeToyWithoutOpenMMLab(name)
         return EyeToy(arch=name, drop_path_rate=0.0)
     config = dict(PEERS[name])
     sizes = {key: size for key in ("img_size",) if key in config}
     try:
         from mmpretrain.registry import MODELS
-    except ModuleNotFoundError:
+    except Exception:  # likewise
         import timm
 
         return timm.create_model(TIMM[name], features_only=True, drop_path_rate=0.0, **sizes)
