@@ -25,6 +25,7 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
+from eyetoy_mm.engine.failed_evaluation import saved_if_it_fails
 from eyetoy_mm.engine.hooks.common import EVALUATED
 from eyetoy_mm.engine.hooks.seed_iterations import seed_all
 from eyetoy_mm.engine.samplers import compact
@@ -157,8 +158,9 @@ class _Exact:
     def _evaluate_if_due(self, done: int, end: int) -> None:
         """Evaluate after so many epochs or iterations, if the config says so."""
         if self._is_due(done, end):
-            self.runner.message_hub.update_info(EVALUATED, done)  # in all that is saved from here on
-            self.runner.val_loop.run()  # type: ignore[union-attr]
+            with saved_if_it_fails(self.runner):
+                self.runner.message_hub.update_info(EVALUATED, done)  # in all that is saved from here on
+                self.runner.val_loop.run()  # type: ignore[union-attr]
 
     def _evaluate_if_missed(self, done: int, end: int) -> None:
         """Evaluate what is due where a run goes on, unless its checkpoint was saved after that."""

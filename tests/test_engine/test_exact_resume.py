@@ -1,17 +1,21 @@
 """Runs that were interrupted go on as if they had not been."""
 
 import contextlib
+import math
 import multiprocessing
 import os
 import pickle
 import random
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
@@ -29,6 +33,7 @@ from mmengine.runner import Runner
 from eyetoy_mm.engine.curves import read_curves
 from eyetoy_mm.engine.exact_resume import PositionedBatches, SeededDataset, go_on_exactly
 from eyetoy_mm.engine.hooks import SaveOnSignalHook, SeedIterationsHook
+from eyetoy_mm.engine.hooks.save_on_signal import take_back_weights
 
 
 class Noisy(torch.utils.data.Dataset):
@@ -354,6 +359,106 @@ def test_a_run_stays_stopped(tmp_path):
     assert train(tmp_path, resume=True, **settings) == {}
 
 
+class Failing(Hook):
+    """Fails at a place of the evaluation after some iteration; the last in line: all others have done their part."""
+
+    priority = "LOWEST"
+
+    def __init__(self, place: str, iteration: int) -> None:
+        self.place, self.iteration = place, iteration
+
+    def _fail_at(self, place: str, runner) -> None:
+        if (self.place, self.iteration) == (place, runner.iter):
+            raise RuntimeError(f"fails at {place}")
+
+    def before_val(self, runner) -> None:
+        self._fail_at("its begin", runner)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx == 1:
+            self._fail_at("an image", runner)
+        if (self.place, self.iteration) == ("metric", runner.iter):
+            (metric,) = runner.val_loop.evaluator.metrics
+            metric.compute_metrics = lambda results: self._fail_at("metric", runner)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self._fail_at("its end", runner)
+
+
+def said(work_dir: Path) -> str:
+    return "".join(path.read_text() for path in work_dir.glob("*/*.log"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(
+            train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=1),
+            checkpoint=dict(save_best="acc", rule="less", by_epoch=True, interval=9),
+        ),
+        dict(
+            train_cfg=dict(by_epoch=False, max_iters=9, val_interval=3),
+            checkpoint=dict(save_best="acc", rule="less", interval=7),
+            loader=ITERATIONS["loader"],
+            custom_hooks=[dict(type="EMAHook"), dict(type="EarlyStoppingHook", monitor="acc", patience=2)],
+            param_scheduler=EVALUATED["param_scheduler"] | dict(patience=0),
+        ),
+    ],
+    ids=["epochs", "iterations"],
+)
+def test_an_evaluation_that_fails_loses_nothing(settings, tmp_path):
+    """Nothing was saved before; averaged weights, schedules and best scores are in all states between two."""
+    settings = EVALUATED | settings
+    losses = train(tmp_path / "whole", more_hooks=[whole := Evaluations()], **settings)
+    first, second, *_ = whole.values
+    for place, at in (("its begin", first), ("an image", second), ("metric", second), ("its end", second)):
+        run = tmp_path / place
+        with pytest.raises(RuntimeError, match=f"fails at {place}"):
+            train(run, more_hooks=[Failing(place, at)], **settings)
+        told = f"The evaluation failed after iteration {at}, which is saved in {run}/iter_{at}.pth: --resume evaluates"
+        assert told in said(run)
+        went_on = train(run, resume=True, more_hooks=[after := Evaluations()], **settings)
+        assert went_on == {step: losses[step] for step in range(at, len(losses))}
+        assert after.values == {step: x for step, x in whole.values.items() if step >= at}
+        one, other = (saved(folder) for folder in (run, tmp_path / "whole"))
+        assert {**one, "names": 0} == {**other, "names": 0}
+
+
+def test_what_was_saved_before_an_evaluation_that_fails_is_named(tmp_path):
+    settings = EVALUATED | dict(train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=1))
+    settings |= dict(checkpoint=dict(by_epoch=True))
+    with pytest.raises(RuntimeError, match="fails"):
+        train(tmp_path, more_hooks=[Failing("an image", 4)], **settings)
+    assert f"which is saved in {tmp_path}/epoch_1.pth: --resume" in said(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["epoch_1.pth"]
+
+
+class Spoiling(Hook):
+    """Leaves other weights in the model than those of the training, as half a swap does."""
+
+    def before_val(self, runner) -> None:
+        next(runner.model.parameters()).data.add_(1)
+        raise RuntimeError("half a swap")
+
+
+def test_what_is_not_the_training_is_not_saved(tmp_path, monkeypatch):
+    """Nor a step that fails, nor an evaluation before the first."""
+    settings = EVALUATED | dict(
+        train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=1), checkpoint=dict(interval=9)
+    )
+    with pytest.raises(RuntimeError, match="half a swap"):
+        train(tmp_path / "spoilt", more_hooks=[Spoiling()], **settings)
+    told = "after iteration 4, which cannot be saved: RuntimeError: the model does not have the weights of the training"
+    assert told in said(tmp_path / "spoilt")
+    with pytest.raises(RuntimeError, match="fails at an image"):
+        hooks = dict(custom_hooks=[dict(type="eyetoy_mm.EvaluateUntrainedHook")])
+        train(tmp_path / "untrained", more_hooks=[Failing("an image", 0)], **settings | hooks)
+    monkeypatch.setattr(Losses, "stop", lambda self: math.sqrt(-1))
+    with pytest.raises(ValueError, match="math domain"):
+        train(tmp_path / "step", 2, **settings)
+    assert not list(tmp_path.glob("*/*.pth"))
+
+
 # --- More processes ---------------------------------------------------------------------------------------------------
 
 
@@ -373,9 +478,43 @@ def test_more_processes_read_the_same_data_in_the_same_order(monkeypatch):
         assert sorted(alone, key=lambda sample: sample[1]) == sorted(first + second, key=lambda sample: sample[1])
 
 
-def test_iterations_and_processes_draw_different_numbers(monkeypatch):
-    from types import SimpleNamespace
+def one_of_two(rank: int, work_dir: Path, place: str, failing: int, engine: str | None) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=f"{rank}", LOCAL_RANK=f"{rank}", WORLD_SIZE="2")
+    store = dist.FileStore(f"{work_dir}.store", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    hooks = [SaveOnSignalHook(), *([Failing(place, 3)] if rank == failing else [])]
+    iterations = dict(train_cfg=dict(by_epoch=False, max_iters=6, val_interval=3), loader=ITERATIONS["loader"])
+    settings = EVALUATED | BY_ITERATIONS | iterations | dict(launcher="pytorch", engine=engine)
+    settings |= dict(model_wrapper_cfg=dict(type="MMDistributedDataParallel", device_ids=None))
+    train(work_dir, more_hooks=hooks, **settings | dict(checkpoint=dict(interval=2)))
+    os._exit(0)
 
+
+@pytest.mark.parametrize(
+    ("place", "failing", "engine"), [("metric", 0, None), ("an image", 1, None), ("metric", 0, "FSDP2")]
+)
+def test_an_evaluation_that_fails_in_one_process_ends_all(place, failing, engine, tmp_path):
+    """And process 0 saves what is in it as a whole, whoever failed."""
+    context, run = multiprocessing.get_context("fork"), tmp_path / "run"
+    processes = [context.Process(target=one_of_two, args=(rank, run, place, failing, engine)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(100)
+        process.kill()
+    assert [process.exitcode for process in processes] == [1, 1]
+    if engine is None:
+        assert f"which is saved in {run}/iter_3.pth: --resume evaluates again" in said(run)
+        last = torch.load(run / "iter_3.pth", weights_only=False)
+        assert last["meta"]["iter"] == 3 and last["message_hub"]["runtime_info"].get("evaluated") is None
+    else:
+        assert "is not saved: the 2 processes have a shard of the model each" in said(run)
+        assert f"The last checkpoint is {run}/iter_2.pth" in said(run)
+        assert [path.name for path in run.glob("*.pth")] == ["iter_2.pth"]
+
+
+def test_iterations_and_processes_draw_different_numbers(monkeypatch):
     drawn = set()
     for rank in (0, 1):
         monkeypatch.setattr("mmengine.dist.get_rank", lambda rank=rank: rank)
@@ -476,6 +615,30 @@ def test_a_run_that_is_told_before_it_has_trained_saves_nothing(tmp_path, signal
     with pytest.raises(SystemExit, match="85"):
         train(tmp_path, more_hooks=[Told(evaluation=0), SaveOnSignalHook()], **settings)
     assert not list(tmp_path.glob("*.pth"))
+
+
+def test_what_could_not_be_saved_is_not_said_to_be(tmp_path, signals, monkeypatch):
+    def no_room(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Runner, "save_checkpoint", no_room)
+    with pytest.raises(SystemExit, match="85"):
+        train(tmp_path, more_hooks=[Told(2), SaveOnSignalHook()], on_save_error="go_on", checkpoint=dict(interval=9))
+    assert "Not saved: " in said(tmp_path)
+
+
+def test_weights_are_taken_back_without_another_evaluation():
+    """Which mmpretrain's hook makes in after_val_epoch; nor swapped where it evaluates those of the training."""
+    pytest.importorskip("mmpretrain")
+    from mmpretrain.engine import EMAHook
+
+    hook, swaps = EMAHook(evaluate_on_origin=True), []
+    hook._swap_ema_parameters = lambda: swaps.append(hook)
+    take_back_weights(SimpleNamespace(hooks=[hook]))
+    assert swaps == [hook]
+    hook.evaluate_on_ema = False
+    take_back_weights(SimpleNamespace(hooks=[hook]))
+    assert swaps == [hook]
 
 
 def begin_and_sleep(begun):

@@ -20,6 +20,7 @@ from mmengine.runner import runner as runner_file
 
 from eyetoy_mm.engine.hooks.common import EVALUATED
 from eyetoy_mm.engine.hooks.shards import ShardsHook
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.registry import HOOKS
 
 STOPPED = 85
@@ -73,13 +74,13 @@ class SaveOnSignalHook(Hook):
     ) -> None:
         """Save and end if a process was told to."""
         told = self._most(self.told)
-        if told and _is_whole_step(runner):
+        if told and is_whole_step(runner):
             self._end(runner, told, runner.iter + 1)
 
     def before_val(self, runner: Runner) -> None:
         """Count the batches of this evaluation that all processes have; other evaluations are not left."""
         known = runner.message_hub.get_info(EVALUATED) is not None or not runner.iter  # a loop of ours, or untrained
-        self._batches = -self._most(-len(runner.val_dataloader)) if known and _is_whole_step(runner) else 0
+        self._batches = -self._most(-len(runner.val_dataloader)) if known and is_whole_step(runner) else 0
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence | None = None
@@ -89,9 +90,7 @@ class SaveOnSignalHook(Hook):
         told = self._most(self.told) if self._batches >= 0 else 0
         if not told:
             return
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook | ShardsHook):  # they have changed the weights for it
-                hook.after_val_epoch(runner)
+        take_back_weights(runner)
         runner.message_hub.update_info(EVALUATED, None)
         self._end(runner, told, runner.iter)
 
@@ -100,17 +99,19 @@ class SaveOnSignalHook(Hook):
         if not dist.is_initialized():
             return number
         shared = torch.tensor([number])
-        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self._group)
+        try:
+            dist.all_reduce(shared, dist.ReduceOp.MAX, group=self._group)
+        except RuntimeError as error:
+            raise UserError(f"another process of this run has ended, and says why where it did: {error}") from error
         return int(shared)
 
     def _end(self, runner: Runner, told: int, done: int) -> None:
         name = signal.Signals(told).name
         runner.logger.warning(f"{name}: saving at iteration {done}, then exit status {self.exit_code}.")
-        if done:
-            self._save(runner, done)
-        if hasattr(runner, "finish_saving"):  # in the background
-            runner.finish_saving()
-        runner.logger.warning("Saved. Start it again with --resume, and it goes on from here.")
+        if done and save_now(runner, done) is None:
+            runner.logger.error("Not saved: what is said above is the reason.")
+        else:
+            runner.logger.warning("Saved. Start it again with --resume, and it goes on from here.")
         for hook in runner.hooks:
             if hasattr(hook, "before_stop"):  # what little there is to do besides, once all is saved
                 hook.before_stop(runner)
@@ -118,21 +119,6 @@ class SaveOnSignalHook(Hook):
             dist.barrier(group=self._group)
             dist.destroy_process_group()
         sys.exit(self.exit_code)
-
-    @staticmethod
-    def _save(runner: Runner, done: int) -> None:
-        meta = dict(epoch=runner.epoch, iter=done)
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook):
-                settings = hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts
-                if settings[:2] != (False, _TEMPLATE):  # in the middle of an epoch; not one of those that it counts
-                    hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts = False, _TEMPLATE, -1
-                try:
-                    hook._save_checkpoint_with_step(runner, done, meta=meta)
-                finally:
-                    hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts = settings
-                return
-        runner.save_checkpoint(runner.work_dir, _TEMPLATE.format(done), meta=meta, by_epoch=False)
 
     def after_train(self, runner: Runner) -> None:
         """Leave signals as they were."""
@@ -144,7 +130,50 @@ class SaveOnSignalHook(Hook):
             signal.signal(*self._before.popitem())
 
 
-def _is_whole_step(runner: Runner) -> bool:
+def take_back_weights(runner: Runner) -> None:
+    """Give a model its own weights again, where hooks have changed them for an evaluation that is left."""
+    for hook in runner.hooks:
+        # Its after_val_epoch does more: mmpretrain's begins a second evaluation, or has changed nothing.
+        if isinstance(hook, EMAHook) and getattr(hook, "evaluate_on_ema", True):
+            hook._swap_ema_parameters()
+        elif isinstance(hook, ShardsHook):
+            hook.after_val_epoch(runner)
+
+
+def save_now(runner: Runner, done: int) -> str | None:
+    """Save a checkpoint to go on from, between those that are due, and wait until it is written.
+
+    Args:
+        runner: Between two iterations, with the weights of the training in its model.
+        done: Iterations of the run.
+
+    Returns:
+        Its path; None where it cannot be written, and the run goes on in spite of that (``on_save_error``).
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    meta = dict(epoch=runner.epoch, iter=done)
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    if hook is None:
+        runner.save_checkpoint(runner.work_dir, _TEMPLATE.format(done), meta=meta, by_epoch=False)
+        path = os.path.join(runner.work_dir, _TEMPLATE.format(done))
+    else:
+        settings = hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts
+        if settings[:2] != (False, _TEMPLATE):  # in the middle of an epoch; not one of those that it counts
+            hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts = False, _TEMPLATE, -1
+        try:
+            hook._save_checkpoint_with_step(runner, done, meta=meta)
+        finally:
+            hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts = settings
+        path = hook.file_backend.join_path(hook.out_dir, _TEMPLATE.format(done))
+    if hasattr(runner, "finish_saving"):  # in the background
+        runner.finish_saving()
+    written = runner.rank != 0 or hook is None or hook.file_backend.exists(path)
+    return path if written else None
+
+
+def is_whole_step(runner: Runner) -> bool:
     """Whether no gradients wait for those of more iterations."""
     wrapper: Any = runner.optim_wrapper
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
