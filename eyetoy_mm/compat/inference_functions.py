@@ -10,12 +10,14 @@ What breaks, without a word, where a config says it in one place alone:
   order blue, green, red for models that learned from CIFAR's images, which are red, green, blue;
 * MMSegInferencer paints in the colours of the checkpoint, or of Cityscapes where there is none, and not in those of the
   `classes`, `palette` or `dataset_name` that it is given;
+* given a config of another toolbox, each ends in a KeyError of a registry, or builds a model that it cannot use;
 * all of them end in an AttributeError where the test data are in a wrapper, as ConcatDataset, or where mmseg finds no
   `test_pipeline`.
 
 What we do: `test_pipeline` becomes that of the test data loader, with a warning if it was another; a model without a
 data preprocessor of its own gets the config's; files are read as the pipeline does, or as the data set holds them. What
-MMSegInferencer is given goes before what the checkpoint says.
+MMSegInferencer is given goes before what the checkpoint says. A config of another toolbox is a ValueError that says
+what opens it.
 
 Delete this file when the supported toolboxes prepare images in one way.
 """
@@ -26,14 +28,20 @@ import copy
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from eyetoy_mm.compat._import_hooks import after_import, replace_function, replace_method
 
 _INFERENCERS = {"mmdet.apis.det_inferencer": "DetInferencer", "mmseg.apis.mmseg_inferencer": "MMSegInferencer"}
+_OPENED_BY = {
+    "mmdet": "mmdet.apis.init_detector or DetInferencer",
+    "mmseg": "mmseg.apis.init_model or MMSegInferencer",
+    "mmpretrain": "mmpretrain.get_model or an inferencer of it",
+}
 _READERS = {
     "mmpretrain.apis.image_classification": "ImageClassificationInferencer",
     "mmpretrain.apis.feature_extractor": "FeatureExtractor",
@@ -56,6 +64,15 @@ def apply() -> None:
     for classes, methods in ((_INFERENCERS, opens), (_READERS, reads)):
         for name, cls in classes.items():
             after_import(name, functools.partial(_replace_methods, cls, methods))
+    for place, names in (
+        ("mmdet.apis.inference", ("init_detector", "init_track_model")),
+        ("mmseg.apis.inference", ("init_model",)),
+        ("mmpretrain.apis.model", ("get_model",)),
+    ):
+        after_import(place, functools.partial(_check_configs, names))
+    for name, cls in _INFERENCERS.items():
+        checks = functools.partial(_with_own_configs, name.split(".")[0])
+        after_import(name, functools.partial(_replace_methods, cls, {"_init_model": checks}))
     paints = functools.partial(_replace_methods, "MMSegInferencer", {"__init__": _painting_what_is_given})
     after_import("mmseg.apis.mmseg_inferencer", paints)
 
@@ -63,6 +80,51 @@ def apply() -> None:
 def _replace_methods(cls: str, methods: dict[str, Callable[..., Any]], module: ModuleType) -> None:
     for name, wrapper in methods.items():
         replace_method(vars(module)[cls], name, wrapper)
+
+
+# --- Configs of other toolboxes -------------------------------------------------------------------------------------
+
+
+def _check_configs(names: Sequence[str], module: ModuleType) -> None:
+    for name in names:
+        replace_function(module, name, functools.partial(_with_own_configs, module.__name__.split(".")[0]))
+
+
+def _with_own_configs(toolbox: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    name = next(name for name in inspect.signature(original).parameters if name != "self")
+
+    @functools.wraps(original)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(original).bind_partial(*args, **kwargs)
+        given.arguments[name] = config = _read(given.arguments.get(name))
+        _refuse_other(config, toolbox)
+        try:
+            return original(*given.args, **given.kwargs)
+        finally:
+            _refuse_other(config, toolbox)  # which may have been empty, and is the checkpoint's now
+
+    return run
+
+
+def _read(config: Any) -> Any:
+    from mmengine.config import Config
+
+    is_file = isinstance(config, (str, Path)) and Path(config).suffix == ".py" and Path(config).is_file()
+    return Config.fromfile(config) if is_file else config
+
+
+def _refuse_other(config: Any, toolbox: str) -> None:
+    from mmengine.config import Config, ConfigDict
+
+    if not isinstance(config, (Config, ConfigDict)):  # a name, or a model
+        return
+    scope, kind = config.get("default_scope"), (config.get("model") or {}).get("type")
+    if scope in _OPENED_BY and scope != toolbox and isinstance(kind, str) and "." not in kind:
+        named = getattr(config, "filename", None) or "the config"
+        raise ValueError(
+            f"{named} is a config for {scope} (default_scope={scope!r}, model {kind}), and not for {toolbox}: "
+            f"open it with {_OPENED_BY[scope]}"
+        )
 
 
 # --- Models of mmdet and mmseg --------------------------------------------------------------------------------------
