@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 
 from eyetoy_mm.cli.options import Several
+from eyetoy_mm.datasets.files import files_below
 from eyetoy_mm.datasets.splits import other_images, split_classes, told_of_others, write_split
 
 
@@ -53,6 +54,6 @@ def run(args: argparse.Namespace) -> None:
         print(f"{out / name}: {sum(counts)} images, {each} of each class")
     excluded = f", without {', '.join(args.exclude)}" if args.exclude else ""
     print(f"{out / 'classes.txt'}: {len(train)} classes{excluded}; seed {args.seed}")
-    if others := other_images(map(str, args.images.rglob("*"))):
+    if others := other_images(map(str, files_below(args.images))):
         print(f"Left out: {told_of_others(others)}")
     print(f"In the config: num_classes={len(train)} in model.head and data_preprocessor")

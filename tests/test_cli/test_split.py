@@ -170,6 +170,18 @@ def test_images_of_other_formats_are_told(tmp_path, capsys):
         main(["split", str(tmp_path / "images")])
 
 
+def test_of_other_formats_are_told_those_of_links_and_none_that_is_hidden(tmp_path, capsys):
+    make(tmp_path / "images", a=3, b=3)
+    make(tmp_path / "disk", phone=0)
+    (tmp_path / "disk/phone/1.heic").touch()
+    (tmp_path / "images/a/phone").symlink_to(tmp_path / "disk/phone")
+    (tmp_path / "images/a/.trash").mkdir()
+    (tmp_path / "images/a/.trash/2.heic").touch()
+    (tmp_path / "images/b/._3.heic").touch()
+    main(["split", str(tmp_path / "images")])
+    assert "Left out: 1 image in formats that are not read (1 of .heic)" in capsys.readouterr().out
+
+
 def test_names_that_the_output_has_no_letters_for_are_escaped(tmp_path, monkeypatch):
     make(tmp_path / "Bilder ä 数", a=3, b=3)
     written = io.BytesIO()
