@@ -17,13 +17,13 @@ Delete this file when mmengine does so.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
 import os
 import re
 import zipfile
-from collections import deque
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +37,8 @@ from eyetoy_mm.whole_files import remove_temporaries, write_whole
 REST, SIZES = "rest.pth", "sizes.json"
 """Of a checkpoint that is a directory, to which several processes write: what is in no shard; the sizes of files."""
 
+# What a hook knows of what it has saved.
+_FILES = ("last_ckpt", "keep_ckpt_ids", "best_ckpt_path", "best_ckpt_path_dict")
 _SAVED = re.compile(r"(iter|epoch)_\d+(\.pth)?")
 
 
@@ -161,7 +163,8 @@ def _at_once(action: Callable[[], None]) -> None:
 
 def _removing_last(save: Function) -> Function:
     def run(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
-        backend, kept = self.file_backend, list(getattr(self, "keep_ckpt_ids", ()))
+        backend, known = self.file_backend, runner.message_hub.runtime_info
+        kept, was_known = {name: copy.copy(vars(self)[name]) for name in _FILES if name in vars(self)}, dict(known)
         self.file_backend = later = _Later(backend)
         try:
             save(self, runner, *args, **kwargs)
@@ -171,8 +174,9 @@ def _removing_last(save: Function) -> Function:
             runner.logger.error(
                 f"Not saved: {error}. Going on, as on_save_error='go_on' says; the last good file stays."
             )
-            if hasattr(self, "keep_ckpt_ids"):
-                self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            vars(self).update(kept)
+            known.clear()
+            known.update(was_known)  # the best score that is saved, among others
             return
         finally:
             self.file_backend = backend

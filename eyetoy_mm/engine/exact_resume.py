@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
@@ -133,6 +135,8 @@ class _Exact:
     dataloader: DataLoader
     val_begin: int
     val_interval: int
+    stop_training: bool
+    _epoch: int
     _iter: int
     _decide_current_val_interval: Callable[[], None]
 
@@ -168,6 +172,22 @@ class _Exact:
             self.runner.logger.info("The evaluation that is due here comes first: the checkpoint was saved before it")
             self._evaluate_if_due(done, end)
 
+    def _save_where_it_stopped(self, begun: int) -> None:
+        """Save the end of a run that is stopped early, as ``save_last`` means; the hook knows the last step alone.
+
+        Args:
+            begun: The iteration that this start of the run began at.
+        """
+        if not self.stop_training or self._iter == begun:
+            return
+        for hook in self.runner.hooks:
+            # By epochs it saves at the end of a loop over iterations by itself, which is one epoch.
+            if isinstance(hook, CheckpointHook) and hook.save_last and hook.by_epoch <= hasattr(self, "run_epoch"):
+                step = self._epoch if hook.by_epoch else self._iter
+                if Path(hook.last_ckpt or "").name != hook.filename_tmpl.format(step):
+                    meta = dict(epoch=self._epoch, iter=self._iter)
+                    hook._save_checkpoint_with_step(self.runner, step, meta=meta)
+
     def _is_due(self, done: int, end: int) -> bool:
         self._decide_current_val_interval()
         wanted = self.runner.val_loop is not None and done >= self.val_begin
@@ -180,6 +200,7 @@ class ExactEpochBasedTrainLoop(_Exact, EpochBasedTrainLoop):
 
     def run(self) -> torch.nn.Module:
         """Train."""
+        begun = self._iter
         if self._iter:
             self._start_again()
         self.runner.call_hook("before_train")
@@ -188,6 +209,7 @@ class ExactEpochBasedTrainLoop(_Exact, EpochBasedTrainLoop):
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._evaluate_if_due(self._epoch, self._max_epochs)
+        self._save_where_it_stopped(begun)
         self.runner.call_hook("after_train")
         return self.runner.model
 
@@ -211,6 +233,7 @@ class ExactIterBasedTrainLoop(_Exact, IterBasedTrainLoop):
 
     def run(self) -> torch.nn.Module:
         """Train."""
+        begun = self._iter
         if self._iter:
             self.dataloader_iterator = None  # ends its workers
             self._start_again()
@@ -223,6 +246,7 @@ class ExactIterBasedTrainLoop(_Exact, IterBasedTrainLoop):
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._evaluate_if_due(self._iter, self._max_iters)
+        self._save_where_it_stopped(begun)
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model

@@ -16,7 +16,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import convert_sync_batchnorm
 from mmengine.runner import Runner, save_checkpoint
-from mmengine.visualization import Visualizer
+from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.utils.data import DataLoader
@@ -28,8 +28,11 @@ from eyetoy_mm.engine.hooks import CheckImagesHook, ShardsHook
 from eyetoy_mm.engine.sharded_checkpoints import Saving, by_main_process, in_one_piece, read_in_shards
 from eyetoy_mm.engine.sharding import all_processes, check_optimizer, shard_average, shard_model, shard_optimizer
 from eyetoy_mm.engine.terminal_log import shorten
+from eyetoy_mm.engine.tracking import end_no_run
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.state_dicts import local_part
+
+_SECONDS_TO_SAVE = 120  # for what is being written, of all processes, when an error ends this one
 
 
 class CheckedRunner(Runner):
@@ -53,7 +56,11 @@ class CheckedRunner(Runner):
         for kind in kinds:  # which keep their instances each for itself
             kind._instance_dict.pop(name, None)
             kinds += kind.__subclasses__()
-        return super().build_visualizer(visualizer)
+        built = super().build_visualizer(visualizer)
+        for backend in built._vis_backends.values():
+            if not isinstance(backend, LocalVisBackend):
+                end_no_run(backend, self.logger)
+        return built
 
     @override
     def build_dataloader(
@@ -226,7 +233,12 @@ class ShardedRunner(CheckedRunner):
 
     @override
     def train(self) -> nn.Module:
-        """Train, to the end of the last save."""
-        model = super().train()
+        """Train, to the end of the last save; one that has begun is let end before an error ends this process."""
+        try:
+            model = super().train()
+        except Exception:
+            if self._saving is not None:
+                self._saving.ended_within(_SECONDS_TO_SAVE)
+            raise
         self.finish_saving()
         return model

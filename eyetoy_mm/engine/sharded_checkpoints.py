@@ -138,6 +138,10 @@ class Saving:
         """Whether it is complete, or has failed."""
         return self._ended.is_set()
 
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for the end, so long at most; for it the other processes need not wait as well."""
+        return self._ended.wait(seconds)
+
     def then(self, action: Callable[[], None]) -> None:
         """Do something as soon as it is complete, in process 0, and nothing where it failed."""
         with self._lock:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from logging import Logger
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,41 @@ class MLflowBackend(BaseVisBackend):
     def close(self) -> None:
         if hasattr(self, "_run"):
             self._client.set_terminated(self._run)
+
+
+_PATIENCE = 3  # failures in a row, each of which may be a minute of waiting for a server
+
+
+def end_no_run(backend: BaseVisBackend, logger: Logger) -> None:
+    """Let a program that shows logs end no run: what it does not take is told, and lost to it alone.
+
+    One that cannot be had at all still ends a run before its first step, where the config is given to it.
+
+    Args:
+        backend: Changed in place. After :data:`_PATIENCE` failures in a row it is given nothing more.
+        logger: Is told.
+    """
+    failures = 0
+
+    def guarded(take: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(take)
+        def run(*args: Any, **kwargs: Any) -> None:
+            nonlocal failures
+            if failures >= _PATIENCE:
+                return
+            try:
+                take(*args, **kwargs)
+                failures = 0
+            except Exception as error:
+                failures += 1
+                end = "is given nothing more" if failures >= _PATIENCE else "lacks that"
+                told = f"{type(backend).__name__} failed in {take.__name__}: {type(error).__name__}: {error}"
+                logger.warning(f"{told}. The run goes on, and {type(backend).__name__} {end}")
+
+        return run
+
+    for name in ("add_image", "add_scalar", "add_scalars", "close"):
+        setattr(backend, name, guarded(getattr(backend, name)))
 
 
 def _tensorboard(config: Config) -> dict:

@@ -359,6 +359,49 @@ def test_a_run_stays_stopped(tmp_path):
     assert train(tmp_path, resume=True, **settings) == {}
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(train_cfg=dict(by_epoch=True, max_epochs=9, val_interval=1), checkpoint=dict(by_epoch=True, interval=8)),
+        BY_ITERATIONS
+        | dict(train_cfg=dict(by_epoch=False, max_iters=40, val_interval=1), checkpoint=dict(interval=30)),
+    ],
+    ids=["epochs", "iterations"],
+)
+def test_the_end_of_a_run_that_stops_early_is_saved(settings, tmp_path):
+    stops = [dict(type="EarlyStoppingHook", monitor="acc", min_delta=9.0, patience=1)]
+    losses = train(tmp_path, **EVALUATED | settings | dict(custom_hooks=stops))
+    (last,) = tmp_path.glob("*.pth")
+    assert len(losses) == torch.load(last, weights_only=False)["meta"]["iter"] < 36
+    assert last.name == (tmp_path / "last_checkpoint").read_text()
+    assert train(tmp_path, resume=True, **EVALUATED | settings | dict(custom_hooks=stops)) == {}
+    assert [*tmp_path.glob("*.pth")] == [last]
+
+
+class Known(Hook):
+    def after_train(self, runner) -> None:
+        self.info = dict(runner.message_hub.runtime_info)
+
+
+def test_the_best_that_could_not_be_saved_is_not_known_as_such(tmp_path, monkeypatch):
+    """Or nothing below it was saved as the best from there on."""
+    settings = EVALUATED | dict(train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=1))
+    train(tmp_path / "whole", more_hooks=[whole := Evaluations()], **settings)
+    rule = "less" if whole.values[8] < whole.values[4] else "greater"
+    settings |= dict(checkpoint=dict(save_best="acc", rule=rule), on_save_error="go_on")
+    save = Runner.save_checkpoint
+
+    def full(runner, out_dir, filename, *args, **kwargs):
+        if filename == "best_acc_iter_8.pth":
+            raise OSError(28, "No space left on device")
+        save(runner, out_dir, filename, *args, **kwargs)
+
+    monkeypatch.setattr(Runner, "save_checkpoint", full)
+    train(tmp_path / "full", more_hooks=[known := Known()], **settings)
+    assert known.info["best_score"] == whole.values[4]
+    assert Path(known.info["best_ckpt"]).name == "best_acc_iter_4.pth" and Path(known.info["best_ckpt"]).is_file()
+
+
 class Failing(Hook):
     """Fails at a place of the evaluation after some iteration; the last in line: all others have done their part."""
 

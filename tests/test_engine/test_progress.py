@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import struct
 import sys
 from pathlib import Path
@@ -23,10 +24,12 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
+from mmengine.visualization.vis_backend import BaseVisBackend
 
 from eyetoy_mm.cli import main
 from eyetoy_mm.engine.hooks import ProgressHook, ResultsPictureHook
 from eyetoy_mm.engine.hooks.progress import images_in
+from eyetoy_mm.engine.runner import CheckedRunner
 from eyetoy_mm.engine.tracking import MLflowBackend, add_trackers
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import package_file
@@ -230,6 +233,44 @@ def tracked(name: str, tmp_path: Path, monkeypatch) -> None:
     for settings in (dict(end=13), dict(resume=True)):
         visualizer = dict(config.visualizer.to_dict(), name=f"{name}-{settings}")
         run(tmp_path, monkeypatch, visualizer=visualizer, **settings)
+
+
+class Lost(BaseVisBackend):
+    """A program whose server is away at some calls."""
+
+    def __init__(self, save_dir: str, away: set[int]) -> None:
+        super().__init__(save_dir)
+        self.away, self.calls, self.taken = away, 0, []
+
+    def _init_env(self) -> None: ...
+
+    @property
+    def experiment(self): ...
+
+    def add_scalars(self, scalar_dict, step=0, file_path=None, **kwargs) -> None:
+        self.calls += 1
+        if self.calls in self.away:
+            raise ConnectionError("no answer")
+        self.taken.append(step)
+
+    def close(self) -> None:
+        raise ConnectionError("no answer")
+
+
+def test_a_program_that_fails_ends_no_run(tmp_path, caplog):
+    runner = CheckedRunner.__new__(CheckedRunner)
+    runner.logger = logging.getLogger("lost")
+    backends = [Lost(str(tmp_path), {2, 3}), Lost(str(tmp_path), set(range(2, 9)))]
+    visualizer = Visualizer("lost", vis_backends=backends[0], save_dir=str(tmp_path))
+    visualizer._vis_backends["again"] = backends[1]
+    runner.build_visualizer(visualizer)
+    for step in range(1, 7):
+        visualizer.add_scalars(dict(loss=1.0), step)
+    visualizer.close()
+    assert [backend.taken for backend in backends] == [[1, 4, 5, 6], [1]]
+    assert backends[1].calls == 4
+    assert "Lost failed in add_scalars: ConnectionError: no answer. The run goes on, and Lost lacks that" in caplog.text
+    assert caplog.text.count("is given nothing more") == 1 and "failed in close" in caplog.text
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
