@@ -27,10 +27,10 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
-from eyetoy_mm.engine.failed_evaluation import saved_if_it_fails
 from eyetoy_mm.engine.hooks.common import EVALUATED
 from eyetoy_mm.engine.hooks.seed_iterations import seed_all
 from eyetoy_mm.engine.samplers import compact
+from eyetoy_mm.engine.save_on_error import saved_if_it_ends, saved_if_it_fails
 from eyetoy_mm.registry import LOOPS, type_name
 
 
@@ -219,7 +219,7 @@ class ExactEpochBasedTrainLoop(_Exact, EpochBasedTrainLoop):
         self.runner.model.train()
         done = self._iter - self._epoch * len(self.dataloader)
         self.dataloader.batch_sampler.start = done  # type: ignore[union-attr]
-        for index, data_batch in enumerate(self.dataloader, done):
+        for index, data_batch in enumerate(saved_if_it_ends(self.runner, self.dataloader), done):
             self.run_iter(index, data_batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
@@ -244,7 +244,7 @@ class ExactIterBasedTrainLoop(_Exact, IterBasedTrainLoop):
             self._evaluate_if_missed(self._iter, self._max_iters)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
+            self.run_iter(next(saved_if_it_ends(self.runner, self.dataloader_iterator)))
             self._evaluate_if_due(self._iter, self._max_iters)
         self._save_where_it_stopped(begun)
         self.runner.call_hook("after_train_epoch")

@@ -476,6 +476,29 @@ def test_what_was_saved_before_an_evaluation_that_fails_is_named(tmp_path):
     assert [path.name for path in tmp_path.glob("*.pth")] == ["epoch_1.pth"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "workers"), [({}, 0), (ITERATIONS, 1), (PASSES, 0)], ids=["epochs", "iterations", "passes"]
+)
+def test_a_batch_that_cannot_be_read_loses_nothing(settings, workers, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # mmengine waits between passes
+    settings = settings | dict(checkpoint=dict(interval=99))
+    losses = train(tmp_path / "whole", **settings)
+    read, number = Noisy.__getitem__, multiprocessing.Value("i", 0)
+
+    def broken(self, index: int) -> dict:
+        number.value += 1
+        if number.value == 3 * 5 + 2:  # in the sixth batch
+            raise OSError("cannot be read")
+        return read(self, index)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="cannot be read"):
+        patch.setattr(Noisy, "__getitem__", broken)
+        train(tmp_path / "run", workers=workers, **settings)
+    told = f"The next batch could not be read after iteration 5, which is saved in {tmp_path}/run/iter_5.pth: --resume"
+    assert told in said(tmp_path / "run")
+    assert train(tmp_path / "run", resume=True, **settings) == {step: losses[step] for step in range(5, len(losses))}
+
+
 class Spoiling(Hook):
     """Leaves other weights in the model than those of the training, as half a swap does."""
 

@@ -1,22 +1,21 @@
-"""An evaluation that fails loses nothing of the training: what was trained is saved before the error ends the run.
+"""What fails between two steps loses nothing of the training, which is saved before the error ends the run.
 
-What is saved is the run as it was before the evaluation, which is made again when it goes on. A step that fails is
+That is an evaluation, which is made again when the run goes on, and the reading of the next batch. A step that fails is
 another matter: its weights may be half of it, and they are not saved.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine import dist
 from mmengine.hooks import CheckpointHook
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapperDict, ZeroRedundancyOptimizer
 from mmengine.runner import Runner
-from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from eyetoy_mm.compat.checkpoint_loading import peek
 from eyetoy_mm.compat.whole_checkpoints import REST
@@ -28,7 +27,7 @@ from eyetoy_mm.state_dicts import local_part
 
 @contextmanager
 def saved_if_it_fails(runner: Runner) -> Iterator[None]:
-    """Save the training if the evaluation within raises, and say where; the error goes on.
+    """Save the training if the evaluation within raises, as it was before, and say where; the error goes on.
 
     Process 0 saves by itself, for it does not know what became of the others: one that fails ends, and process 0 gets
     an error for it as soon as it asks the others. Where a checkpoint needs all of them, nothing is saved.
@@ -37,9 +36,22 @@ def saved_if_it_fails(runner: Runner) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if runner.iter:
-            _save(runner, before)
+        _save(runner, "The evaluation failed", "evaluates again, and goes on from there", before)
         raise
+
+
+def saved_if_it_ends(runner: Runner, batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches; where the next one cannot be read, save the training and say where, and the error goes on."""
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except Exception:
+            _save(runner, "The next batch could not be read", "goes on from there")
+            raise
+        yield batch
 
 
 class _Before:
@@ -75,22 +87,25 @@ class _Before:
             group.update(settings)
 
 
-def _save(runner: Runner, before: _Before) -> None:
-    failed = f"The evaluation failed after iteration {runner.iter}, which"
+def _save(runner: Runner, failed: str, resumed: str, before: _Before | None = None) -> None:
+    if not runner.iter:
+        return
+    failed = f"{failed} after iteration {runner.iter}, which"
     if shared := _shared_by_all(runner):
         runner.logger.error(f"{failed} is not saved: {shared}, and have to save it together. {_last(runner)}")
     elif dist.is_main_process():
         try:
-            before.restore()
+            if before is not None:
+                before.restore()
             path = _saved_already(runner) or save_now(runner, runner.iter)
-        except Exception as error:  # of a device that is lost, a full disk: the error of the evaluation says more
+        except Exception as error:  # of a device that is lost, a full disk: the error that goes on says more
             runner.logger.error(f"{failed} cannot be saved: {type(error).__name__}: {error}. {_last(runner)}")
             return
         if path is None:
             runner.logger.error(f"{failed} is not saved. {_last(runner)}")
             return
         part = "" if is_whole_step(runner) else " (without the gradients that were being accumulated)"
-        runner.logger.error(f"{failed} is saved{part} in {path}: --resume evaluates again, and goes on from there.")
+        runner.logger.error(f"{failed} is saved{part} in {path}: --resume {resumed}.")
 
 
 def _shared_by_all(runner: Runner) -> str:
