@@ -14,7 +14,7 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from eyetoy_mm.datasets.files import absent, odd_line, why_missing, why_not_listed
+from eyetoy_mm.datasets.files import absent, files_below, odd_line, why_missing, why_not_listed
 from eyetoy_mm.datasets.findings import Finding, listed_twice, repeated
 from eyetoy_mm.datasets.guarded_loading import mask_step
 from eyetoy_mm.datasets.image_files import SWAPS_SIDES, Fault, read_header, size_fault
@@ -153,7 +153,8 @@ def _name_findings(built: BaseSegDataset, items: Sequence[dict]) -> Iterator[Fin
         yield Finding("masks missing", f"{message}. {advice}", tuple(missing))
     elif not built.ann_file and built.data_prefix["seg_map_path"] != built.data_prefix["img_path"]:
         folder, used = Path(built.data_prefix["seg_map_path"]), {Path(mask) for mask in masks}
-        spare = [str(p) for p in folder.rglob(f"[!.]*{built.seg_map_suffix}") if p not in used]
+        there = files_below(folder) if folder.is_dir() else ()
+        spare = [str(p) for p in there if p.name.endswith(built.seg_map_suffix) and p not in used]
         if spare:
             yield Finding("masks left out", f"{len(spare)} masks have no image", tuple(spare), fatal=False)
 
@@ -162,9 +163,8 @@ def _unused(built: BaseSegDataset, folder: Path) -> dict[str, int]:
     """Suffixes of images in a folder that the dataset does not take, and how many; masks beside the images are none."""
     suffixes = Counter(
         path.suffix
-        for path in (folder.rglob("*") if folder.is_dir() else ())
-        if is_image(path.name) and not path.name.startswith(".")
-        and not path.name.endswith((built.img_suffix, built.seg_map_suffix))
+        for path in (files_below(folder) if folder.is_dir() else ())
+        if is_image(path.name) and not path.name.endswith((built.img_suffix, built.seg_map_suffix))
     )  # fmt: skip
     return dict(suffixes)
 

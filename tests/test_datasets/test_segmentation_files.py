@@ -76,6 +76,20 @@ def test_what_is_right_is_left_alone(masks, tmp_path):
     assert find(write(tmp_path, masks)) == []
 
 
+def test_what_is_left_out_is_looked_for_where_links_lead_and_not_in_hidden_folders(tmp_path):
+    dataset = write(tmp_path, GOOD)
+    for place in ("elsewhere", "masks/.trash", "images/.trash"):
+        (tmp_path / place).mkdir()
+        for suffix in (".png", ".tif"):
+            (tmp_path / place / f"left{suffix}").touch()
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "linked").symlink_to(tmp_path / "elsewhere")
+    told = {finding.kind: finding for finding in find(dataset)}
+    assert told.keys() == {"images left out", "masks left out"}
+    assert told["images left out"].message.endswith("are not used: .tif (1)")
+    assert told["masks left out"].where == (str(tmp_path / "masks/linked/left.png"),)
+
+
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
