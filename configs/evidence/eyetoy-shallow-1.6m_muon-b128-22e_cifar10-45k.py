@@ -1,4 +1,4 @@
-"""CIFAR-10 with 1.55 M parameters in 22 epochs of 45,000 images: what the 10 epochs with Muon had, after a coarser stem.
+"""CIFAR-10 with 1.55 M parameters in 22 epochs of 45,000 images: the recipe of the 10 epochs with Muon, a coarser stem.
 
 The stem halves the map by itself, which leaves the first stage 16 x 16 positions: as much is learned in a step, and a
 step takes less time. Tokens merge at most 2 positions per axis. A batch is 2 processes' 64 images.
