@@ -138,7 +138,7 @@ def test_inferencers_by_name_without_weights() -> None:
 SAMPLES = {
     "mmdet": "mask-rcnn_eyetoy-demo_nuclei",
     "mmseg": "upernet_eyetoy-demo_b4-1500it_nuclei-whole",
-    "mmpretrain": "eyetoy-shallow-1.7m_muon-b64-10e_cifar10-45k",
+    "mmpretrain": "eyetoy-shallow-1.6m_muon-b128-22e_cifar10-45k",
 }
 WITHOUT_METAFILE = {
     "mmdet": "mask-rcnn_eyetoy-demo_sample",
