@@ -488,10 +488,7 @@ def main() -> None:
 def _rows_or_why_not(name: str, run: Run, seconds: float) -> Iterator[Row]:
     try:
         yield from yielded(functools.partial(rows_of, name, run), seconds)
-    except (
-        RuntimeError,
-        TimeoutError,
-    ) as error:  # the next ones are still worth something
+    except (RuntimeError, TimeoutError) as error:  # the next ones are still worth something
         yield {"failed": in_one_line(error)}
 
 

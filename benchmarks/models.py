@@ -52,8 +52,7 @@ def build(name: str, size: int) -> nn.Module:
         except Exception:  # not there, or not for this Python or NumPy
             return EyeToyWithoutOpenMMLab(name)
         return EyeToy(arch=name, drop_path_rate=0.0)
-    config = dict(PEERS[name])
-    sizes = {key: size for key in ("img_size",) if key in config}
+    sizes = {"img_size": size} if "img_size" in PEERS[name] else {}
     try:
         from mmpretrain.registry import MODELS
     except Exception:  # likewise
@@ -62,7 +61,7 @@ def build(name: str, size: int) -> nn.Module:
         return timm.create_model(TIMM[name], features_only=True, drop_path_rate=0.0, **sizes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return MODELS.build(config | sizes)
+        return MODELS.build(PEERS[name] | sizes)
 
 
 class EyeToyWithoutOpenMMLab(nn.Module):
