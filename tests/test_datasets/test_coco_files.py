@@ -211,7 +211,7 @@ def test_files_as_tools_write_them_pass(tool, tmp_path):
     ("content", "told"),
     [
         (json.dumps(det.good()).encode("utf-16-le"), "it is UTF-16-LE; save it as UTF-8"),
-        (gzip.compress(b"{}"), "compressed by gzip: unpack it"),
+        (gzip.compress(b"{}", mtime=0), "compressed by gzip: unpack it"),
         (b"<!DOCTYPE html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b'{"error": 404', "Expecting ',' delimiter"),
