@@ -1,4 +1,4 @@
-"""CamVid: 600 iterations of 8 crops of 192x256 from images at 0.75 to 2 times their size, evaluated at 480x360 once.
+"""CamVid: 600 iterations of 4 crops of 192x256 from images at 0.75 to 2 times their size, evaluated at 480x360 once.
 
 The demo size of EyeToy, with maps at strides 4 to 32 as the backbones beside it have them, and SegFormer's head.
 """
@@ -15,6 +15,7 @@ model = dict(
 )
 crop = dict(type="RandomCrop", crop_size=(192, 256), cat_max_ratio=0.75)
 train_dataloader = dict(
+    batch_size=4,
     num_workers=0,
     persistent_workers=False,
     dataset=dict(pipeline=[*_base_.train_pipeline[:3], crop, *_base_.train_pipeline[4:]]),

@@ -597,23 +597,28 @@ def test_iterations_and_processes_draw_different_numbers(monkeypatch):
 class Told(Hook):
     """Sends a signal to its process in the middle of a step, or of the evaluation after one."""
 
-    def __init__(self, step: int | None = None, evaluation: int | None = None) -> None:
-        self.step, self.evaluation = step, evaluation
+    def __init__(self, step: int | None = None, evaluation: int | None = None, number: int = signal.SIGTERM) -> None:
+        self.step, self.evaluation, self.number = step, evaluation, number
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter + 1 == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            self.tell()
 
     def before_val_iter(self, runner, batch_idx, data_batch=None) -> None:
         if batch_idx == 1 and runner.iter == self.evaluation:
-            os.kill(os.getpid(), signal.SIGTERM)
+            self.tell()
+
+    def tell(self) -> None:
+        for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+            os.kill(process.pid, self.number)
 
 
 @pytest.fixture
 def signals(monkeypatch):
     """What the hook changes is left as it was."""
     monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background ignores it
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -646,6 +651,40 @@ def test_an_evaluation_is_left_and_made_when_the_run_goes_on(settings, tmp_path,
     assert after.values == whole.values and went_on == {step: losses[step] for step in range(first, len(losses))}
     one, other = (saved(folder) for folder in (run, tmp_path / "whole"))
     assert {**one, "names": 0} == {**other, "names": 0}
+
+
+@pytest.mark.parametrize("told", [Told(6, number=signal.SIGINT), Told(evaluation=8, number=signal.SIGINT)])
+def test_an_interrupt_loses_nothing(told, tmp_path, signals):
+    """A terminal sends it to all processes of the run: those that read images are not disturbed."""
+    settings = EVALUATED | dict(
+        train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=2), checkpoint=dict(interval=9)
+    )
+    whole = train(tmp_path / "whole", workers=2, **settings)
+    train(tmp_path, end=99, workers=2, more_hooks=[told, SaveOnSignalHook()], **settings)
+    step = told.step or told.evaluation
+    assert (tmp_path / "last_checkpoint").read_text() == f"iter_{step}.pth"
+    assert train(tmp_path, resume=True, workers=2, **settings) == {i: whole[i] for i in range(step, len(whole))}
+
+
+def test_only_what_trains_takes_an_interrupt_and_only_one(signals, capfd):
+    with contextlib.closing(SaveOnSignalHook()) as hook:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        hook.before_train(SimpleNamespace())
+        for _ in range(2):  # from the terminal, and from a launcher that has it from there
+            signal.raise_signal(signal.SIGINT)
+        assert hook.told == signal.SIGINT and capfd.readouterr().err.count("Ctrl-C: ") == 1
+        time.sleep(1.1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored(signals):
+    """In the background of a shell, and under nohup."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.closing(SaveOnSignalHook()):
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_what_is_saved_when_runs_are_told_is_replaced_as_others_are(tmp_path, signals):

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from multiprocessing.util import register_after_fork
 from types import FrameType
@@ -25,17 +26,20 @@ from eyetoy_mm.registry import HOOKS
 
 STOPPED = 85
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_SAME = 1.0  # seconds within which two interrupts are one: a launcher hands on what the terminal has sent to all
 _TEMPLATE = "iter_{}.pth"
 
 
 @HOOKS.register_module()
 class SaveOnSignalHook(Hook):
-    """Save and end when the process is told to stop: SIGTERM (preemption, torchrun) or SIGUSR1 (``sbatch --signal``).
+    """Save and end when the process is told to: SIGTERM (preemption, torchrun), SIGUSR1 (``sbatch --signal``), Ctrl-C.
 
     All processes end after the iteration in which one of them was told, with one checkpoint; where gradients are
     accumulated, after the one that uses them, for a checkpoint does not hold them. An evaluation, which can take longer
     than launchers wait, is left, and made when the run goes on. What loads data is not disturbed: launchers signal
     whole process groups, and without its workers a run could not finish the iteration.
+
+    Ctrl-C ends by a ``KeyboardInterrupt``, once all is saved. A second one ends at once, as does any before training.
 
     Args:
         exit_code: The exit status that says "stopped, and saved": what starts the run may start it again.
@@ -50,9 +54,14 @@ class SaveOnSignalHook(Hook):
         self._process = os.getpid()
         self._group: Any = None
         self._batches = 0
+        self._trains = False
+        self._interrupted: float | None = None
         # Now, because loops start their workers when they are built, and those have the handlers of that moment.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._tell) for number in _SIGNALS}
+            # In the background of a shell, and under nohup, it is ignored.
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
         else:
             self._before = {}
         runner_file.default_worker_init_fn = _init_undisturbed_worker  # of workers that are spawned, too
@@ -64,8 +73,21 @@ class SaveOnSignalHook(Hook):
         else:  # a child that has no ways of its own yet
             self.told_child = True
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process or not self._trains:
+            signal.default_int_handler(number, frame)
+        now = time.monotonic()
+        if self._interrupted is None:
+            self._interrupted = now
+            self.told = self.told or number
+            # No print: it may be that which is interrupted.
+            os.write(2, b"\nCtrl-C: this iteration is finished and saved. Another Ctrl-C ends the run at once.\n")
+        elif now - self._interrupted > _SAME:
+            signal.default_int_handler(number, frame)
+
     def before_train(self, runner: Runner) -> None:
         """Find the way on which processes ask each other."""
+        self._trains = True
         if dist.is_initialized() and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo")  # CPU tensors: no device waits for it
 
@@ -106,8 +128,10 @@ class SaveOnSignalHook(Hook):
         return int(shared)
 
     def _end(self, runner: Runner, told: int, done: int) -> None:
-        name = signal.Signals(told).name
-        runner.logger.warning(f"{name}: saving at iteration {done}, then exit status {self.exit_code}.")
+        interrupted = told == signal.SIGINT
+        name = "Ctrl-C" if interrupted else signal.Signals(told).name
+        status = "" if interrupted else f", then exit status {self.exit_code}"
+        runner.logger.warning(f"{name}: saving at iteration {done}{status}.")
         if done and save_now(runner, done) is None:
             runner.logger.error("Not saved: what is said above is the reason.")
         else:
@@ -118,6 +142,8 @@ class SaveOnSignalHook(Hook):
         if dist.is_initialized():
             dist.barrier(group=self._group)
             dist.destroy_process_group()
+        if interrupted:
+            raise KeyboardInterrupt
         sys.exit(self.exit_code)
 
     def after_train(self, runner: Runner) -> None:
@@ -126,6 +152,7 @@ class SaveOnSignalHook(Hook):
 
     def close(self) -> None:
         """Leave signals as they were; also where a run ends in an error, for the process may go on."""
+        self._trains = False
         while self._before:
             signal.signal(*self._before.popitem())
 
@@ -197,8 +224,9 @@ def _let_parent_end(hook: SaveOnSignalHook | None = None) -> None:
 
     With the handler that it inherits it would outlive its process, or a pool (metrics have such) that ends its workers
     waited for them for ever: multiprocessing ends its children with SIGTERM. So a thread takes the signals, and asks
-    who sent them. One that came before is taken for its parent's.
+    who sent them. One that came before is taken for its parent's. Ctrl-C is its parent's affair.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     can_wait = hasattr(signal, "sigwaitinfo")  # not on macOS
     if can_wait:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
