@@ -7,7 +7,7 @@ full resolution, more in stage 3 where attention sees less.
 
 base = "_base_/camvid.py"
 metric = "mIoU"
-image = (360, 480)
+image = (192, 256)
 seeds = [0, 1, 2]
 arch, channels = "model.backbone.arch", "model.decode_head.in_channels"
 variants = {
