@@ -66,7 +66,7 @@ def test_requirements_are_those_of_the_extra():
     assert re.findall(r"[\w\[\]-]+", wanted) == re.findall(r'"(.+?)"', extra)
 
 
-@pytest.mark.slow
+@pytest.mark.skipif("EYETOY_LONG_TESTS" not in os.environ, reason="make docs builds it: EYETOY_LONG_TESTS=1 does, too")
 def test_it_builds_without_a_warning(tmp_path):
     for package in ("material", "mkdocstrings", "latex2mathml"):
         pytest.importorskip(package, reason="pip install 'eyetoy-mm[docs]'")
