@@ -54,6 +54,7 @@ def table(study: Study, costs: Mapping[str, Cost], results: Results) -> str:
                 name,
                 _mean_and_spread([run.metric for run in there]),
                 ", ".join("missing" if run is None else f"{run.metric:.2f}" for run in runs),
+                _mean_and_spread([run.loss for run in there], 3),
                 f"{cost.parameters / 1e6:.2f} M",
                 f"{cost.flops / 1e9:.3f} G ({shares[name]:+.1%})",
                 _median([run.images_per_second for run in there], "{:.1f}"),
@@ -61,7 +62,7 @@ def table(study: Study, costs: Mapping[str, Cost], results: Results) -> str:
             ]
         )
     seeds = ", ".join(map(str, study.seeds))
-    header = [study.metric, f"seeds {seeds}", "parameters", "FLOPs", "images/s", "peak memory"]
+    header = [study.metric, f"seeds {seeds}", "training loss", "parameters", "FLOPs", "images/s", "peak memory"]
     return markdown_table(["variant", *header], rows)
 
 
@@ -70,7 +71,8 @@ def notes(study: Study, results: Results, command: str) -> str:
     height, width = study.image
     missing = len(study.runs()) - len(results)
     return (
-        f"{study.metric} of the last evaluation, after {study.length}; mean ± standard deviation over n seeds. FLOPs "
+        f"{study.metric} of the last evaluation, after {study.length}; mean ± standard deviation over n seeds. The "
+        "training loss is the mean over the last tenth of the steps. FLOPs "
         f"are those of an image of {width}x{height}, with their difference from the first row; images/s those of "
         "training, by the median of its steps, and memory the most that a run had: both medians over seeds. "
         f"On {_machine()}. "
@@ -121,12 +123,11 @@ def picture(study: Study, results: Results) -> Figure:
     return figure
 
 
-def _mean_and_spread(values: list[float]) -> str:
+def _mean_and_spread(values: list[float], digits: int = 2) -> str:
     if not values:
         return "missing"
-    if len(values) == 1:
-        return f"{values[0]:.2f} (n=1)"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} (n={len(values)})"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread} (n={len(values)})"
 
 
 def _median(values: list[float], form: str) -> str:

@@ -25,11 +25,13 @@ class Result:
 
     Attributes:
         metric: Of its last evaluation.
+        loss: In training, the mean over the last tenth of its steps.
         images_per_second: In training, by the median of the times of its steps.
         memory: The most that it had, in MB: of its GPU if it was on one, else of its process.
     """
 
     metric: float
+    loss: float
     images_per_second: float
     memory: float
 
@@ -85,10 +87,17 @@ def read_result(study: Study, run: Path) -> Result | None:
         keys = ", ".join(sorted(set(evaluation) - {"step", "time", "data_time"}))
         raise UserError(f"{run} has no metric {study.metric!r}; its evaluations have {keys}")
     curves = read_curves(run)
+    losses = curves.of("loss")
+    late = [loss for step, loss in losses.items() if step > 0.9 * max(losses)]
     times = curves.of("time").values()
     memory = [*curves.of("memory").values()] or [*curves.of("host_memory").values()]
     speed = study.length.batch_size / statistics.median(times) if times else float("nan")
-    return Result(evaluation[study.metric], speed, max(memory, default=float("nan")))
+    return Result(
+        metric=evaluation[study.metric],
+        loss=statistics.mean(late) if late else float("nan"),
+        images_per_second=speed,
+        memory=max(memory, default=float("nan")),
+    )
 
 
 def train_missing(

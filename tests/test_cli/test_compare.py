@@ -224,13 +224,14 @@ def write_log(run: Path, *records: dict) -> None:
 def test_a_run_is_finished_when_it_was_evaluated_after_its_last_step(study_file, tmp_path):
     study = read_study(study_file)
     steps = [
-        dict(iter=i, step=i, loss=1.0, time=[9.0, 0.5, 0.5, 0.4][i - 1], host_memory=100.0 + i) for i in (1, 2, 3, 4)
+        dict(iter=i, step=i, loss=4.0 / i, time=[9.0, 0.5, 0.5, 0.4][i - 1], host_memory=100.0 + i)
+        for i in (1, 2, 3, 4)
     ]
     assert read_result(study, tmp_path) is None
     write_log(tmp_path, *steps[:2], dict(mIoU=3.0, step=2), *steps[2:])
     assert read_result(study, tmp_path) is None
     write_log(tmp_path, *steps, dict(mIoU=30.0, step=4))
-    assert read_result(study, tmp_path) == Result(30.0, 2 / 0.5, 104.0)
+    assert read_result(study, tmp_path) == Result(metric=30.0, loss=1.0, images_per_second=2 / 0.5, memory=104.0)
     write_log(tmp_path, *steps, dict(aAcc=30.0, step=4))
     with pytest.raises(UserError, match="has no metric 'mIoU'; its evaluations have aAcc"):
         read_result(study, tmp_path)
@@ -240,16 +241,16 @@ def test_the_report_has_finished_runs_and_says_what_is_missing(study_file, tmp_p
     study = read_study(study_file)
     costs = {"8 registers": Cost(2_000_000, 10**9), "None at all": Cost(1_000_000, 98 * 10**7)}
     there = {
-        ("8 registers", 0): Result(30.0, 8.0, 300.0),
-        ("8 registers", 1): Result(34.0, 10.0, 320.0),
-        ("None at all", 0): Result(20.0, 12.0, float("nan")),
+        ("8 registers", 0): Result(30.0, 0.5, 8.0, 300.0),
+        ("8 registers", 1): Result(34.0, 0.75, 10.0, 320.0),
+        ("None at all", 0): Result(20.0, 1.0, 12.0, float("nan")),
     }
     rows = table(study, costs, there).splitlines()[2:]
     assert rows == [
-        "| 8 registers | 32.00 ± 2.83 (n=2) | 30.00, 34.00 | 2.00 M | 1.000 G (+0.0%) | 9.0 | 310 MB |",
-        "| None at all | 20.00 (n=1) | 20.00, missing | 1.00 M | 0.980 G (-2.0%) | 12.0 | - |",
+        "| 8 registers | 32.00 ± 2.83 (n=2) | 30.00, 34.00 | 0.625 ± 0.177 (n=2) | 2.00 M | 1.000 G (+0.0%) | 9.0 | 310 MB |",
+        "| None at all | 20.00 (n=1) | 20.00, missing | 1.000 (n=1) | 1.00 M | 0.980 G (-2.0%) | 12.0 | - |",
     ]
-    assert table(study, costs, {}).count("missing") == 2 + 4
+    assert table(study, costs, {}).count("missing") == 2 + 4 + 2
     files = write_report(study, costs, there, tmp_path / "out", "eyetoy compare registers.py")
     text = files[0].read_text()
     assert (
@@ -258,7 +259,7 @@ def test_the_report_has_finished_runs_and_says_what_is_missing(study_file, tmp_p
     numbers = json.loads(files[1].read_text())
     assert numbers == json.loads(json.dumps(as_json(study, costs, there, "eyetoy compare registers.py")))
     assert numbers["variants"]["None at all"]["runs"] == {
-        "0": dict(metric=20.0, images_per_second=12.0, memory=None),
+        "0": dict(metric=20.0, loss=1.0, images_per_second=12.0, memory=None),
         "1": None,
     }
     assert files[2].read_bytes().startswith(b"\x89PNG")
