@@ -247,7 +247,8 @@ def test_the_report_has_finished_runs_and_says_what_is_missing(study_file, tmp_p
     }
     rows = table(study, costs, there).splitlines()[2:]
     assert rows == [
-        "| 8 registers | 32.00 ± 2.83 (n=2) | 30.00, 34.00 | 0.625 ± 0.177 (n=2) | 2.00 M | 1.000 G (+0.0%) | 9.0 | 310 MB |",
+        "| 8 registers | 32.00 ± 2.83 (n=2) | 30.00, 34.00 | 0.625 ± 0.177 (n=2) | 2.00 M | 1.000 G (+0.0%) | 9.0 "
+        "| 310 MB |",
         "| None at all | 20.00 (n=1) | 20.00, missing | 1.000 (n=1) | 1.00 M | 0.980 G (-2.0%) | 12.0 | - |",
     ]
     assert table(study, costs, {}).count("missing") == 2 + 4 + 2
