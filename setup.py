@@ -174,7 +174,7 @@ setup(
         # Large TIFFs in windows (`eyetoy infer --tile`), and completion in shells.
         "tiff": ["tifffile", "imagecodecs"],
         "completion": ["argcomplete"],
-        # Weights as timm and Hugging Face have them; `eyetoy_mm.timm` and `eyetoy_mm.hub` need nothing else.
+        # Weights as timm and Hugging Face have them; `eyetoy_mm.timm` needs nothing else.
         "hub": ["safetensors", "timm", "huggingface_hub"],
         # `eyetoy export --out model.xml`, by way of the ONNX graph.
         "openvino": [*ONNX, "openvino"],

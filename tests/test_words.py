@@ -1,11 +1,15 @@
-"""Words that a stranger can follow, and references to docs/architecture.md that lead somewhere in it."""
+"""Words that a stranger can follow, and what texts name is there: sections, equations, files, options."""
 
+import argparse
 import re
 import subprocess
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 
 import pytest
+
+from eyetoy_mm.cli import VERBS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/architecture.md"
@@ -58,3 +62,51 @@ def test_no_text_refers_to_what_a_stranger_does_not_have():
     files = [file for file in tracked() if file not in (Path(__file__), ROOT / "CHANGELOG.md")]
     assert len(files) > 100
     assert {str(file): found[0] for file in files if (found := PRIVATE.search(file.read_text()))} == {}
+
+
+# Files of the checkout that a text names; those of `configs/` may be a reader's own.
+NAMED = re.compile(
+    r"(?<![\w/.-])(?:benchmarks|docs|examples|studies|tests|tools|weights)/[\w./-]+\."
+    r"(?:ipynb|jpg|json|md|png|py|safetensors|sh|svg|yml)\b"
+)
+ELSEWHERE = {
+    "docs/page.md",  # of nobody, in an example
+    "docs/paper_proposal.md",  # EyeToy's
+    "examples/pytorch/object-detection/README.md",  # transformers'
+    "tools/dataset_converters/ade20k2coco.py",  # mmdet's
+}
+
+
+def texts_for_users():
+    """Pages, programs with their help, and configs; what was in former versions is the changelog's."""
+    files = [file for file in tracked() if "tests" not in file.parts and file.name != "CHANGELOG.md"]
+    assert len(files) > 100
+    return {str(file.relative_to(ROOT)): file.read_text() for file in files}
+
+
+def test_files_that_are_named_are_there():
+    assert NAMED.findall("`tools/train.py`, x/docs/a.md, studies/camvid_scales.py.") == [
+        "tools/train.py",
+        "studies/camvid_scales.py",
+    ]
+    named = {(file, name) for file, text in texts_for_users().items() for name in NAMED.findall(text)}
+    assert {(file, name) for file, name in named if name not in ELSEWHERE and not (ROOT / name).exists()} == set()
+    assert {name for _, name in named} >= ELSEWHERE
+
+
+def test_options_after_a_verb_are_the_verbs():
+    """`eyetoy VERB ... --option`, on pages and in help."""
+    known = {}
+    for verb in VERBS:
+        parser = argparse.ArgumentParser()
+        import_module(f"eyetoy_mm.cli.{verb.replace('-', '_')}").add_arguments(parser)
+        known[verb] = {option for action in parser._actions for option in action.option_strings}
+    call = re.compile(rf"\beyetoy ({'|'.join(set(VERBS) - {'tool'})})\b([^`\n\"#]*)")  # a tool's options are its own
+    given = {
+        (file, verb, option)
+        for file, text in texts_for_users().items()
+        for verb, rest in call.findall(text)
+        for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest)
+    }
+    assert len(given) > 100
+    assert {one for one in given if one[2] not in known[one[1]]} == set()

@@ -94,7 +94,9 @@ came first; the training is cut short.
 That came in 70 seconds: a new environment with Python 3.11, the wheel with `[lite]` and
 `requirements/constraints.txt`, nothing in pip's cache, 5.3 GB on the disk, two quiet cores and an index nearby. The
 first result, `eyetoy infer mask-rcnn_eyetoy-demo_nuclei image.png`, was there 6 seconds later, and `eyetoy demo
---short` had trained, evaluated and painted a model in another 33."""
+--short` had trained, evaluated and painted a model in another 33.
+
+What `init` takes and what to do where it stops: [your own data](your-data.md). All verbs: [use](use.md)."""
 
 
 def prepare(here: Path) -> None:

@@ -2,9 +2,9 @@
 
 Examples::
 
-    eyetoy compare studies/camvid_scales.py --data-root path/to/camvid --plan    # on paper: costs, expected hours
-    eyetoy compare studies/camvid_scales.py --data-root path/to/camvid
-    eyetoy compare studies/camvid_scales.py --data-root path/to/camvid --report  # of what is finished by now
+    eyetoy compare studies/camvid_architecture.py --data-root path/to/camvid --plan    # on paper: costs, expected hours
+    eyetoy compare studies/camvid_architecture.py --data-root path/to/camvid
+    eyetoy compare studies/camvid_architecture.py --data-root path/to/camvid --report  # of what is finished by now
 
 Runs take turns, seed by seed, each an ordinary `eyetoy train` in work_dirs/studies/NAME. Start it again after it was
 cut off, however that was: finished runs stay, others go on from their last checkpoint. Table, JSON and plot show

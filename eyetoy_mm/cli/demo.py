@@ -2,7 +2,7 @@
 
 Examples::
 
-    eyetoy demo            # UperNet tells nuclei from background; two minutes on two CPU cores
+    eyetoy demo            # UperNet tells nuclei from background; three minutes on two CPU cores
     eyetoy demo detect     # Mask R-CNN finds every nucleus; six minutes
     eyetoy demo --short    # a fraction of it, to see that everything works
 
