@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.registry import MODELS, TASK_UTILS, Registry, build_from_cfg
@@ -71,8 +72,12 @@ def unknown_type(key: str, part: dict, registry: Registry) -> Finding:
         return Finding(key, f"needs a type, the name of a class; it has {first_few(part, 8) or 'nothing'}")
     if not isinstance(kind, str):
         return Finding(at(f"{key}.type", kind), "should be the name of a class, or a class")
+    package, _, name = kind.partition(".")
     near = _registered_name(kind, registry)
-    if near is None:
+    is_scope = nearest(package, ("mmengine", "eyetoy_mm", *registry.children), 0.7) is not None  # or was to be one
+    if package and name and not is_scope and find_spec(package) is None:
+        remedy = f"There is no package {package} here: install it, or put its folder into PYTHONPATH"
+    elif near is None:
         remedy = "Check the name, or import the module that registers it: custom_imports=dict(imports=[...])"
     else:
         remedy = f"Did you mean {near}?"

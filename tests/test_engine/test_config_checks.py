@@ -132,6 +132,23 @@ def test_the_key_the_value_and_what_would_do(case):
     assert MESSAGES[case] in told(*EDITS[case])
 
 
+@pytest.mark.parametrize(
+    ("key", "kind", "expected"),
+    [
+        ("optim_wrapper.optimizer", "nowhere.optim.AdamW", "There is no package nowhere here: install it, or put"),
+        ("optim_wrapper.optimizer", "torch.AdamW", "Did you mean AdamW?"),
+        ("optim_wrapper.optimizer", ".AdamW", "Did you mean AdamW?"),
+        ("custom_hooks.0", "nowhere.EMAHook", "There is no package nowhere here: install it, or put"),
+        ("custom_hooks.0", "mmengin.EMAHook", "Did you mean EMAHook?"),
+    ],
+)
+def test_a_class_of_a_package_that_is_not_installed(key, kind, expected):
+    """Another class of its name, as PyTorch's Muon for timm's, is not what is meant."""
+    noun = "hook" if "hooks" in key else "optimizer"
+    message = told(SEG, {f"{key}.type": kind})
+    assert f"{key}.type={kind!r}: no {noun} of that name is registered. {expected}" in message
+
+
 RULES = {
     "epochs of a sampler that never ends": "it never ends, and so the first epoch would not. Take dict(type='Default",
     "images in the order of the data set": "sampler.shuffle=False: images are trained on in the order of the data set",
