@@ -144,6 +144,11 @@ def test_rescale_of_even_axes_averages_pairs():
     assert rescale(x, 1) is x
 
 
+@pytest.mark.parametrize(("length", "factor", "size"), [(50, 1.1, 55), (51, 1.1, 57), (100, 0.55, 55), (6, 1 / 3, 2)])
+def test_rescale_rounds_up_what_is_no_whole_number_and_nothing_else(length, factor, size):
+    assert rescale(torch.zeros(1, length, 1), factor).shape[1] == size
+
+
 def test_repeat_to_gives_each_position_its_token():
     x = torch.tensor([[10.0, 20.0, 30.0]]).view(1, 3, 1)
     assert repeat_to(x, (8,), 3).flatten().tolist() == [10, 10, 10, 20, 20, 20, 30, 30]
