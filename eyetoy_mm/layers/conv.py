@@ -32,6 +32,12 @@ def keeps_size(params: ConvParams) -> bool:
     return params.stride == 1 and 2 * padding == params.dilation * (params.kernel_size - 1)
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something is to run when the module is called; to take its weights without a call would skip it."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return any(map(bool, hooks))
+
+
 class _ChannelsLastConv(_ConvNd):
     """Mixin for ``nn.ConvNd``: channels-last in and out, and 1x1 convolutions run as matrix products.
 
