@@ -80,6 +80,11 @@ class _ChannelsLastConv(_ConvNd):
         self.cuts_cells &= params.padding in ("same", "valid", 0)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != len(self.kernel_size) + 2:  # a matrix product would take it
+            raise ValueError(
+                f"{type(self).__name__} takes (B, *spatial, C) with {len(self.kernel_size)} spatial axes, got a tensor "
+                f"of shape {tuple(x.shape)}"
+            )
         if self.is_per_position and self.groups == 1:
             return F.linear(x, self.weight.flatten(1), self.bias)
         if self.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
