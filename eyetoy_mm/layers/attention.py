@@ -32,7 +32,7 @@ class SharedScaleNA(nn.Module):
 
     Raises:
         ValueError: A window, dilation, head count or head dimension below 1, a dropout outside ``[0, 1)``, or a
-            tokenizer that cannot be, or is for other channels, or loses the border of the map.
+            tokenizer that cannot be, or is for other channels, or loses the border of the map, or has tokens beyond.
     """
 
     ndim: int
@@ -70,6 +70,12 @@ class SharedScaleNA(nn.Module):
         self.tokenizer = CONVS[self.ndim](**conv_params.__dict__)
         if self.merging == 1 and not keeps_size(conv_params):
             raise ValueError(f"a tokenizer of stride 1 must keep the size of the map, got {conv_params}")
+        reach = conv_params.dilation * (conv_params.kernel_size - 1)
+        if not isinstance(conv_params.padding, str) and 2 * conv_params.padding > reach:
+            raise ValueError(
+                f"a tokenizer's padding must be at most {reach / 2:g}, half of dilation * (kernel_size - 1), got "
+                f"{conv_params}: there would be more tokens than cells"
+            )
         unpadded = conv_params.padding in ("valid", 0) or conv_params.kernel_size == 1
         self.cells_are_disjoint = conv_params.kernel_size == self.merging and conv_params.dilation == 1 and unpadded
         self.dropout = nn.Dropout(dropout)
