@@ -93,7 +93,15 @@ class Encoder(nn.Module):
         Yields:
             ``(B, *spatial, C)`` maps; the last is refined by the global stack and comes with its context token ``(B,
             1, C)``, others with None.
+
+        Raises:
+            ValueError: ``x`` has another number of axes.
         """
+        if x.dim() != self.ndim + 2:
+            raise ValueError(
+                f"{type(self).__name__} takes a batch (B, {self.initial_proj.in_channels}, *spatial) with {self.ndim} "
+                f"spatial axes, got a tensor of shape {tuple(x.shape)}"
+            )
         stem = self.initial_proj(to_channels_last(x))
         stem = stem + self.pe_scale * self.positional_embedding(stem)
         last = len(self.transformer_stack.stages) - 1
@@ -112,6 +120,9 @@ class Encoder(nn.Module):
         Returns:
             The features ``(B, output_channels, *spatial / total stride)`` and the context token ``(B, 1,
             output_channels)``, None where the global stack has none or is left out.
+
+        Raises:
+            ValueError: ``x`` has another number of axes.
         """
         *_, (features, context_token) = self.forward_stages(x)
         return to_channels_first(features), context_token

@@ -111,6 +111,8 @@ REFUSED = [
     (head, dict(conv_params=dict(stride=0)), "stride must be at least 1, got 0"),
     (head, dict(conv_params=dict(kernel_size=0)), "kernel_size must be at least 1, got 0"),
     (head, dict(conv_params=dict(kernel_size=3, padding="valid")), "keep the size .*kernel_size=3, .*padding='valid'"),
+    (head, dict(conv_params=dict(kernel_size=2, stride=2, padding=1)), "padding must be at most 0.5, .*padding=1"),
+    (head, dict(conv_params=dict(kernel_size=4, stride=2, padding=3)), "padding must be at most 1.5, .*padding=3"),
     (head, dict(conv_params=dict(padding_mode="reflect")), "'zeros' or 'replicate', got 'reflect'"),
     (head, dict(dropout=1.0), f"dropout {HALF_OPEN} 1.0"),
     # groups together

@@ -1,6 +1,7 @@
 """The encoder as the public EyeToy code is used."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -64,3 +65,12 @@ def test_context_token_is_optional():
     assert context_token is None
     features.square().sum().backward()
     assert all(p.grad is not None for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("cls", [Encoder1D, Encoder2D, Encoder3D])
+def test_inputs_of_another_rank_are_named(cls):
+    encoder = cls(**small_params())
+    for axes in {0, 1, 2, 3, 4} - {cls.ndim}:
+        shape = (3, 3, *(5, 6, 7, 8)[:axes])
+        with pytest.raises(ValueError, match=f"{cls.__name__} takes .* {cls.ndim} spatial .*{re.escape(str(shape))}"):
+            encoder(torch.randn(shape))

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyetoy_mm.layers.checks import at_least, fraction
-from eyetoy_mm.layers.conv import CONVS, keeps_size, to_channels_first, to_channels_last
+from eyetoy_mm.layers.conv import CONVS, has_hooks, keeps_size, to_channels_first, to_channels_last
 from eyetoy_mm.layers.resize import repeat_to, rescale
 from eyetoy_mm.ops import neighborhood_attention, plain_form
 from eyetoy_mm.ops.attention import autocast_dtype
+from eyetoy_mm.ops.flops import is_counting
 from eyetoy_mm.params import ConvParams, HeadParams, NeighborhoodAttentionParams
 
 
@@ -31,7 +32,7 @@ class SharedScaleNA(nn.Module):
 
     Raises:
         ValueError: A window, dilation, head count or head dimension below 1, a dropout outside ``[0, 1)``, or a
-            tokenizer that cannot be, or is for other channels, or loses the border of the map.
+            tokenizer that cannot be, or is for other channels, or loses the border of the map, or has tokens beyond.
     """
 
     ndim: int
@@ -69,6 +70,12 @@ class SharedScaleNA(nn.Module):
         self.tokenizer = CONVS[self.ndim](**conv_params.__dict__)
         if self.merging == 1 and not keeps_size(conv_params):
             raise ValueError(f"a tokenizer of stride 1 must keep the size of the map, got {conv_params}")
+        reach = conv_params.dilation * (conv_params.kernel_size - 1)
+        if not isinstance(conv_params.padding, str) and 2 * conv_params.padding > reach:
+            raise ValueError(
+                f"a tokenizer's padding must be at most {reach / 2:g}, half of dilation * (kernel_size - 1), got "
+                f"{conv_params}: there would be more tokens than cells"
+            )
         unpadded = conv_params.padding in ("valid", 0) or conv_params.kernel_size == 1
         self.cells_are_disjoint = conv_params.kernel_size == self.merging and conv_params.dilation == 1 and unpadded
         self.dropout = nn.Dropout(dropout)
@@ -92,8 +99,15 @@ class SharedScaleNA(nn.Module):
 
         Grouped convolutions are slow. On a GPU all of them are, in forward and backward pass, for layouts of their own
         and many launches. On a CPU those of 1 x 1 are; of the others, what they save in multiplications is worth more.
+
+        What something else stands in for, or has hooks (pruning, norms of weights, shards), is to be called.
         """
         if not self.cells_are_disjoint or (self.training and self.dropout.p):
+            return False
+        convs = (self.tokenizer, self.qkv_proj)
+        if not all(isinstance(conv, CONVS[self.ndim]) for conv in convs):
+            return False
+        if any(map(has_hooks, convs)) and not is_counting():  # who counts operations hooks all modules, for their names
             return False
         if x.is_cuda and not plain_form.is_wanted():
             return True

@@ -32,6 +32,12 @@ def keeps_size(params: ConvParams) -> bool:
     return params.stride == 1 and 2 * padding == params.dilation * (params.kernel_size - 1)
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something is to run when the module is called; to take its weights without a call would skip it."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return any(map(bool, hooks))
+
+
 class _ChannelsLastConv(_ConvNd):
     """Mixin for ``nn.ConvNd``: channels-last in and out, and 1x1 convolutions run as matrix products.
 
@@ -74,6 +80,11 @@ class _ChannelsLastConv(_ConvNd):
         self.cuts_cells &= params.padding in ("same", "valid", 0)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != len(self.kernel_size) + 2:  # a matrix product would take it
+            raise ValueError(
+                f"{type(self).__name__} takes (B, *spatial, C) with {len(self.kernel_size)} spatial axes, got a tensor "
+                f"of shape {tuple(x.shape)}"
+            )
         if self.is_per_position and self.groups == 1:
             return F.linear(x, self.weight.flatten(1), self.bias)
         if self.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):

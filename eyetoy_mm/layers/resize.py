@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 import torch
@@ -22,12 +21,10 @@ def rescale(x: Tensor, scale_factor: float) -> Tensor:
     """
     if scale_factor == 1:
         return x
-    spatial = x.shape[1:-1]
-    if plain_form.is_for_any_size(spatial):  # in whole numbers, which every runtime rounds alike
-        numerator, denominator = Fraction(scale_factor).limit_denominator(64).as_integer_ratio()
-        size = [(length * numerator + denominator - 1) // denominator for length in spatial]
-    else:
-        size = [math.ceil(length * scale_factor) for length in spatial]
+    spatial = tuple(map(int, x.shape[1:-1])) if torch.jit.is_tracing() else x.shape[1:-1]  # a trace is for one size
+    # in whole numbers, so that 1.1 makes 55 of 50 and not 56, here and in every runtime
+    numerator, denominator = Fraction(scale_factor).limit_denominator(10**6).as_integer_ratio()
+    size = [(length * numerator + denominator - 1) // denominator for length in spatial]
     mode = _LINEAR_MODES[x.dim() - 2]
     return to_channels_last(F.interpolate(to_channels_first(x), size=size, mode=mode, align_corners=False))
 

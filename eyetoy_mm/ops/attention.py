@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -24,6 +23,7 @@ from eyetoy_mm.ops import (
     selection,
 )
 from eyetoy_mm.ops.neighborhood import Neighborhood
+from eyetoy_mm.ops.operator import no_autocast
 from eyetoy_mm.ops.selection import Backend
 
 # In order of preference, which docs/performance.md has figures for. `torch` runs everything, so what follows it is used
@@ -92,10 +92,10 @@ def neighborhood_attention(
     if query.numel() == 0 or value.numel() == 0:
         return _nothing(query, key, value, bias)
     chosen = selection.choose(BACKENDS, backend, query, neighborhood, bias)
-    if flops.is_counting():  # the definition's operations, not what this back end computes on the way
-        sizes = neighborhood.kernel_size, neighborhood.dilation
-        return backend_torch.OPERATOR.as_node(query, key, value, bias, *sizes, scale)
-    with _no_autocast(query):
+    with no_autocast(query):
+        if flops.is_counting():  # the definition's operations, not what this back end computes on the way
+            sizes = neighborhood.kernel_size, neighborhood.dilation
+            return backend_torch.OPERATOR.as_node(query, key, value, bias, *sizes, scale)
         return chosen.attend(query, key, value, neighborhood, bias, scale)
 
 
@@ -131,13 +131,6 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
     if x.is_floating_point() and x.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return x.dtype
-
-
-def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Within it products are as they are written: autocast would round scores to 16 bits, in the forward pass alone."""
-    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return contextlib.nullcontext()
 
 
 def _refuse_no_tensors(**tensors: Tensor | None) -> None:

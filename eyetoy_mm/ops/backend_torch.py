@@ -136,7 +136,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     most, dtype = how or way(query)
     gradients = [torch.zeros(x.shape, dtype=_of_sums(x.dtype), device=x.device) for x in (query, key, value)]
-    bias_gradient = query.new_zeros(0) if bias is None else torch.zeros_like(bias)
+    of_bias = torch.zeros(0 if bias is None else bias.shape, dtype=_of_sums(query.dtype), device=query.device)
     for plan, maps in _maps(kernel_size, dilation, most, gradient, query, key, value, *gradients):
         masks = _masks(plan, bias, query)
         mask_gradients = [] if bias is None else [torch.zeros_like(mask) for mask in masks if mask is not None]
@@ -163,9 +163,9 @@ def _backward(
             for position, strip in _pairs(x, strips, cut):
                 position.add_(strip)
         if bias is not None:
-            bias_gradient += _bias_gradient(plan, mask_gradients).view(bias.shape)
+            of_bias += _bias_gradient(plan, mask_gradients).view(bias.shape)
     query_gradient, key_gradient, value_gradient = (x.to(query.dtype) for x in gradients)
-    return query_gradient, key_gradient, value_gradient, bias_gradient
+    return query_gradient, key_gradient, value_gradient, of_bias.to(query.dtype if bias is None else bias.dtype)
 
 
 OPERATOR = Operator("neighborhood_attention", _forward, _backward)

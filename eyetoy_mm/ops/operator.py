@@ -19,6 +19,7 @@ value).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -147,6 +148,16 @@ def is_watched(*tensors: Tensor | None) -> bool:
     return any(x is not None and (type(x) not in _PLAIN or x.is_meta) for x in tensors)
 
 
+def no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Within it products are as they are written, in either direction: autocast would round scores to 16 bits.
+
+    A backward pass that is begun within autocast has it, too.
+    """
+    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
 # --- Autograd ---------------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +258,8 @@ def _differentiate(
     """The gradients of the arguments of ``forward``."""
     tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
     bias = tensors[3]
-    *of_qkv, of_bias = unbatched(lambda one: gradients(one, *tensors, *ctx.numbers), gradient)
+    with no_autocast(gradient):
+        *of_qkv, of_bias = unbatched(lambda one: gradients(one, *tensors, *ctx.numbers), gradient)
     return *of_qkv, None if bias is None else of_bias, None, None, None
 
 
@@ -309,16 +321,17 @@ def pull_back(
 ) -> list[Tensor | None]:
     """The product of a cotangent and the Jacobian of a function; None for a tensor that is None."""
     present = [x for x in primals if x is not None]
-    if torch._C._are_functorch_transforms_active():
-        pull = torch.func.vjp(lambda *tensors: function(*put(tensors, primals)), *present)[1]
-        return put(pull(cotangent), primals)
-    # torch.func refuses to run where tensors are saved by hooks: gradient checkpointing, save_on_cpu.
-    with torch.enable_grad():
-        views = [x.view_as(x).requires_grad_() for x in present]  # what these have in common is no matter of ours
-        output = function(*put(views, primals))
-    create_graph = torch.is_grad_enabled()
-    pulled = torch.autograd.grad(output, views, cotangent, create_graph=create_graph, materialize_grads=True)
-    return put(pulled, primals)
+    with no_autocast(present[0]):
+        if torch._C._are_functorch_transforms_active():
+            pull = torch.func.vjp(lambda *tensors: function(*put(tensors, primals)), *present)[1]
+            return put(pull(cotangent), primals)
+        # torch.func refuses to run where tensors are saved by hooks: gradient checkpointing, save_on_cpu.
+        with torch.enable_grad():
+            views = [x.view_as(x).requires_grad_() for x in present]  # what these have in common is no matter of ours
+            output = function(*put(views, primals))
+        create_graph = torch.is_grad_enabled()
+        pulled = torch.autograd.grad(output, views, cotangent, create_graph=create_graph, materialize_grads=True)
+        return put(pulled, primals)
 
 
 def _push_forward(function: Callable[..., Any], primals: Tensors, tangents: Tensors) -> Any:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eyetoy_mm.layers import (
@@ -144,6 +145,11 @@ def test_rescale_of_even_axes_averages_pairs():
     assert rescale(x, 1) is x
 
 
+@pytest.mark.parametrize(("length", "factor", "size"), [(50, 1.1, 55), (51, 1.1, 57), (100, 0.55, 55), (6, 1 / 3, 2)])
+def test_rescale_rounds_up_what_is_no_whole_number_and_nothing_else(length, factor, size):
+    assert rescale(torch.zeros(1, length, 1), factor).shape[1] == size
+
+
 def test_repeat_to_gives_each_position_its_token():
     x = torch.tensor([[10.0, 20.0, 30.0]]).view(1, 3, 1)
     assert repeat_to(x, (8,), 3).flatten().tolist() == [10, 10, 10, 20, 20, 20, 30, 30]
@@ -218,6 +224,39 @@ def test_what_becomes_one_matrix():
     assert found(2) == (False, True)
     assert found(2, overlap=True) == (False, False)
     assert found(2, dropout=0.5) == (False, False)
+
+
+def test_what_is_hooked_or_replaced_is_called():
+    """Where tokenizer and projection would become one matrix, which skips what runs with a call of either."""
+
+    class Scaled(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return 0.5 * self.inner(x)
+
+    layer = SharedScaleNA2D(**attention_params(windows=(3,), merging=(1,)).head_params[0].__dict__)
+    x = torch.randn(1, 5, 5, 8, requires_grad=True)
+    assert layer._repays_a_matrix(x)
+    for name in ("tokenizer", "qkv_proj"):
+        module = getattr(layer, name)
+        for register in ("forward_pre_hook", "forward_hook", "full_backward_pre_hook", "full_backward_hook"):
+            calls = []
+            with getattr(module, f"register_{register}")(lambda *found, calls=calls: calls.append(found)):
+                layer(x).sum().backward()
+            assert len(calls) == 1, register
+        before = layer(x)
+        prune.l1_unstructured(module, "weight", 0.5)
+        for _ in range(2):  # each call makes the weights anew, with a graph of their own
+            layer(x).sum().backward()
+        assert not torch.allclose(layer(x), before) and module.weight_orig.grad.any()
+        prune.remove(module, "weight")
+        before = layer(x)
+        setattr(layer, name, Scaled(module))
+        assert not torch.allclose(layer(x), before)
+        setattr(layer, name, module)
 
 
 def test_dropout_of_tokens_keeps_the_tokenizer_apart():

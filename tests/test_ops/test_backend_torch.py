@@ -6,7 +6,7 @@ import torch
 from eyetoy_mm.ops import backend_torch, dense_form, neighborhood_attention, tiles
 from eyetoy_mm.ops.backend_torch import Way
 from eyetoy_mm.ops.neighborhood import Axis
-from eyetoy_mm.ops.tiles import Plan
+from eyetoy_mm.ops.tiles import AtOnce, Plan
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,17 @@ def test_products_of_16_bits_lose_nothing_but_the_factors_digits(dtype, spatial,
         assert error <= 2 * torch.finfo(dtype).eps and a.isfinite().all()
     in_float32 = results(inputs, kernel_size, dilation, scale, Way(most, torch.float32))
     assert not torch.equal(actual[0], in_float32[0]) and not torch.equal(actual[1], in_float32[1])
+
+
+def test_gradients_of_a_bias_of_16_bits_are_summed_in_float32():
+    """Over the parts that a large batch is taken in."""
+    inputs = list(torch.randn(3, 64, 6, 6, 1, 4).bfloat16())
+    inputs.append(torch.randn(1, 5, 5).bfloat16())
+    at_once, apart = (
+        results(inputs, (3, 3), (1, 1), 0.3, Way(most, torch.float32)) for most in (AtOnce(2**20, 2**20), AtOnce(1, 1))
+    )
+    assert at_once[-1].dtype == torch.bfloat16
+    torch.testing.assert_close(at_once[-1], apart[-1], rtol=2**-7, atol=0)
 
 
 @pytest.mark.parametrize("backend", ["torch", "reference"])

@@ -149,6 +149,24 @@ def test_a_gradient_that_is_recomputed_or_kept_elsewhere(backend, with_bias):
 # --- Forward mode -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=needs_cpp)])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_backward_pass_within_autocast_is_that_without(backend, with_bias):
+    """What is computed again there is the forward pass' own, and no product of it is rounded to 16 bits."""
+    inputs = [(3 * x).requires_grad_() for x in torch.randn(3, 1, 17, 18, 1, 8)]
+    bias = torch.randn(1, 5, 5, requires_grad=True) if with_bias else None
+    leaves = [*inputs, bias] if with_bias else inputs
+    found = []
+    for within in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = neighborhood_attention(*inputs, 3, bias=bias, backend=backend).float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=within):
+            first = torch.autograd.grad(output.square().sum(), leaves, create_graph=True)
+            found.append([*first, *torch.autograd.grad(sum(x.square().sum() for x in first), leaves)])
+    for outside, inside in zip(*found, strict=True):
+        assert torch.equal(outside, inside)
+
+
 def dual(function, x, mode):
     with mode(), forward_ad.dual_level():
         return forward_ad.unpack_dual(function(forward_ad.make_dual(x, x.cos()))).tangent

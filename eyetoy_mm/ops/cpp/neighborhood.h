@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <thread>
@@ -711,7 +712,11 @@ bool in_parallel(const Problem& problem, size_t begin, size_t end, F&& function)
     problem.parallel(&Shared<F>::run, &shared, threads, 0);
   } else {
     std::vector<std::thread> others;
-    for (unsigned thread = 1; thread < threads; ++thread) others.emplace_back(&Shared<F>::run, &shared);
+    others.reserve(threads);
+    try {
+      for (unsigned thread = 1; thread < threads; ++thread) others.emplace_back(&Shared<F>::run, &shared);
+    } catch (const std::exception&) {
+    }  // a limit of threads or memory: those that have begun take all items
     Shared<F>::run(&shared);
     for (std::thread& other : others) other.join();
   }
