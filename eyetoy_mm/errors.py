@@ -56,7 +56,7 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
             main(*args, **kwargs)
             print(end="", flush=True)
         except BrokenPipeError:
-            if not _let_go_of(sys.stdout):
+            if not let_go_of(sys.stdout):
                 raise
             sys.exit(_SIGPIPE)
         except KeyboardInterrupt:
@@ -95,7 +95,7 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
     return run
 
 
-def _let_go_of(stream: TextIO) -> bool:
+def let_go_of(stream: TextIO | None) -> bool:
     """Whether nobody reads a stream any more; what is written to it goes nowhere then, and fails no second time."""
     try:
         poll = select.poll()

@@ -7,6 +7,8 @@ import os
 import pickle
 import random
 import signal
+import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -115,7 +117,7 @@ def train(
         custom_hooks=[dict(type="EMAHook")],
     )
     config = Config(
-        dict(config | settings, default_hooks=hooks, log_level="ERROR", work_dir=str(work_dir), resume=resume)
+        dict(log_level="ERROR") | config | settings | dict(default_hooks=hooks, work_dir=str(work_dir), resume=resume)
     )
     go_on_exactly(config)
     config.train_dataloader = loader
@@ -617,8 +619,10 @@ class Told(Hook):
 def signals(monkeypatch):
     """What the hook changes is left as it was."""
     monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -666,6 +670,38 @@ def test_an_interrupt_loses_nothing(told, tmp_path, signals):
     assert train(tmp_path, resume=True, workers=2, **settings) == {i: whole[i] for i in range(step, len(whole))}
 
 
+def test_a_terminal_that_is_closed_loses_nothing(tmp_path, signals):
+    whole = train(tmp_path / "whole", workers=2)
+    told = Told(6, number=signal.SIGHUP)
+    with pytest.raises(SystemExit, match="85"):
+        train(tmp_path, workers=2, more_hooks=[told, SaveOnSignalHook()], checkpoint=dict(interval=99))
+    assert train(tmp_path, resume=True) == {step: whole[step] for step in range(6, len(whole))}
+
+
+def train_into_tee(work_dir: Path, number: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    read, write = os.pipe()
+    for output in (1, 2):
+        os.dup2(write, output)
+    os.close(write)
+    os.close(read)
+    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
+    train(work_dir, more_hooks=[Told(3, number=number), SaveOnSignalHook()], checkpoint=dict(interval=99), end=99)
+    print("interrupted", file=sys.stderr)
+    sys.exit(0)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGHUP, 85)])
+def test_a_reader_of_the_output_that_ends_first_loses_nothing(number, status, tmp_path):
+    """A terminal sends Ctrl-C to all of `eyetoy train ... | tee log`; one that is closed reads no more itself."""
+    process = multiprocessing.get_context("fork").Process(target=train_into_tee, args=(tmp_path, number))
+    process.start()
+    process.join(120)
+    process.kill()
+    assert process.exitcode == status and (tmp_path / "last_checkpoint").read_text() == "iter_3.pth"
+
+
 def test_only_what_trains_takes_an_interrupt_and_only_one(signals, capfd):
     with contextlib.closing(SaveOnSignalHook()) as hook:
         with pytest.raises(KeyboardInterrupt):
@@ -680,11 +716,58 @@ def test_only_what_trains_takes_an_interrupt_and_only_one(signals, capfd):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_that_is_ignored_stays_ignored(signals):
-    """In the background of a shell, and under nohup."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("theirs", [signal.SIG_IGN, lambda *_: None])
+def test_a_signal_of_a_terminal_that_is_ignored_or_taken_stays_so(number, theirs, signals):
+    """In the background of a shell, under nohup, and in a program that has a handler of its own."""
+    signal.signal(number, theirs)
     with contextlib.closing(SaveOnSignalHook()):
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(number) is theirs
+
+
+def test_a_second_training_of_a_process_takes_the_signals_of_one_that_failed(signals):
+    """In a notebook: the first left its handlers, which told a run that was no more."""
+    before = signal.getsignal(signal.SIGTERM)
+    first = SaveOnSignalHook()
+    first.before_train(SimpleNamespace())
+    with contextlib.closing(SaveOnSignalHook()) as second:
+        second.before_train(SimpleNamespace())
+        signal.raise_signal(signal.SIGINT)
+        assert (first.told, second.told) == (0, signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_that_ends_in_another_thread_fails_not_there(signals):
+    """Where alone the main thread may set handlers."""
+    failed, hook = [], SaveOnSignalHook()
+
+    def end() -> None:
+        try:
+            hook.after_train(None)
+        except ValueError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join()
+    assert not failed
+    hook.close()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def exit_by_handler(expected) -> None:
+    sys.exit(signal.getsignal(signal.SIGINT) != expected)
+
+
+def test_processes_that_are_started_after_a_run_are_as_any(signals):
+    hook = SaveOnSignalHook()
+    for expected in (signal.SIG_IGN, signal.default_int_handler):
+        child = multiprocessing.get_context("fork").Process(target=exit_by_handler, args=(expected,))
+        child.start()
+        child.join(20)
+        assert child.exitcode == 0
+        hook.close()
 
 
 def test_what_is_saved_when_runs_are_told_is_replaced_as_others_are(tmp_path, signals):
@@ -718,8 +801,9 @@ def test_what_was_saved_stays_until_there_is_another(tmp_path, signals):
 def test_a_run_that_is_told_before_it_has_trained_saves_nothing(tmp_path, signals):
     settings = EVALUATED | dict(custom_hooks=[dict(type="eyetoy_mm.EvaluateUntrainedHook")])
     with pytest.raises(SystemExit, match="85"):
-        train(tmp_path, more_hooks=[Told(evaluation=0), SaveOnSignalHook()], **settings)
+        train(tmp_path, more_hooks=[Told(evaluation=0), SaveOnSignalHook()], log_level="WARNING", **settings)
     assert not list(tmp_path.glob("*.pth"))
+    assert "SIGTERM: nothing is trained yet" in said(tmp_path) and "Saved." not in said(tmp_path)
 
 
 def test_what_could_not_be_saved_is_not_said_to_be(tmp_path, signals, monkeypatch):
