@@ -34,8 +34,9 @@ from mmengine.runner import Runner
 
 from eyetoy_mm.engine.curves import read_curves
 from eyetoy_mm.engine.exact_resume import PositionedBatches, SeededDataset, go_on_exactly
-from eyetoy_mm.engine.hooks import SaveOnSignalHook, SeedIterationsHook
+from eyetoy_mm.engine.hooks import CompareResumedHook, SaveOnSignalHook, SeedIterationsHook
 from eyetoy_mm.engine.hooks.save_on_signal import take_back_weights
+from eyetoy_mm.errors import UserError
 
 
 class Noisy(torch.utils.data.Dataset):
@@ -122,9 +123,11 @@ def train(
     go_on_exactly(config)
     config.train_dataloader = loader
     losses = Losses(end)
+    source = (work_dir / "last_checkpoint").read_text() if resume else None
     config.experiment_name = f"{work_dir}-{end}-{resume}-{workers}"
     runner = Runner.from_cfg(Config(dict(config, model=dict(type="Dropping"))))
     runner.register_hook(SeedIterationsHook())
+    runner.register_hook(CompareResumedHook(source))
     for hook in (losses, *more_hooks):
         runner.register_hook(hook)
     try:
@@ -252,6 +255,88 @@ def test_pipelines_are_switched_in_the_data_set_itself():
     seeded = SeededDataset(dataset := Piped())
     seeded.pipeline = "second"
     assert dataset.pipeline == seeded.pipeline == "second"
+
+
+# --- What is not exact ------------------------------------------------------------------------------------------------
+
+
+def accumulating(optimizer: str = "Adam") -> dict:
+    return ITERATIONS | dict(optim_wrapper=dict(optimizer=dict(type=optimizer, lr=0.01), accumulative_counts=4))
+
+
+def by_mmengine(checkpoint: dict) -> None:
+    meta = checkpoint["meta"]
+    for fact in ("world_size", "epoch_length", "images"):
+        del meta[fact]
+    meta["cfg"] = meta["cfg"].replace("type='eyetoy_mm.ExactEpochBasedTrainLoop'", "by_epoch=True")
+
+
+def by_mmengine_in_two_parts(checkpoint: dict) -> None:
+    """It begins an epoch anew, and goes on to count iterations."""
+    by_mmengine(checkpoint)
+    checkpoint["meta"].update(epoch=2, iter=14)
+
+
+def change(work_dir: Path, changed) -> None:
+    path = work_dir / (work_dir / "last_checkpoint").read_text()
+    checkpoint = torch.load(path, weights_only=False)
+    changed(checkpoint)
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "others", "changed", "told", "steps"),
+    [
+        (
+            ITERATIONS, dict(loader=ITERATIONS["loader"] | dict(batch_size=4)), None,
+            "images that were seen: 18. The data go on after 24, as if all steps had had as many as now", 8,
+        ),
+        (
+            accumulating(), {}, None,
+            "gradients: those of the last 2 of 4 iterations, which were being accumulated, are in no checkpoint", 8,
+        ),
+        ({}, {}, by_mmengine, "it was saved by mmengine alone: what augmentation and dropout draw", 10),
+        ({}, {}, by_mmengine_in_two_parts, "iteration 14 is not in epoch 3 of 4 iterations each", 8),
+    ],
+    ids=["batch size", "accumulation", "mmengine", "epochs begun anew"],
+)  # fmt: skip
+def test_what_is_not_exact_is_said(settings, others, changed, told, steps, tmp_path):
+    train(tmp_path, 6, **settings)
+    change(tmp_path, changed or (lambda checkpoint: None))
+    assert len(train(tmp_path, resume=True, log_level="INFO", **settings | others)) == steps
+    assert f"  {told}" in said(tmp_path) and "  settings" not in said(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{}, ITERATIONS])
+def test_other_data_are_said(settings, tmp_path, monkeypatch):
+    """As many batches in an epoch as before, and another order."""
+    train(tmp_path, 6, **settings)
+    monkeypatch.setattr(Noisy, "__len__", lambda self: 12)
+    train(tmp_path, resume=True, log_level="INFO", **settings)
+    assert "  images of the training set: 11 -> 12. From here on they come in the order" in said(tmp_path)
+
+
+def test_nothing_is_said_where_all_is_as_it_was(tmp_path):
+    """Nor of gradients at the end of a training, where all are used."""
+    train(tmp_path, **accumulating())
+    train(tmp_path, resume=True, log_level="INFO", **accumulating())
+    (line,) = [line for line in said(tmp_path).splitlines() if line.startswith("  nothing is left")]
+    assert line == "  nothing is left to train: train_cfg ends at max_iters=14" and "  gradients" not in said(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda x: x["ema_state_dict"].pop("module.layers.0.weight"), "without layers.0.weight, as no training saves"),
+        (lambda x: x["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)), r"the shapes \(3,\) for \(8, 4\)"),
+    ],
+)
+def test_a_state_that_is_not_whole_is_refused(changed, message, tmp_path):
+    """The average of a weight was taken for it; averages of gradients failed in the first step."""
+    train(tmp_path, 6)
+    change(tmp_path, changed)
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, resume=True)
 
 
 # --- Evaluations ------------------------------------------------------------------------------------------------------
@@ -501,6 +586,77 @@ def test_a_batch_that_cannot_be_read_loses_nothing(settings, workers, tmp_path, 
     assert train(tmp_path / "run", resume=True, **settings) == {step: losses[step] for step in range(5, len(losses))}
 
 
+class FailingBetween(Hook):
+    """Fails at a point between two steps, before all other hooks or after them."""
+
+    def __init__(self, point: str, priority: str, iteration: int, buffers: bool = False) -> None:
+        self.priority, self.iteration, self.buffers = priority, iteration, buffers
+        setattr(self, point, self._fail)
+
+    def _fail(self, runner) -> None:
+        if runner.iter == self.iteration:
+            if self.buffers:
+                next(runner.model.buffers()).add_(1)
+            raise RuntimeError("fails between")
+
+
+SCHEDULES = [
+    dict(type="CosineAnnealingLR", T_max=12, end=12, by_epoch=False),  # to a learning rate of 0
+    dict(type="StepLR", step_size=1, gamma=0.5, by_epoch=True),
+]
+
+
+@pytest.mark.parametrize("priority", ["VERY_HIGH", "LOWEST"])
+@pytest.mark.parametrize(
+    ("point", "at", "part"),
+    [
+        ("before_train_epoch", 4, "The begin of the epoch"),
+        ("after_train_epoch", 8, "The end of the epoch"),
+        ("after_train_epoch", 12, "The end of the epoch"),
+        ("after_train", 12, "The end of the training"),
+    ],
+)
+def test_a_hook_that_fails_between_two_steps_loses_nothing(point, at, part, priority, tmp_path):
+    """It is called again, whatever other hooks had done by then, as schedules by epochs."""
+    settings = EVALUATED | dict(train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=1), param_scheduler=SCHEDULES)
+    settings |= dict(checkpoint=dict(interval=99, save_last=False))
+    losses = train(tmp_path / "whole", more_hooks=[whole := Evaluations()], **settings)
+    run = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="fails between"):
+        train(run, more_hooks=[FailingBetween(point, priority, at)], **settings)
+    assert f"{part} failed after iteration {at}, which is saved in {run}/iter_{at}.pth: --resume goes on" in said(run)
+    went_on = train(run, resume=True, more_hooks=[after := Evaluations()], **settings)
+    assert went_on == {step: losses[step] for step in range(at, len(losses))}
+    done = at if point != "after_train_epoch" else at - 1  # the evaluation comes after it
+    assert after.values == {step: x for step, x in whole.values.items() if step > done}
+
+
+def test_the_end_of_a_training_by_iterations_too(tmp_path):
+    settings = ITERATIONS | dict(checkpoint=dict(interval=99, save_last=False), param_scheduler=SCHEDULES)
+    for point in ("after_train_epoch", "after_train"):
+        run = tmp_path / point
+        with pytest.raises(RuntimeError, match="fails between"):
+            train(run, more_hooks=[FailingBetween(point, "LOWEST", 14)], **settings)
+        assert f"The end of the training failed after iteration 14, which is saved in {run}/iter_14.pth" in said(run)
+        assert train(run, resume=True, **settings) == {}
+
+
+def test_buffers_that_hooks_have_set_anew_are_not_saved(tmp_path):
+    settings = dict(checkpoint=dict(interval=3))
+    with pytest.raises(RuntimeError, match="fails between"):
+        train(tmp_path, more_hooks=[FailingBetween("after_train_epoch", "LOWEST", 8, buffers=True)], **settings)
+    assert "The end of the epoch failed after iteration 8, which cannot be saved" in said(tmp_path)
+    assert (tmp_path / "last_checkpoint").read_text() == "iter_6.pth"
+
+
+def test_a_step_that_fails_says_what_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(Losses, "stop", lambda self: math.sqrt(-1))
+    with pytest.raises(ValueError, match="math domain"):
+        train(tmp_path, 8, checkpoint=dict(interval=3))
+    told = "The step after iteration 7 failed, and is not saved, for its weights may be half of it. The last checkpoint"
+    assert f"{told} is {tmp_path}/iter_6.pth." in said(tmp_path)
+
+
 class Spoiling(Hook):
     """Leaves other weights in the model than those of the training, as half a swap does."""
 
@@ -681,6 +837,7 @@ def test_a_terminal_that_is_closed_loses_nothing(tmp_path, signals):
 def train_into_tee(work_dir: Path, number: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a suite under nohup ignores it
     read, write = os.pipe()
     for output in (1, 2):
         os.dup2(write, output)
