@@ -21,7 +21,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook
-from mmengine.optim import OptimWrapper, ReduceOnPlateauParamScheduler
+from mmengine.optim import OptimWrapper, OptimWrapperDict, ReduceOnPlateauParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from torch import Tensor, nn
 
@@ -147,7 +147,7 @@ def settle(runner: Runner, checkpoint: dict[str, Any], source: str) -> str:
     check_state_fits(runner.model, unwrap(checkpoint, source), source)
     _check_classes(runner, meta_of(checkpoint), source)
     saved, asked = saved_config(checkpoint), read_config(runner.cfg.pretty_text)
-    _check_optimizer(runner, checkpoint["optimizer"], saved, asked, source)
+    _check_optimizers(runner, checkpoint["optimizer"], saved, asked, source)
     _check_average(runner, checkpoint, source)
     meta = checkpoint["meta"]
     head = f"resume from {source}, at epoch {meta['epoch']}, iteration {meta['iter']}"
@@ -158,7 +158,8 @@ def settle(runner: Runner, checkpoint: dict[str, Any], source: str) -> str:
         *_settle_schedule(runner, checkpoint),
         *_settle_optimizer(runner, checkpoint["optimizer"]),
         *_other_state(runner, checkpoint, asked),
-        *_other_settings(saved, asked),
+        *_kept_of_several(runner, saved, asked),
+        *_other_settings(runner, saved, asked),
         *_what_is_left(runner, checkpoint, source),
     ]
     if not notes:
@@ -202,21 +203,48 @@ def _check_classes(runner: Runner, meta: Mapping[str, Any], source: str) -> None
     )
 
 
-def _check_optimizer(
+def _check_optimizers(
     runner: Runner, state: Mapping[str, Any], saved: Mapping[str, Any], asked: Mapping[str, Any], source: str
 ) -> None:
-    if not isinstance(runner.optim_wrapper, OptimWrapper):
+    wrapper: Any = runner.optim_wrapper
+    several = isinstance(wrapper, OptimWrapperDict)
+    if not several and not isinstance(wrapper, OptimWrapper):
         return
-    types = [str(_get(config, "optim_wrapper", "optimizer", "type")).split(".")[-1] for config in (saved, asked)]
-    groups, saved_groups = runner.optim_wrapper.optimizer.param_groups, state["param_groups"]
-    restart = f"To start it afresh from these weights, set load_from = {source!r} and leave --resume out"
+    names = [*wrapper.keys()] if several else []
+    had = [] if "param_groups" in state else [*state]
+    if sorted(names) != sorted(had):
+        was, now = (f"several ({', '.join(each)})" if each else "one" for each in (had, names))
+        raise UserError(
+            f"{source} has the state of {was}, and the config makes {now}, of optimizers. {_afresh(source)}, or set "
+            "what it had"
+        )
+    for name in names or [None]:
+        place = ("optim_wrapper", *([name] if name else []), "optimizer", "type")
+        types = [str(_get(config, *place)).split(".")[-1] for config in (saved, asked)]
+        _check_optimizer(wrapper[name] if name else wrapper, state[name] if name else state, types, source)
+
+
+def _is_one(runner: Runner) -> bool:
+    """Whether it has one optimizer, and not several or something else."""
+    wrapper = runner.optim_wrapper
+    return isinstance(wrapper, OptimWrapper) and not isinstance(wrapper, OptimWrapperDict)
+
+
+def _afresh(source: str) -> str:
+    return f"To start it afresh from these weights, set load_from = {source!r} and leave --resume out"
+
+
+def _check_optimizer(wrapper: OptimWrapper, state: Mapping[str, Any], types: list[str], source: str) -> None:
+    groups, saved_groups = wrapper.optimizer.param_groups, state["param_groups"]
+    restart = _afresh(source)
     # Releases of torch add settings to an optimizer; where no config was saved, these tell that each kind keeps.
     kept = {"betas", "momentum", "alpha", "rho"}
-    differs = types[0] != types[1] if saved else _settings(saved_groups) & kept != _settings(groups) & kept
+    named = "None" not in types
+    differs = types[0] != types[1] if named else _settings(saved_groups) & kept != _settings(groups) & kept
     if differs:
-        was = types[0] if saved else f"one with {', '.join(sorted(_settings(saved_groups)))}"
+        was = types[0] if named else f"one with {', '.join(sorted(_settings(saved_groups)))}"
         raise UserError(
-            f"{source} has the state of the optimizer {was}, which {type(runner.optim_wrapper.optimizer).__name__} "
+            f"{source} has the state of the optimizer {was}, which {type(wrapper.optimizer).__name__} "
             f"of the config cannot go on with. {restart}, or set the optimizer that it had"
         )
     if [len(group["params"]) for group in saved_groups] != [len(group["params"]) for group in groups]:
@@ -242,9 +270,9 @@ def _check_optimizer(
             f"{source} has an optimizer whose averages of gradients are of other parameters than the model's, or in "
             f"another order: they have the shapes {first_few(differing, 3)}. {restart}"
         )
-    if lacking := _lacking(runner.optim_wrapper.optimizer, state):
+    if lacking := _lacking(wrapper.optimizer, state):
         raise UserError(
-            f"{source}: {type(runner.optim_wrapper.optimizer).__name__} of the config needs {lacking!r} of each "
+            f"{source}: {type(wrapper.optimizer).__name__} of the config needs {lacking!r} of each "
             f"parameter, which the saved state has not: it was made with other settings. {restart}, or set what it had"
         )
 
@@ -462,7 +490,7 @@ def _plain(value: Any) -> Any:
 
 def _settle_optimizer(runner: Runner, state: dict[str, Any]) -> Iterator[str]:
     """Settings that no schedule moves are the config's."""
-    if not isinstance(runner.optim_wrapper, OptimWrapper):
+    if not _is_one(runner):
         return
     schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
     scheduled = {key for each in schedulers for key in _keys_of(each.param_name)}
@@ -522,7 +550,20 @@ _TOLD_ELSEWHERE = ("train_dataloader.batch_size", "optim_wrapper.optimizer.", "o
 _WITHOUT_EFFECT = ("init_cfg", "pretrained", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
 
 
-def _other_settings(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+def _kept_of_several(runner: Runner, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    """What of several optimizers is as mmengine restores it, whatever the config says."""
+    sections = ("optim_wrapper", "param_scheduler")
+    if _is_one(runner) or not saved:
+        return
+    if changed := [
+        f"{key} {before!r}, not {now!r}"
+        for section in sections
+        for key, before, now in _differences(saved.get(section), asked.get(section), section)
+    ]:
+        yield f"settings of several optimizers and their schedules, the checkpoint's: {first_few(changed, 12)}"
+
+
+def _other_settings(runner: Runner, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
     if not saved:
         yield "settings: the checkpoint has no config that can be read, so that they were not compared"
         return
@@ -530,6 +571,7 @@ def _other_settings(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> Itera
     changes = [
         f"{key} {before!r} -> {now!r}"
         for section in _COMPARED
+        if section != "optim_wrapper" or _is_one(runner)
         for key, before, now in _differences(saved.get(section), asked.get(section), section)
         if not key.startswith(_TOLD_ELSEWHERE) and not set(key.split(".")) & set(_WITHOUT_EFFECT)
     ]

@@ -29,7 +29,8 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS, MODELS
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.registry import DATASETS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.curves import read_curves
@@ -64,6 +65,27 @@ class Dropping(BaseModel):
         if mode == "predict":
             return list(out[:, 0])
         return dict(loss=F.mse_loss(out, inputs.sum(1, keepdim=True)))
+
+
+class Two(Dropping):
+    """Learns by several optimizers, of which each has a layer."""
+
+    def train_step(self, data, optim_wrapper):
+        loss, logged = self.parse_losses(self(**data, mode="loss"))
+        loss.backward()
+        for each in optim_wrapper.values():
+            each.step()
+            each.zero_grad()
+        return logged
+
+
+class Constructor:
+    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None) -> None:
+        self.settings = optim_wrapper_cfg
+
+    def __call__(self, model) -> OptimWrapperDict:
+        parts = zip(self.settings.items(), (model.layers[0], model.layers[3]), strict=True)
+        return OptimWrapperDict(**{name: build_optim_wrapper(part, dict(settings)) for (name, settings), part in parts})
 
 
 class Level(BaseMetric):
@@ -125,7 +147,7 @@ def train(
     losses = Losses(end)
     source = (work_dir / "last_checkpoint").read_text() if resume else None
     config.experiment_name = f"{work_dir}-{end}-{resume}-{workers}"
-    runner = Runner.from_cfg(Config(dict(config, model=dict(type="Dropping"))))
+    runner = Runner.from_cfg(Config(dict(dict(model=dict(type="Dropping")), **config)))
     runner.register_hook(SeedIterationsHook())
     runner.register_hook(CompareResumedHook(source))
     for hook in (losses, *more_hooks):
@@ -139,7 +161,8 @@ def train(
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered():
-    kinds = ((MODELS, Dropping), (DATASETS, Noisy), (METRICS, Level))
+    kinds = [(MODELS, Dropping), (MODELS, Two), (DATASETS, Noisy), (METRICS, Level)]
+    kinds += [(OPTIM_WRAPPER_CONSTRUCTORS, Constructor)]
     for registry, kind in kinds:
         registry.register_module(module=kind)
     yield
@@ -337,6 +360,32 @@ def test_a_state_that_is_not_whole_is_refused(changed, message, tmp_path):
     change(tmp_path, changed)
     with pytest.raises(UserError, match=message):
         train(tmp_path, resume=True)
+
+
+def several(**optimizers: dict) -> dict:
+    wrappers = {name: dict(optimizer=optimizer) for name, optimizer in optimizers.items()}
+    return dict(model=dict(type="Two"), optim_wrapper=dict(constructor="Constructor", **wrappers))
+
+
+def test_several_optimizers_go_on(tmp_path):
+    """Which ended in an AttributeError. mmengine restores all of them as it was, and that is said."""
+    first, second = dict(type="Adam", lr=0.01), dict(type="SGD", lr=0.1, momentum=0.9)
+    whole = train(tmp_path / "whole", **several(a=first, b=second))
+    train(tmp_path, 6, **several(a=first, b=second))
+    for others, message in (
+        (several(a=first, b=first), "the optimizer SGD, which Adam of the config cannot go on with"),
+        (several(a=first, c=second), r"the state of several \(a, b\), and the config makes several \(a, c\)"),
+        ({}, r"the state of several \(a, b\), and the config makes one, of optimizers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(tmp_path, resume=True, log_level="INFO", **others)
+    others = several(a=first, b=second | dict(lr=1.0))
+    went_on = train(tmp_path, resume=True, log_level="INFO", **others)
+    assert went_on == {step: whole[step] for step in range(6, 16)}
+    told = "the checkpoint's: optim_wrapper.b.optimizer.lr 0.1, not 1.0"
+    assert f"  settings of several optimizers and their schedules, {told}" in said(
+        tmp_path
+    ) and "from here on" not in said(tmp_path)
 
 
 # --- Evaluations ------------------------------------------------------------------------------------------------------
@@ -893,6 +942,13 @@ def test_a_second_training_of_a_process_takes_the_signals_of_one_that_failed(sig
         assert (first.told, second.told) == (0, signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_handler_that_came_after_stays(signals):
+    hook = SaveOnSignalHook()
+    signal.signal(signal.SIGINT, theirs := lambda *_: None)
+    hook.close()
+    assert signal.getsignal(signal.SIGINT) is theirs
 
 
 def test_a_run_that_ends_in_another_thread_fails_not_there(signals):

@@ -175,7 +175,9 @@ class SaveOnSignalHook(Hook):
         self._trains, self._closed = False, True
         runner_file.default_worker_init_fn = _init_worker
         while self._before and threading.current_thread() is threading.main_thread():  # others may not
-            signal.signal(*self._before.popitem())
+            number, before = self._before.popitem()
+            if signal.getsignal(number) in (self._tell, self._interrupt):  # not another's, who came after
+                signal.signal(number, before)
 
 
 def _let_go_of_output() -> None:
