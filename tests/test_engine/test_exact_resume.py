@@ -969,6 +969,16 @@ def test_a_run_that_ends_in_another_thread_fails_not_there(signals):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_run_that_is_told_in_its_last_step_goes_on_to_its_evaluation(tmp_path, signals):
+    """Its learning rate is 0, with which --resume refused to train."""
+    settings = EVALUATED | dict(train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=2))
+    settings |= dict(param_scheduler=dict(type="PolyLR", end=8, by_epoch=False), checkpoint=dict(by_epoch=True))
+    with pytest.raises(SystemExit, match="85"):
+        train(tmp_path, more_hooks=[Told(8), SaveOnSignalHook()], **settings)
+    assert train(tmp_path, resume=True, more_hooks=[after := Evaluations()], **settings) == {}
+    assert after.values.keys() == {8} and (tmp_path / "epoch_2.pth").is_file()
+
+
 def exit_by_handler(expected) -> None:
     sys.exit(signal.getsignal(signal.SIGINT) != expected)
 
