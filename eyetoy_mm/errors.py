@@ -56,7 +56,7 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
             main(*args, **kwargs)
             print(end="", flush=True)
         except BrokenPipeError:
-            if not _let_go_of(sys.stdout):
+            if not let_go_of(sys.stdout):
                 raise
             sys.exit(_SIGPIPE)
         except KeyboardInterrupt:
@@ -95,12 +95,14 @@ def report_user_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments,
     return run
 
 
-def _let_go_of(stream: TextIO) -> bool:
+def let_go_of(stream: TextIO | None) -> bool:
     """Whether nobody reads a stream any more; what is written to it goes nowhere then, and fails no second time."""
+    if stream is None:  # of a program without a console
+        return False
     try:
         poll = select.poll()
         poll.register(stream, 0)
-    except (AttributeError, TypeError, ValueError):  # Windows, whose pipes tell nothing; no stream, or none of a file
+    except (AttributeError, TypeError, ValueError):  # Windows, whose pipes tell nothing; a stream that is of no file
         return False
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
         return False

@@ -18,7 +18,7 @@ export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGHUP,SIGQUIT,SIGUSR1
 # torchrun says 1 where it was told to stop; whoever queues the run again looks for 85, which train.py says.
 told='' child=''
 tell() { told=yes; kill -TERM "$child" 2> /dev/null || true; }
-trap tell TERM USR1 INT
+trap tell TERM USR1 INT HUP
 "${PYTHON:-python}" -m torch.distributed.run "${where[@]}" --nproc_per_node "$processes" \
     --max_restarts "${MAX_RESTARTS:-0}" "$tool" "$config" --launcher pytorch "$@" &
 child=$!

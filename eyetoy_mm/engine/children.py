@@ -24,16 +24,23 @@ def run_child(command: list[str], output: Path) -> int:
     """
     with open(output, "ab") as file, _raised_when_terminated():
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
+        with ended(process):
             return process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(_PATIENCE)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+
+
+@contextmanager
+def ended(process: subprocess.Popen) -> Iterator[None]:
+    """Within: what ends this, as Ctrl-C does, ends a process, too, which has some time to save, and is waited for."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.communicate(timeout=_PATIENCE)  # it may write into a pipe
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
 
 
 @contextmanager

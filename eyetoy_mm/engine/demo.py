@@ -16,6 +16,7 @@ import mmcv
 import numpy as np
 import torch
 
+from eyetoy_mm.engine.children import ended
 from eyetoy_mm.engine.colors import distinct_colors
 from eyetoy_mm.engine.config import load_config
 from eyetoy_mm.engine.inference import Predictor, open_predictor
@@ -101,12 +102,14 @@ def train(demo: Demo, work_dir: Path, options: list[str]) -> None:
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     tail: list[str] = []
-    for line in process.stdout:
-        tail = [*tail[-20:], line]
-        if "Iter(" in line or "Epoch(" in line or "Saving checkpoint" in line:
-            shown = line.split("INFO - ")[-1]
-            print(shown.split("decode.loss_ce")[0].split("loss_rpn_cls")[0].rstrip(), flush=True)
-    if process.wait():
+    with ended(process):
+        for line in process.stdout:
+            tail = [*tail[-20:], line]
+            if "Iter(" in line or "Epoch(" in line or "Saving checkpoint" in line:
+                shown = line.split("INFO - ")[-1]
+                print(shown.split("decode.loss_ce")[0].split("loss_rpn_cls")[0].rstrip(), flush=True)
+        process.wait()
+    if process.returncode:
         raise UserError(f"training failed:\n{''.join(tail)}")
 
 

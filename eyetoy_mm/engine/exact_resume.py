@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from eyetoy_mm.engine.hooks.common import EVALUATED
 from eyetoy_mm.engine.hooks.seed_iterations import seed_all
 from eyetoy_mm.engine.samplers import compact
-from eyetoy_mm.engine.save_on_error import saved_if_it_ends, saved_if_it_fails
+from eyetoy_mm.engine.save_on_error import saved_if_it_ends, saved_if_it_fails, told_if_step_fails
 from eyetoy_mm.registry import LOOPS, type_name
 
 
@@ -172,6 +172,11 @@ class _Exact:
             self.runner.logger.info("The evaluation that is due here comes first: the checkpoint was saved before it")
             self._evaluate_if_due(done, end)
 
+    def _call_hooks(self, point: str, part: str) -> None:
+        """Call hooks between two steps; what they do is done again if one fails, where the run goes on."""
+        with saved_if_it_fails(self.runner, part, "goes on from there"):
+            self.runner.call_hook(point)
+
     def _save_where_it_stopped(self, begun: int) -> None:
         """Save the end of a run that is stopped early, as ``save_last`` means; the hook knows the last step alone.
 
@@ -210,18 +215,19 @@ class ExactEpochBasedTrainLoop(_Exact, EpochBasedTrainLoop):
             self.run_epoch()
             self._evaluate_if_due(self._epoch, self._max_epochs)
         self._save_where_it_stopped(begun)
-        self.runner.call_hook("after_train")
+        self._call_hooks("after_train", "The end of the training")
         return self.runner.model
 
     def run_epoch(self) -> None:
         """Iterate over one epoch, or over what is left of it."""
-        self.runner.call_hook("before_train_epoch")
+        self._call_hooks("before_train_epoch", "The begin of the epoch")
         self.runner.model.train()
         done = self._iter - self._epoch * len(self.dataloader)
         self.dataloader.batch_sampler.start = done  # type: ignore[union-attr]
         for index, data_batch in enumerate(saved_if_it_ends(self.runner, self.dataloader), done):
-            self.run_iter(index, data_batch)
-        self.runner.call_hook("after_train_epoch")
+            with told_if_step_fails(self.runner):
+                self.run_iter(index, data_batch)
+        self._call_hooks("after_train_epoch", "The end of the epoch")
         self._epoch += 1
 
 
@@ -244,11 +250,13 @@ class ExactIterBasedTrainLoop(_Exact, IterBasedTrainLoop):
             self._evaluate_if_missed(self._iter, self._max_iters)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            self.run_iter(next(saved_if_it_ends(self.runner, self.dataloader_iterator)))
+            data_batch = next(saved_if_it_ends(self.runner, self.dataloader_iterator))
+            with told_if_step_fails(self.runner):
+                self.run_iter(data_batch)
             self._evaluate_if_due(self._iter, self._max_iters)
         self._save_where_it_stopped(begun)
-        self.runner.call_hook("after_train_epoch")
-        self.runner.call_hook("after_train")
+        self._call_hooks("after_train_epoch", "The end of the training")
+        self._call_hooks("after_train", "The end of the training")
         return self.runner.model
 
     def _iterator_after(self, batches: int) -> Any:

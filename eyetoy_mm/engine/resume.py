@@ -21,7 +21,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook
-from mmengine.optim import OptimWrapper, ReduceOnPlateauParamScheduler
+from mmengine.optim import OptimWrapper, OptimWrapperDict, ReduceOnPlateauParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from torch import Tensor, nn
 
@@ -125,7 +125,8 @@ def last_named(work_dir: str) -> str | None:
 
 def run_facts(runner: Runner) -> dict[str, Any]:
     """What a checkpoint has to know of a run beside its config."""
-    return {"world_size": get_world_size(), "epoch_length": len(runner.train_dataloader)}
+    loader = runner.train_dataloader
+    return {"world_size": get_world_size(), "epoch_length": len(loader), "images": len(loader.dataset)}
 
 
 def settle(runner: Runner, checkpoint: dict[str, Any], source: str) -> str:
@@ -140,21 +141,25 @@ def settle(runner: Runner, checkpoint: dict[str, Any], source: str) -> str:
         What differs and what happens, for the log.
 
     Raises:
-        UserError: It has no training state, or was of other classes, another model or another optimizer.
+        UserError: It has no whole training state, or was of other classes, another model or another optimizer.
     """
     _check_complete(checkpoint, source)
     check_state_fits(runner.model, unwrap(checkpoint, source), source)
     _check_classes(runner, meta_of(checkpoint), source)
     saved, asked = saved_config(checkpoint), read_config(runner.cfg.pretty_text)
-    _check_optimizer(runner, checkpoint["optimizer"], saved, asked, source)
+    _check_optimizers(runner, checkpoint["optimizer"], saved, asked, source)
+    _check_average(runner, checkpoint, source)
     meta = checkpoint["meta"]
     head = f"resume from {source}, at epoch {meta['epoch']}, iteration {meta['iter']}"
     notes = [
+        *_lost_gradients(meta, saved),
+        *_other_data(runner, meta),
         *_settle_batches(runner, meta, saved),
         *_settle_schedule(runner, checkpoint),
         *_settle_optimizer(runner, checkpoint["optimizer"]),
         *_other_state(runner, checkpoint, asked),
-        *_other_settings(saved, asked),
+        *_kept_of_several(runner, saved, asked),
+        *_other_settings(runner, saved, asked),
         *_what_is_left(runner, checkpoint, source),
     ]
     if not notes:
@@ -198,21 +203,48 @@ def _check_classes(runner: Runner, meta: Mapping[str, Any], source: str) -> None
     )
 
 
-def _check_optimizer(
+def _check_optimizers(
     runner: Runner, state: Mapping[str, Any], saved: Mapping[str, Any], asked: Mapping[str, Any], source: str
 ) -> None:
-    if not isinstance(runner.optim_wrapper, OptimWrapper):
+    wrapper: Any = runner.optim_wrapper
+    several = isinstance(wrapper, OptimWrapperDict)
+    if not several and not isinstance(wrapper, OptimWrapper):
         return
-    types = [str(_get(config, "optim_wrapper", "optimizer", "type")).split(".")[-1] for config in (saved, asked)]
-    groups, saved_groups = runner.optim_wrapper.optimizer.param_groups, state["param_groups"]
-    restart = f"To start it afresh from these weights, set load_from = {source!r} and leave --resume out"
+    names = [*wrapper.keys()] if several else []
+    had = [] if "param_groups" in state else [*state]
+    if sorted(names) != sorted(had):
+        was, now = (f"several ({', '.join(each)})" if each else "one" for each in (had, names))
+        raise UserError(
+            f"{source} has the state of {was}, and the config makes {now}, of optimizers. {_afresh(source)}, or set "
+            "what it had"
+        )
+    for name in names or [None]:
+        place = ("optim_wrapper", *([name] if name else []), "optimizer", "type")
+        types = [str(_get(config, *place)).split(".")[-1] for config in (saved, asked)]
+        _check_optimizer(wrapper[name] if name else wrapper, state[name] if name else state, types, source)
+
+
+def _is_one(runner: Runner) -> bool:
+    """Whether it has one optimizer, and not several or something else."""
+    wrapper = runner.optim_wrapper
+    return isinstance(wrapper, OptimWrapper) and not isinstance(wrapper, OptimWrapperDict)
+
+
+def _afresh(source: str) -> str:
+    return f"To start it afresh from these weights, set load_from = {source!r} and leave --resume out"
+
+
+def _check_optimizer(wrapper: OptimWrapper, state: Mapping[str, Any], types: list[str], source: str) -> None:
+    groups, saved_groups = wrapper.optimizer.param_groups, state["param_groups"]
+    restart = _afresh(source)
     # Releases of torch add settings to an optimizer; where no config was saved, these tell that each kind keeps.
     kept = {"betas", "momentum", "alpha", "rho"}
-    differs = types[0] != types[1] if saved else _settings(saved_groups) & kept != _settings(groups) & kept
+    named = "None" not in types
+    differs = types[0] != types[1] if named else _settings(saved_groups) & kept != _settings(groups) & kept
     if differs:
-        was = types[0] if saved else f"one with {', '.join(sorted(_settings(saved_groups)))}"
+        was = types[0] if named else f"one with {', '.join(sorted(_settings(saved_groups)))}"
         raise UserError(
-            f"{source} has the state of the optimizer {was}, which {type(runner.optim_wrapper.optimizer).__name__} "
+            f"{source} has the state of the optimizer {was}, which {type(wrapper.optimizer).__name__} "
             f"of the config cannot go on with. {restart}, or set the optimizer that it had"
         )
     if [len(group["params"]) for group in saved_groups] != [len(group["params"]) for group in groups]:
@@ -226,10 +258,34 @@ def _check_optimizer(
             f"{len(state['state'])} parameters: the first step would make their weights so. Go on from an earlier "
             "checkpoint: --resume CHECKPOINT"
         )
-    if lacking := _lacking(runner.optim_wrapper.optimizer, state):
+    parameters = [x for group in groups for x in group["params"]]
+    shapes = [
+        (tuple(kept[key].shape), tuple(parameters[number].shape))
+        for number, kept in state["state"].items()
+        for key in ("exp_avg", "momentum_buffer")
+        if isinstance(kept, Mapping) and isinstance(kept.get(key), Tensor) and isinstance(number, int)
+    ]
+    if differing := [f"{was} for {now}" for was, now in shapes if was != now]:
         raise UserError(
-            f"{source}: {type(runner.optim_wrapper.optimizer).__name__} of the config needs {lacking!r} of each "
+            f"{source} has an optimizer whose averages of gradients are of other parameters than the model's, or in "
+            f"another order: they have the shapes {first_few(differing, 3)}. {restart}"
+        )
+    if lacking := _lacking(wrapper.optimizer, state):
+        raise UserError(
+            f"{source}: {type(wrapper.optimizer).__name__} of the config needs {lacking!r} of each "
             f"parameter, which the saved state has not: it was made with other settings. {restart}, or set what it had"
+        )
+
+
+def _check_average(runner: Runner, checkpoint: Mapping[str, Any], source: str) -> None:
+    """Averaged weights that lack one leave the model the average in its place, and the average what it began with."""
+    average = checkpoint.get("ema_state_dict")
+    if average is None or not any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        return
+    if missing := [name for name in checkpoint["state_dict"] if f"module.{name}" not in average]:
+        raise UserError(
+            f"{source} has averaged weights (EMAHook) without {first_few(missing)}, as no training saves it: it is "
+            "damaged, or was changed. Go on from another checkpoint: --resume CHECKPOINT"
         )
 
 
@@ -274,6 +330,32 @@ def _settings(groups: Iterable[Mapping[str, Any]]) -> set[str]:
 # --- Batches ----------------------------------------------------------------------------------------------------------
 
 
+def _lost_gradients(meta: Mapping[str, Any], saved: Mapping[str, Any]) -> Iterator[str]:
+    """Those that were being accumulated; at the end of a training all are used."""
+    iteration, loop = meta["iter"], saved.get("train_cfg") or {}
+    counts = _get(saved, "optim_wrapper", "accumulative_counts") or 1
+    end = loop.get("max_iters") or (loop.get("max_epochs") or 0) * meta.get("epoch_length", 0)
+    if is_whole(counts) and iteration % counts and iteration != end:
+        yield (
+            f"gradients: those of the last {iteration % counts} of {counts} iterations, which were being accumulated, "
+            "are in no checkpoint: it goes on without them, and not exactly"
+        )
+
+
+def _other_data(runner: Runner, meta: Mapping[str, Any]) -> Iterator[str]:
+    if "world_size" not in meta:
+        yield (
+            "it was saved by mmengine alone: what augmentation and dropout draw from here on is not what they would "
+            "have drawn there"
+        )
+    before, now = meta.get("images"), len(runner.train_dataloader.dataset)  # type: ignore[arg-type]
+    if before not in (None, now):
+        yield (
+            f"images of the training set: {before} -> {now}. From here on they come in the order that they would have "
+            "if there had always been so many"
+        )
+
+
 def _settle_batches(runner: Runner, meta: dict[str, Any], saved: Mapping[str, Any]) -> Iterator[str]:
     """Epochs go on as epochs: where one has another length now, iterations are counted as if it always had."""
     sizes = _get(saved, "train_dataloader", "batch_size"), _get(runner.cfg, "train_dataloader", "batch_size")
@@ -285,6 +367,9 @@ def _settle_batches(runner: Runner, meta: dict[str, Any], saved: Mapping[str, An
             f"images in a step: {was} -> {now}. The learning rate is "
             + ("scaled to that" if scaled else "the config's, not scaled to that (--auto-scale-lr would)")
         )
+        before, now = (size * n * meta["iter"] for size, n in zip(sizes, processes))
+        if before != now and not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            yield f"images that were seen: {before}. The data go on after {now}, as if all steps had had as many as now"
     length = len(runner.train_dataloader)
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     if by_epoch and _counted_iterations(saved):
@@ -301,6 +386,13 @@ def _settle_batches(runner: Runner, meta: dict[str, Any], saved: Mapping[str, An
         yield (
             f"iterations of an epoch: {before} -> {length}. It goes on {where} and iterations are counted as if all "
             f"epochs had {length}: {iteration} -> {meta['iter']}"
+        )
+    elif by_epoch and not epoch * length <= iteration <= (epoch + 1) * length:
+        meta["iter"] = epoch * length
+        yield (
+            f"iteration {iteration} is not in epoch {epoch + 1} of {length} iterations each, as of a run that mmengine "
+            f"alone had begun anew in the middle of one. It goes on at the begin of this epoch: {iteration} -> "
+            f"{meta['iter']}"
         )
 
 
@@ -341,7 +433,8 @@ def _settle_schedule(runner: Runner, checkpoint: dict[str, Any]) -> Iterator[str
     names = dict.fromkeys(each.param_name for each in schedulers)
     groups = checkpoint["optimizer"]["param_groups"]
     before = {name: _range(groups, name) for name in names}
-    step_schedulers(schedulers, meta["iter"], meta["epoch"])
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    step_schedulers(schedulers, meta["iter"], meta["epoch"], len(runner.train_dataloader) if by_epoch else None)
     checkpoint["param_schedulers"] = [each.state_dict() for each in schedulers]
     wrapper: Any = runner.optim_wrapper
     moved = {key for name in names for key in _keys_of(name)}
@@ -365,10 +458,10 @@ def _end_later(saved: list[dict[str, Any]], schedulers: list[Any]) -> bool:
     return True
 
 
-def step_schedulers(schedulers: Iterable[Any], iterations: int, epochs: int) -> None:
-    """Step fresh schedulers as a run of so many iterations in so many whole epochs does."""
+def step_schedulers(schedulers: Iterable[Any], iterations: int, epochs: int, length: int | None = None) -> None:
+    """Step fresh schedulers as a run of so many iterations in so many whole epochs, of one length if given, does."""
     schedulers = list(schedulers)
-    ends = [math.ceil(iterations * epoch / epochs) for epoch in range(1, epochs + 1)] if epochs else []
+    ends = [length * epoch if length else math.ceil(iterations * epoch / epochs) for epoch in range(1, epochs + 1)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # no step of the optimizer comes between
         for iteration in range(1, iterations + 1):
@@ -397,7 +490,7 @@ def _plain(value: Any) -> Any:
 
 def _settle_optimizer(runner: Runner, state: dict[str, Any]) -> Iterator[str]:
     """Settings that no schedule moves are the config's."""
-    if not isinstance(runner.optim_wrapper, OptimWrapper):
+    if not _is_one(runner):
         return
     schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
     scheduled = {key for each in schedulers for key in _keys_of(each.param_name)}
@@ -457,13 +550,28 @@ _TOLD_ELSEWHERE = ("train_dataloader.batch_size", "optim_wrapper.optimizer.", "o
 _WITHOUT_EFFECT = ("init_cfg", "pretrained", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
 
 
-def _other_settings(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+def _kept_of_several(runner: Runner, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    """What of several optimizers is as mmengine restores it, whatever the config says."""
+    sections = ("optim_wrapper", "param_scheduler")
+    if _is_one(runner) or not saved:
+        return
+    if changed := [
+        f"{key} {before!r}, not {now!r}"
+        for section in sections
+        for key, before, now in _differences(saved.get(section), asked.get(section), section)
+    ]:
+        yield f"settings of several optimizers and their schedules, the checkpoint's: {first_few(changed, 12)}"
+
+
+def _other_settings(runner: Runner, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
     if not saved:
         yield "settings: the checkpoint has no config that can be read, so that they were not compared"
         return
+    saved, asked = ({**each, "train_cfg": _loop(each)} for each in (saved, asked))
     changes = [
         f"{key} {before!r} -> {now!r}"
         for section in _COMPARED
+        if section != "optim_wrapper" or _is_one(runner)
         for key, before, now in _differences(saved.get(section), asked.get(section), section)
         if not key.startswith(_TOLD_ELSEWHERE) and not set(key.split(".")) & set(_WITHOUT_EFFECT)
     ]
@@ -471,10 +579,17 @@ def _other_settings(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> Itera
         yield f"settings, the config's from here on: {first_few(changes, 12)}"
 
 
+def _loop(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The training loop of a config: the same whether it is mmengine's, by its name or not, or goes on exactly."""
+    loop = dict(config.get("train_cfg") or {})
+    by_epoch = "EpochBasedTrainLoop" if loop.pop("by_epoch", True) else "IterBasedTrainLoop"
+    return {**loop, "type": str(loop.get("type") or by_epoch).split(".")[-1].removeprefix("Exact")}
+
+
 def _what_is_left(runner: Runner, checkpoint: Mapping[str, Any], source: str) -> Iterator[str]:
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     iteration, last = checkpoint["meta"]["iter"], runner.max_iters
-    if checkpoint["meta"]["epoch"] >= runner.max_epochs if by_epoch else iteration >= last:
+    if iteration >= last or (by_epoch and checkpoint["meta"]["epoch"] >= runner.max_epochs):
         limit = f"max_epochs={runner.max_epochs}" if by_epoch else f"max_iters={last}"
         yield f"nothing is left to train: train_cfg ends at {limit}"
         return

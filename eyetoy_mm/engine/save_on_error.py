@@ -1,7 +1,8 @@
 """What fails between two steps loses nothing of the training, which is saved before the error ends the run.
 
-That is an evaluation, which is made again when the run goes on, and the reading of the next batch. A step that fails is
-another matter: its weights may be half of it, and they are not saved.
+That is an evaluation, which is made again when the run goes on, the reading of the next batch, and what hooks do at the
+begin and the end of an epoch or the training, which they do again. A step that fails, up to the last hook after it, is
+another matter: weights, averages and schedules may be half of it, and they are not saved.
 """
 
 from __future__ import annotations
@@ -22,21 +23,45 @@ from eyetoy_mm.compat.whole_checkpoints import REST
 from eyetoy_mm.engine.engines import shards_model
 from eyetoy_mm.engine.hooks.common import EVALUATED
 from eyetoy_mm.engine.hooks.save_on_signal import is_whole_step, save_now, take_back_weights
+from eyetoy_mm.errors import UserError
 from eyetoy_mm.state_dicts import local_part
+
+EVALUATION = "The evaluation"
 
 
 @contextmanager
-def saved_if_it_fails(runner: Runner) -> Iterator[None]:
-    """Save the training if the evaluation within raises, as it was before, and say where; the error goes on.
+def saved_if_it_fails(
+    runner: Runner, part: str = EVALUATION, resumed: str = "evaluates again, and goes on from there"
+) -> Iterator[None]:
+    """Save the training if what is within raises, as it was before, and say where; the error goes on.
 
     Process 0 saves by itself, for it does not know what became of the others: one that fails ends, and process 0 gets
     an error for it as soon as it asks the others. Where a checkpoint needs all of them, nothing is saved.
+
+    Args:
+        runner: Between two steps.
+        part: What is within, for the message.
+        resumed: What becomes of it when the run goes on.
     """
-    before = _Before(runner)
+    before = _Before(runner, buffers=part != EVALUATION)
     try:
         yield
     except Exception:
-        _save(runner, "The evaluation failed", "evaluates again, and goes on from there", before)
+        _save(runner, f"{part} failed", resumed, before)
+        raise
+
+
+@contextmanager
+def told_if_step_fails(runner: Runner) -> Iterator[None]:
+    """If the step within raises, say that it is not saved, and what is; the error goes on."""
+    try:
+        yield
+    except UserError:  # says what it means by itself
+        raise
+    except Exception:
+        if runner.iter and dist.is_main_process():
+            what = f"The step after iteration {runner.iter} failed, and is not saved, for its weights may be half of it"
+            runner.logger.error(f"{what}. {_last(runner)}.")
         raise
 
 
@@ -55,18 +80,25 @@ def saved_if_it_ends(runner: Runner, batches: Iterable[Any]) -> Iterator[Any]:
 
 
 class _Before:
-    """What an evaluation changes of that which a checkpoint holds, as it was."""
+    """What an evaluation, or hooks between two steps, change of that which a checkpoint holds, as it was."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, buffers: bool) -> None:
         self.runner = runner
+        self.buffers = buffers
         self.sums = self._sums()
         self.known = dict(runner.message_hub.runtime_info)  # the best score, and the like
         self.schedules = [each.state_dict() for each in _schedules(runner)]  # those that follow metrics
         self.settings = [{key: x for key, x in group.items() if key != "params"} for group in _groups(runner)]
 
     def _sums(self) -> list[float]:
-        """By which averaged weights, or half of them, are told from those of the training."""
-        return [local_part(x.detach()).float().sum().item() for x in self.runner.model.parameters()]
+        """By which averaged weights, or half of them, are told from those of the training.
+
+        Hooks may set buffers anew, as batch norm's; an evaluation has those of all processes.
+        """
+        model: Any = self.runner.model
+        sums = [local_part(x.detach()).float().sum().item() for x in model.parameters()]
+        buffers = model.buffers() if self.buffers else ()
+        return sums + [local_part(x.detach()).float().nan_to_num(0, 0, 0).sum().item() for x in buffers]
 
     def restore(self) -> None:
         """Make the run what it was.

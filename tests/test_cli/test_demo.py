@@ -3,6 +3,9 @@
 What every change must pass runs `eyetoy demo --short` as a whole (.ci/run).
 """
 
+import subprocess
+import sys
+
 import cv2
 import pytest
 
@@ -30,3 +33,23 @@ def test_a_demo_that_did_not_learn_says_so(tmp_path, monkeypatch, capsys):
     rows = cv2.imread(str(tmp_path / "overlay.png"))
     assert rows.shape == (4 * 512, 3 * 512, 3)
     assert "trained, on the validation images" in capsys.readouterr().out and (tmp_path / "epoch_1.pth").is_file()
+
+
+def test_what_a_demo_trains_ends_with_it(monkeypatch):
+    """Ctrl-C left it running, with an output that nobody read."""
+    code = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(3))\n"
+    code += "print('Iter(train) 1', flush=True)\ntime.sleep(60)"
+    started, start = [], subprocess.Popen
+
+    def instead(command, **settings):
+        started.append(start([sys.executable, "-c", code], **settings))
+        return started[0]
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", instead)
+    monkeypatch.setattr(demo, "print", interrupt, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        demo.train(demo.DEMOS["segment"], "nowhere", [])
+    assert started[0].returncode == 3

@@ -7,6 +7,8 @@ import os
 import pickle
 import random
 import signal
+import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -27,13 +29,15 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS, MODELS
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.registry import DATASETS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
 
 from eyetoy_mm.engine.curves import read_curves
 from eyetoy_mm.engine.exact_resume import PositionedBatches, SeededDataset, go_on_exactly
-from eyetoy_mm.engine.hooks import SaveOnSignalHook, SeedIterationsHook
+from eyetoy_mm.engine.hooks import CompareResumedHook, SaveOnSignalHook, SeedIterationsHook
 from eyetoy_mm.engine.hooks.save_on_signal import take_back_weights
+from eyetoy_mm.errors import UserError
 
 
 class Noisy(torch.utils.data.Dataset):
@@ -61,6 +65,27 @@ class Dropping(BaseModel):
         if mode == "predict":
             return list(out[:, 0])
         return dict(loss=F.mse_loss(out, inputs.sum(1, keepdim=True)))
+
+
+class Two(Dropping):
+    """Learns by several optimizers, of which each has a layer."""
+
+    def train_step(self, data, optim_wrapper):
+        loss, logged = self.parse_losses(self(**data, mode="loss"))
+        loss.backward()
+        for each in optim_wrapper.values():
+            each.step()
+            each.zero_grad()
+        return logged
+
+
+class Constructor:
+    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None) -> None:
+        self.settings = optim_wrapper_cfg
+
+    def __call__(self, model) -> OptimWrapperDict:
+        parts = zip(self.settings.items(), (model.layers[0], model.layers[3]), strict=True)
+        return OptimWrapperDict(**{name: build_optim_wrapper(part, dict(settings)) for (name, settings), part in parts})
 
 
 class Level(BaseMetric):
@@ -115,14 +140,16 @@ def train(
         custom_hooks=[dict(type="EMAHook")],
     )
     config = Config(
-        dict(config | settings, default_hooks=hooks, log_level="ERROR", work_dir=str(work_dir), resume=resume)
+        dict(log_level="ERROR") | config | settings | dict(default_hooks=hooks, work_dir=str(work_dir), resume=resume)
     )
     go_on_exactly(config)
     config.train_dataloader = loader
     losses = Losses(end)
+    source = (work_dir / "last_checkpoint").read_text() if resume else None
     config.experiment_name = f"{work_dir}-{end}-{resume}-{workers}"
-    runner = Runner.from_cfg(Config(dict(config, model=dict(type="Dropping"))))
+    runner = Runner.from_cfg(Config(dict(dict(model=dict(type="Dropping")), **config)))
     runner.register_hook(SeedIterationsHook())
+    runner.register_hook(CompareResumedHook(source))
     for hook in (losses, *more_hooks):
         runner.register_hook(hook)
     try:
@@ -134,7 +161,8 @@ def train(
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered():
-    kinds = ((MODELS, Dropping), (DATASETS, Noisy), (METRICS, Level))
+    kinds = [(MODELS, Dropping), (MODELS, Two), (DATASETS, Noisy), (METRICS, Level)]
+    kinds += [(OPTIM_WRAPPER_CONSTRUCTORS, Constructor)]
     for registry, kind in kinds:
         registry.register_module(module=kind)
     yield
@@ -250,6 +278,114 @@ def test_pipelines_are_switched_in_the_data_set_itself():
     seeded = SeededDataset(dataset := Piped())
     seeded.pipeline = "second"
     assert dataset.pipeline == seeded.pipeline == "second"
+
+
+# --- What is not exact ------------------------------------------------------------------------------------------------
+
+
+def accumulating(optimizer: str = "Adam") -> dict:
+    return ITERATIONS | dict(optim_wrapper=dict(optimizer=dict(type=optimizer, lr=0.01), accumulative_counts=4))
+
+
+def by_mmengine(checkpoint: dict) -> None:
+    meta = checkpoint["meta"]
+    for fact in ("world_size", "epoch_length", "images"):
+        del meta[fact]
+    meta["cfg"] = meta["cfg"].replace("type='eyetoy_mm.ExactEpochBasedTrainLoop'", "by_epoch=True")
+
+
+def by_mmengine_in_two_parts(checkpoint: dict) -> None:
+    """It begins an epoch anew, and goes on to count iterations."""
+    by_mmengine(checkpoint)
+    checkpoint["meta"].update(epoch=2, iter=14)
+
+
+def change(work_dir: Path, changed) -> None:
+    path = work_dir / (work_dir / "last_checkpoint").read_text()
+    checkpoint = torch.load(path, weights_only=False)
+    changed(checkpoint)
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "others", "changed", "told", "steps"),
+    [
+        (
+            ITERATIONS, dict(loader=ITERATIONS["loader"] | dict(batch_size=4)), None,
+            "images that were seen: 18. The data go on after 24, as if all steps had had as many as now", 8,
+        ),
+        (
+            accumulating(), {}, None,
+            "gradients: those of the last 2 of 4 iterations, which were being accumulated, are in no checkpoint", 8,
+        ),
+        ({}, {}, by_mmengine, "it was saved by mmengine alone: what augmentation and dropout draw", 10),
+        ({}, {}, by_mmengine_in_two_parts, "iteration 14 is not in epoch 3 of 4 iterations each", 8),
+    ],
+    ids=["batch size", "accumulation", "mmengine", "epochs begun anew"],
+)  # fmt: skip
+def test_what_is_not_exact_is_said(settings, others, changed, told, steps, tmp_path):
+    train(tmp_path, 6, **settings)
+    change(tmp_path, changed or (lambda checkpoint: None))
+    assert len(train(tmp_path, resume=True, log_level="INFO", **settings | others)) == steps
+    assert f"  {told}" in said(tmp_path) and "  settings" not in said(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{}, ITERATIONS])
+def test_other_data_are_said(settings, tmp_path, monkeypatch):
+    """As many batches in an epoch as before, and another order."""
+    train(tmp_path, 6, **settings)
+    monkeypatch.setattr(Noisy, "__len__", lambda self: 12)
+    train(tmp_path, resume=True, log_level="INFO", **settings)
+    assert "  images of the training set: 11 -> 12. From here on they come in the order" in said(tmp_path)
+
+
+def test_nothing_is_said_where_all_is_as_it_was(tmp_path):
+    """Nor of gradients at the end of a training, where all are used."""
+    train(tmp_path, **accumulating())
+    train(tmp_path, resume=True, log_level="INFO", **accumulating())
+    (line,) = [line for line in said(tmp_path).splitlines() if line.startswith("  nothing is left")]
+    assert line == "  nothing is left to train: train_cfg ends at max_iters=14" and "  gradients" not in said(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda x: x["ema_state_dict"].pop("module.layers.0.weight"), "without layers.0.weight, as no training saves"),
+        (lambda x: x["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)), r"the shapes \(3,\) for \(8, 4\)"),
+    ],
+)
+def test_a_state_that_is_not_whole_is_refused(changed, message, tmp_path):
+    """The average of a weight was taken for it; averages of gradients failed in the first step."""
+    train(tmp_path, 6)
+    change(tmp_path, changed)
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, resume=True)
+
+
+def several(**optimizers: dict) -> dict:
+    wrappers = {name: dict(optimizer=optimizer) for name, optimizer in optimizers.items()}
+    return dict(model=dict(type="Two"), optim_wrapper=dict(constructor="Constructor", **wrappers))
+
+
+def test_several_optimizers_go_on(tmp_path):
+    """Which ended in an AttributeError. mmengine restores all of them as it was, and that is said."""
+    first, second = dict(type="Adam", lr=0.01), dict(type="SGD", lr=0.1, momentum=0.9)
+    whole = train(tmp_path / "whole", **several(a=first, b=second))
+    train(tmp_path, 6, **several(a=first, b=second))
+    for others, message in (
+        (several(a=first, b=first), "the optimizer SGD, which Adam of the config cannot go on with"),
+        (several(a=first, c=second), r"the state of several \(a, b\), and the config makes several \(a, c\)"),
+        ({}, r"the state of several \(a, b\), and the config makes one, of optimizers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(tmp_path, resume=True, log_level="INFO", **others)
+    others = several(a=first, b=second | dict(lr=1.0))
+    went_on = train(tmp_path, resume=True, log_level="INFO", **others)
+    assert went_on == {step: whole[step] for step in range(6, 16)}
+    told = "the checkpoint's: optim_wrapper.b.optimizer.lr 0.1, not 1.0"
+    assert f"  settings of several optimizers and their schedules, {told}" in said(
+        tmp_path
+    ) and "from here on" not in said(tmp_path)
 
 
 # --- Evaluations ------------------------------------------------------------------------------------------------------
@@ -499,6 +635,77 @@ def test_a_batch_that_cannot_be_read_loses_nothing(settings, workers, tmp_path, 
     assert train(tmp_path / "run", resume=True, **settings) == {step: losses[step] for step in range(5, len(losses))}
 
 
+class FailingBetween(Hook):
+    """Fails at a point between two steps, before all other hooks or after them."""
+
+    def __init__(self, point: str, priority: str, iteration: int, buffers: bool = False) -> None:
+        self.priority, self.iteration, self.buffers = priority, iteration, buffers
+        setattr(self, point, self._fail)
+
+    def _fail(self, runner) -> None:
+        if runner.iter == self.iteration:
+            if self.buffers:
+                next(runner.model.buffers()).add_(1)
+            raise RuntimeError("fails between")
+
+
+SCHEDULES = [
+    dict(type="CosineAnnealingLR", T_max=12, end=12, by_epoch=False),  # to a learning rate of 0
+    dict(type="StepLR", step_size=1, gamma=0.5, by_epoch=True),
+]
+
+
+@pytest.mark.parametrize("priority", ["VERY_HIGH", "LOWEST"])
+@pytest.mark.parametrize(
+    ("point", "at", "part"),
+    [
+        ("before_train_epoch", 4, "The begin of the epoch"),
+        ("after_train_epoch", 8, "The end of the epoch"),
+        ("after_train_epoch", 12, "The end of the epoch"),
+        ("after_train", 12, "The end of the training"),
+    ],
+)
+def test_a_hook_that_fails_between_two_steps_loses_nothing(point, at, part, priority, tmp_path):
+    """It is called again, whatever other hooks had done by then, as schedules by epochs."""
+    settings = EVALUATED | dict(train_cfg=dict(by_epoch=True, max_epochs=3, val_interval=1), param_scheduler=SCHEDULES)
+    settings |= dict(checkpoint=dict(interval=99, save_last=False))
+    losses = train(tmp_path / "whole", more_hooks=[whole := Evaluations()], **settings)
+    run = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="fails between"):
+        train(run, more_hooks=[FailingBetween(point, priority, at)], **settings)
+    assert f"{part} failed after iteration {at}, which is saved in {run}/iter_{at}.pth: --resume goes on" in said(run)
+    went_on = train(run, resume=True, more_hooks=[after := Evaluations()], **settings)
+    assert went_on == {step: losses[step] for step in range(at, len(losses))}
+    done = at if point != "after_train_epoch" else at - 1  # the evaluation comes after it
+    assert after.values == {step: x for step, x in whole.values.items() if step > done}
+
+
+def test_the_end_of_a_training_by_iterations_too(tmp_path):
+    settings = ITERATIONS | dict(checkpoint=dict(interval=99, save_last=False), param_scheduler=SCHEDULES)
+    for point in ("after_train_epoch", "after_train"):
+        run = tmp_path / point
+        with pytest.raises(RuntimeError, match="fails between"):
+            train(run, more_hooks=[FailingBetween(point, "LOWEST", 14)], **settings)
+        assert f"The end of the training failed after iteration 14, which is saved in {run}/iter_14.pth" in said(run)
+        assert train(run, resume=True, **settings) == {}
+
+
+def test_buffers_that_hooks_have_set_anew_are_not_saved(tmp_path):
+    settings = dict(checkpoint=dict(interval=3))
+    with pytest.raises(RuntimeError, match="fails between"):
+        train(tmp_path, more_hooks=[FailingBetween("after_train_epoch", "LOWEST", 8, buffers=True)], **settings)
+    assert "The end of the epoch failed after iteration 8, which cannot be saved" in said(tmp_path)
+    assert (tmp_path / "last_checkpoint").read_text() == "iter_6.pth"
+
+
+def test_a_step_that_fails_says_what_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(Losses, "stop", lambda self: math.sqrt(-1))
+    with pytest.raises(ValueError, match="math domain"):
+        train(tmp_path, 8, checkpoint=dict(interval=3))
+    told = "The step after iteration 7 failed, and is not saved, for its weights may be half of it. The last checkpoint"
+    assert f"{told} is {tmp_path}/iter_6.pth." in said(tmp_path)
+
+
 class Spoiling(Hook):
     """Leaves other weights in the model than those of the training, as half a swap does."""
 
@@ -617,8 +824,10 @@ class Told(Hook):
 def signals(monkeypatch):
     """What the hook changes is left as it was."""
     monkeypatch.setattr("mmengine.runner.runner.default_worker_init_fn", lambda *_, **__: None)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -666,6 +875,39 @@ def test_an_interrupt_loses_nothing(told, tmp_path, signals):
     assert train(tmp_path, resume=True, workers=2, **settings) == {i: whole[i] for i in range(step, len(whole))}
 
 
+def test_a_terminal_that_is_closed_loses_nothing(tmp_path, signals):
+    whole = train(tmp_path / "whole", workers=2)
+    told = Told(6, number=signal.SIGHUP)
+    with pytest.raises(SystemExit, match="85"):
+        train(tmp_path, workers=2, more_hooks=[told, SaveOnSignalHook()], checkpoint=dict(interval=99))
+    assert train(tmp_path, resume=True) == {step: whole[step] for step in range(6, len(whole))}
+
+
+def train_into_tee(work_dir: Path, number: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a suite under nohup ignores it
+    read, write = os.pipe()
+    for output in (1, 2):
+        os.dup2(write, output)
+    os.close(write)
+    os.close(read)
+    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
+    train(work_dir, more_hooks=[Told(3, number=number), SaveOnSignalHook()], checkpoint=dict(interval=99), end=99)
+    print("interrupted", file=sys.stderr)
+    sys.exit(0)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGHUP, 85)])
+def test_a_reader_of_the_output_that_ends_first_loses_nothing(number, status, tmp_path):
+    """A terminal sends Ctrl-C to all of `eyetoy train ... | tee log`; one that is closed reads no more itself."""
+    process = multiprocessing.get_context("fork").Process(target=train_into_tee, args=(tmp_path, number))
+    process.start()
+    process.join(120)
+    process.kill()
+    assert process.exitcode == status and (tmp_path / "last_checkpoint").read_text() == "iter_3.pth"
+
+
 def test_only_what_trains_takes_an_interrupt_and_only_one(signals, capfd):
     with contextlib.closing(SaveOnSignalHook()) as hook:
         with pytest.raises(KeyboardInterrupt):
@@ -680,11 +922,75 @@ def test_only_what_trains_takes_an_interrupt_and_only_one(signals, capfd):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_that_is_ignored_stays_ignored(signals):
-    """In the background of a shell, and under nohup."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("theirs", [signal.SIG_IGN, lambda *_: None])
+def test_a_signal_of_a_terminal_that_is_ignored_or_taken_stays_so(number, theirs, signals):
+    """In the background of a shell, under nohup, and in a program that has a handler of its own."""
+    signal.signal(number, theirs)
     with contextlib.closing(SaveOnSignalHook()):
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(number) is theirs
+
+
+def test_a_second_training_of_a_process_takes_the_signals_of_one_that_failed(signals):
+    """In a notebook: the first left its handlers, which told a run that was no more."""
+    before = signal.getsignal(signal.SIGTERM)
+    first = SaveOnSignalHook()
+    first.before_train(SimpleNamespace())
+    with contextlib.closing(SaveOnSignalHook()) as second:
+        second.before_train(SimpleNamespace())
+        signal.raise_signal(signal.SIGINT)
+        assert (first.told, second.told) == (0, signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_handler_that_came_after_stays(signals):
+    hook = SaveOnSignalHook()
+    signal.signal(signal.SIGINT, theirs := lambda *_: None)
+    hook.close()
+    assert signal.getsignal(signal.SIGINT) is theirs
+
+
+def test_a_run_that_ends_in_another_thread_fails_not_there(signals):
+    """Where alone the main thread may set handlers."""
+    failed, hook = [], SaveOnSignalHook()
+
+    def end() -> None:
+        try:
+            hook.after_train(None)
+        except ValueError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join()
+    assert not failed
+    hook.close()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_that_is_told_in_its_last_step_goes_on_to_its_evaluation(tmp_path, signals):
+    """Its learning rate is 0, with which --resume refused to train."""
+    settings = EVALUATED | dict(train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=2))
+    settings |= dict(param_scheduler=dict(type="PolyLR", end=8, by_epoch=False), checkpoint=dict(by_epoch=True))
+    with pytest.raises(SystemExit, match="85"):
+        train(tmp_path, more_hooks=[Told(8), SaveOnSignalHook()], **settings)
+    assert train(tmp_path, resume=True, more_hooks=[after := Evaluations()], **settings) == {}
+    assert after.values.keys() == {8} and (tmp_path / "epoch_2.pth").is_file()
+
+
+def exit_by_handler(expected) -> None:
+    sys.exit(signal.getsignal(signal.SIGINT) != expected)
+
+
+def test_processes_that_are_started_after_a_run_are_as_any(signals):
+    hook = SaveOnSignalHook()
+    for expected in (signal.SIG_IGN, signal.default_int_handler):
+        child = multiprocessing.get_context("fork").Process(target=exit_by_handler, args=(expected,))
+        child.start()
+        child.join(20)
+        assert child.exitcode == 0
+        hook.close()
 
 
 def test_what_is_saved_when_runs_are_told_is_replaced_as_others_are(tmp_path, signals):
@@ -718,8 +1024,9 @@ def test_what_was_saved_stays_until_there_is_another(tmp_path, signals):
 def test_a_run_that_is_told_before_it_has_trained_saves_nothing(tmp_path, signals):
     settings = EVALUATED | dict(custom_hooks=[dict(type="eyetoy_mm.EvaluateUntrainedHook")])
     with pytest.raises(SystemExit, match="85"):
-        train(tmp_path, more_hooks=[Told(evaluation=0), SaveOnSignalHook()], **settings)
+        train(tmp_path, more_hooks=[Told(evaluation=0), SaveOnSignalHook()], log_level="WARNING", **settings)
     assert not list(tmp_path.glob("*.pth"))
+    assert "SIGTERM: nothing is trained yet" in said(tmp_path) and "Saved." not in said(tmp_path)
 
 
 def test_what_could_not_be_saved_is_not_said_to_be(tmp_path, signals, monkeypatch):

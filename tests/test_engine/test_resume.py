@@ -211,6 +211,9 @@ def test_stepping_joins_epochs_and_iterations() -> None:
     iterations, epochs = Counting(False), Counting(True)
     resume.step_schedulers([iterations, epochs], 7, 3)
     assert len(iterations.at) == 7 and epochs.at == [3, 5, 7]
+    iterations, epochs = Counting(False), Counting(True)
+    resume.step_schedulers([iterations, epochs], 7, 2, length=3)  # in the third epoch
+    assert len(iterations.at) == 7 and epochs.at == [3, 6]
 
 
 # --- What differs -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -21,11 +22,14 @@ from mmengine.runner import runner as runner_file
 
 from eyetoy_mm.engine.hooks.common import EVALUATED
 from eyetoy_mm.engine.hooks.shards import ShardsHook
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, let_go_of
 from eyetoy_mm.registry import HOOKS
 
 STOPPED = 85
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Windows has the first alone.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+# Those that a shell has ignored by what it runs in the background, or nohup; they, and users' own handlers, stay.
+_OF_TERMINALS = {signal.SIGINT: signal.default_int_handler, getattr(signal, "SIGHUP", None): signal.SIG_DFL}
 _SAME = 1.0  # seconds within which two interrupts are one: a launcher hands on what the terminal has sent to all
 _TEMPLATE = "iter_{}.pth"
 
@@ -33,6 +37,8 @@ _TEMPLATE = "iter_{}.pth"
 @HOOKS.register_module()
 class SaveOnSignalHook(Hook):
     """Save and end when the process is told to: SIGTERM (preemption, torchrun), SIGUSR1 (``sbatch --signal``), Ctrl-C.
+
+    So it is by SIGHUP, when the terminal is closed or the connection to it breaks; under nohup it runs on.
 
     All processes end after the iteration in which one of them was told, with one checkpoint; where gradients are
     accumulated, after the one that uses them, for a checkpoint does not hold them. An evaluation, which can take longer
@@ -56,32 +62,42 @@ class SaveOnSignalHook(Hook):
         self._batches = 0
         self._trains = False
         self._interrupted: float | None = None
+        self._before: dict[int, Any] = {}
+        self._closed = False
         # Now, because loops start their workers when they are built, and those have the handlers of that moment.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._tell) for number in _SIGNALS}
-            # In the background of a shell, and under nohup, it is ignored.
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
-        else:
-            self._before = {}
+            self._take_signals()
         runner_file.default_worker_init_fn = _init_undisturbed_worker  # of workers that are spawned, too
         register_after_fork(self, _let_parent_end)
+
+    def _take_signals(self) -> None:
+        for number in (*_SIGNALS, signal.SIGINT):
+            other = getattr(signal.getsignal(number), "__self__", None)
+            if isinstance(other, SaveOnSignalHook):  # of a run that failed in this process, and closed nothing
+                other.close()
+            if number not in _OF_TERMINALS or signal.getsignal(number) is _OF_TERMINALS[number]:
+                ours = self._interrupt if number == signal.SIGINT else self._tell
+                self._before[number] = signal.signal(number, ours)
 
     def _tell(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() == self._process:
             self.told = number
+            _let_go_of_output()  # of a terminal that is closed
         else:  # a child that has no ways of its own yet
             self.told_child = True
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process or not self._trains:
+        if os.getpid() != self._process:
+            return  # a child, that has no ways of its own yet and will ignore it
+        if not self._trains:
             signal.default_int_handler(number, frame)
         now = time.monotonic()
         if self._interrupted is None:
             self._interrupted = now
             self.told = self.told or number
-            # No print: it may be that which is interrupted.
-            os.write(2, b"\nCtrl-C: this iteration is finished and saved. Another Ctrl-C ends the run at once.\n")
+            # No print: it may be that which is interrupted. What reads it, as `| tee`, may have been ended.
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nCtrl-C: this iteration is finished and saved. Another Ctrl-C ends the run at once.\n")
         elif now - self._interrupted > _SAME:
             signal.default_int_handler(number, frame)
 
@@ -128,20 +144,24 @@ class SaveOnSignalHook(Hook):
         return int(shared)
 
     def _end(self, runner: Runner, told: int, done: int) -> None:
+        _let_go_of_output()
         interrupted = told == signal.SIGINT
         name = "Ctrl-C" if interrupted else signal.Signals(told).name
         status = "" if interrupted else f", then exit status {self.exit_code}"
-        runner.logger.warning(f"{name}: saving at iteration {done}{status}.")
-        if done and save_now(runner, done) is None:
-            runner.logger.error("Not saved: what is said above is the reason.")
-        else:
-            runner.logger.warning("Saved. Start it again with --resume, and it goes on from here.")
+        what = f"saving at iteration {done}" if done else "nothing is trained yet, and nothing to be saved"
+        runner.logger.warning(f"{name}: {what}{status}.")
+        if done:
+            if save_now(runner, done) is None:
+                runner.logger.error("Not saved: what is said above is the reason.")
+            else:
+                runner.logger.warning("Saved. Start it again with --resume, and it goes on from here.")
         for hook in runner.hooks:
             if hasattr(hook, "before_stop"):  # what little there is to do besides, once all is saved
                 hook.before_stop(runner)
         if dist.is_initialized():
             dist.barrier(group=self._group)
             dist.destroy_process_group()
+        self.close()
         if interrupted:
             raise KeyboardInterrupt
         sys.exit(self.exit_code)
@@ -152,9 +172,18 @@ class SaveOnSignalHook(Hook):
 
     def close(self) -> None:
         """Leave signals as they were; also where a run ends in an error, for the process may go on."""
-        self._trains = False
-        while self._before:
-            signal.signal(*self._before.popitem())
+        self._trains, self._closed = False, True
+        runner_file.default_worker_init_fn = _init_worker
+        while self._before and threading.current_thread() is threading.main_thread():  # others may not
+            number, before = self._before.popitem()
+            if signal.getsignal(number) in (self._tell, self._interrupt):  # not another's, who came after
+                signal.signal(number, before)
+
+
+def _let_go_of_output() -> None:
+    """Let what nobody can read any more go nowhere: a hook that prints would fail in the middle of a step."""
+    for stream in (sys.stdout, sys.stderr):
+        let_go_of(stream)
 
 
 def take_back_weights(runner: Runner) -> None:
@@ -226,6 +255,8 @@ def _let_parent_end(hook: SaveOnSignalHook | None = None) -> None:
     waited for them for ever: multiprocessing ends its children with SIGTERM. So a thread takes the signals, and asks
     who sent them. One that came before is taken for its parent's. Ctrl-C is its parent's affair.
     """
+    if hook is not None and hook._closed:
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     can_wait = hasattr(signal, "sigwaitinfo")  # not on macOS
     if can_wait:
