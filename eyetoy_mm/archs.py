@@ -43,6 +43,7 @@ class Arch:
         stem_stride: Stride of the stem's map, 4 for dense prediction, 1 or 2 for small images.
         stem_channels: Channels of the stem's map where the first stage halves it, as every later stage halves the one
             before; None where the first stage goes on from the stem as it is.
+        init: Initial weights, a name from :data:`~eyetoy_mm.encoder.INITS`.
     """
 
     embed_dims: tuple[int, ...]
@@ -60,6 +61,7 @@ class Arch:
     padding_mode: str = "zeros"
     stem_stride: int = 4
     stem_channels: int | None = None
+    init: str = "xavier_normal"
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -175,4 +177,4 @@ def encoder_params(
         global_params = GlobalAttentionTransformerParams(
             channels, arch.global_heads, arch.global_layers, arch.register_tokens, dropout, arch.use_context_token
         )
-    return EncoderParams(stem, tuple(blocks), global_params, in_channels, channels)
+    return EncoderParams(stem, tuple(blocks), global_params, in_channels, channels, arch.init)

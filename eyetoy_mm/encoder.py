@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
@@ -22,6 +24,27 @@ from eyetoy_mm.layers.transformer import (
 )
 from eyetoy_mm.params import ConvParams, GlobalAttentionTransformerParams, TransformerParams
 
+Weighted: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+def _xavier_normal(module: Weighted) -> None:
+    nn.init.xavier_normal_(module.weight)
+
+
+def _group_xavier_normal(module: Weighted) -> None:
+    fan_in = module.weight[0].numel()
+    groups = 1 if isinstance(module, nn.Linear) else module.groups
+    fan_out = module.weight[:, 0].numel() // groups
+    nn.init.normal_(module.weight, std=math.sqrt(2 / (fan_in + fan_out)))
+
+
+INITS: dict[str, Callable[[Weighted], None]] = {
+    "xavier_normal": _xavier_normal,
+    "group_xavier_normal": _group_xavier_normal,
+}
+"""Initial weights: ``xavier_normal`` is PyTorch's, as in EyeToy's code. It takes convolutions in groups for whole ones:
+tokens have a quarter of the map's size. ``group_xavier_normal`` counts the fans of a group (docs/decisions.md)."""
+
 
 class Encoder(nn.Module):
     """``initial_proj`` -> positional embedding -> ``transformer_stack`` -> ``global_attention``.
@@ -34,9 +57,10 @@ class Encoder(nn.Module):
         global_attention_params: The global stack, or None to leave it out.
         input_channels: Channels of the input.
         output_channels: Channels of the output.
+        init: Initial weights of convolutions and linear layers, a name from :data:`INITS`.
 
     Raises:
-        ValueError: Channels that do not fit from one part to the next; the message has both.
+        ValueError: Channels that do not fit from one part to the next, the message has both; an unknown ``init``.
     """
 
     ndim: int
@@ -52,8 +76,12 @@ class Encoder(nn.Module):
         global_attention_params: GlobalAttentionTransformerParams | None,
         input_channels: int,
         output_channels: int,
+        init: str = "xavier_normal",
     ) -> None:
         super().__init__()
+        if init not in INITS:
+            raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
+        self.init = init
         self.initial_proj = CONVS[self.ndim](**initial_conv_params.__dict__)
         self.positional_embedding = self.embedding_type(initial_conv_params.out_channels)
         self.transformer_stack = self.stack_type(transformer_params)
@@ -77,10 +105,10 @@ class Encoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-normal weights and zero biases for convolutions and linear layers, as EyeToy's code has it."""
+        """Weights as ``init`` has them, and zero biases, of convolutions and linear layers."""
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-                nn.init.xavier_normal_(module.weight)
+            if isinstance(module, Weighted):
+                INITS[self.init](module)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

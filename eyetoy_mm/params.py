@@ -106,7 +106,7 @@ class EncoderParams:
     """A whole encoder; ``global_attention_params`` None leaves the global stack out.
 
     ``initial_conv_params`` are the stem's; ``input_channels`` are those of the images, ``output_channels`` of the last
-    map.
+    map. ``init`` says what weights start as.
     """
 
     initial_conv_params: ConvParams
@@ -114,6 +114,7 @@ class EncoderParams:
     global_attention_params: GlobalAttentionTransformerParams | None
     input_channels: int
     output_channels: int
+    init: str = "xavier_normal"
 
 
 def msnat_params(

@@ -3,7 +3,7 @@
 Four stages at strides 4 to 32 in all but ViT, whose patches of 16 pixels keep one resolution. Widths and depths of the
 others are chosen for EyeToy's FLOPs: NAT's and DiNAT's feed-forward networks are 4 times as wide as their
 channels, ConvNeXt has 9 blocks, ViT 7. The learning rate is the better one of two for each of them (camvid_rates.py):
-5e-4 for EyeToy, 2e-3 for the others.
+5e-4 for EyeToy, 2e-3 for the others, and for EyeToy too where its tokenizers start from weights that count groups.
 """
 
 base = "_base_/camvid.py"
@@ -19,6 +19,7 @@ pyramid = [32, 64, 128, 256]
 rate = "optim_wrapper.optimizer.lr"
 variants = {
     "EyeToy": {},
+    "EyeToy, weights by group": {"model.backbone.arch.init": "group_xavier_normal", rate: 2e-3},
     "NAT": {
         "model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat),
         "model.decode_head.in_channels": pyramid,

@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 
-from eyetoy_mm.encoder import Encoder1D, Encoder2D, Encoder3D
+from eyetoy_mm.archs import encoder_params, resolve
+from eyetoy_mm.encoder import INITS, Encoder1D, Encoder2D, Encoder3D
 from eyetoy_mm.params import ConvParams, EncoderParams, GlobalAttentionTransformerParams, msnat_params
 
 
@@ -74,3 +75,22 @@ def test_inputs_of_another_rank_are_named(cls):
         shape = (3, 3, *(5, 6, 7, 8)[:axes])
         with pytest.raises(ValueError, match=f"{cls.__name__} takes .* {cls.ndim} spatial .*{re.escape(str(shape))}"):
             encoder(torch.randn(shape))
+
+
+def test_initial_weights_of_convolutions_in_groups_keep_the_variance():
+    """PyTorch's own rule takes them for whole ones; where there are no groups, both say the same."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 16, 16, 64)
+    spreads = {}
+    for init in INITS:
+        encoder = Encoder2D(**encoder_params(resolve(dict(type="demo", init=init))).__dict__)
+        block = encoder.transformer_stack.blocks[2]
+        spreads[init] = [head.tokenizer(x).std().item() for head in block.multi_head_attention.heads]
+        assert 0.095 < block.shortcut.weight.std() < 0.11 and not block.shortcut.bias.any()  # 0.102
+    assert all(0.7 < spread < 1.4 for spread in spreads["group_xavier_normal"])
+    assert all(0.15 < spread < 0.4 for spread in spreads["xavier_normal"])
+
+
+def test_unknown_initial_weights_are_named():
+    with pytest.raises(ValueError, match="init must be one of xavier_normal, group_xavier_normal, got 'kaiming'"):
+        Encoder2D(**small_params(init="kaiming"))
