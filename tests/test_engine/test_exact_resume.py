@@ -170,6 +170,12 @@ def _registered():
         del registry.module_dict[kind.__name__]
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    """Of mmengine between two passes over the data, two seconds each time."""
+    monkeypatch.setattr("mmengine.runner.loops.time", SimpleNamespace(sleep=lambda seconds: None))
+
+
 ITERATIONS = dict(
     train_cfg=dict(by_epoch=False, max_iters=14),
     loader=dict(sampler=dict(type="InfiniteSampler", shuffle=True)),
@@ -186,7 +192,6 @@ PASSES = dict(train_cfg=dict(by_epoch=False, max_iters=14))  # a sampler that en
     ],
 )  # fmt: skip
 def test_losses_are_those_of_the_uninterrupted_run(settings, end, tmp_path, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # mmengine waits between passes
     before = train(tmp_path / "run", end, **settings)
     if settings.get("randomness", {}).get("seed", 0) is None:  # the seed of the first run is in its checkpoint
         saved = torch.load(tmp_path / f"run/iter_{end}.pth", weights_only=False)["meta"]["seed"]
@@ -616,7 +621,6 @@ def test_what_was_saved_before_an_evaluation_that_fails_is_named(tmp_path):
     ("settings", "workers"), [({}, 0), (ITERATIONS, 1), (PASSES, 0)], ids=["epochs", "iterations", "passes"]
 )
 def test_a_batch_that_cannot_be_read_loses_nothing(settings, workers, tmp_path, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # mmengine waits between passes
     settings = settings | dict(checkpoint=dict(interval=99))
     losses = train(tmp_path / "whole", **settings)
     read, number = Noisy.__getitem__, multiprocessing.Value("i", 0)
