@@ -22,6 +22,7 @@ convnext = dict(depths=[2, 2, 4, 1], channels=[32, 64, 128, 256])
 pyramid = {"model.neck.in_channels": [32, 64, 128, 256]}
 variants = {
     "EyeToy": {},
+    "EyeToy, weights by group": {"model.backbone.arch.init": "group_xavier_normal"},
     "NAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat), **pyramid},
     "DiNAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.DiNAT", **nat), **pyramid},
     "Swin": {

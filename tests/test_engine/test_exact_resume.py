@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import eyetoy_mm  # noqa: F401
 
@@ -156,6 +158,9 @@ def train(
         runner.train()
     except KeyboardInterrupt:
         assert end
+    finally:
+        for batches in _READING:
+            batches._shutdown_workers()
     return losses.values
 
 
@@ -170,10 +175,32 @@ def _registered():
         del registry.module_dict[kind.__name__]
 
 
+_READING: weakref.WeakSet = weakref.WeakSet()
+
+
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    """Of mmengine between two passes over the data, two seconds each time."""
+    """Of mmengine between two passes over the data, two seconds each time; nor of the garbage collector for workers.
+
+    It may end their queues before it tells them to end, and then waits five seconds for each.
+    """
+    begin = _MultiProcessingDataLoaderIter.__init__
+
+    def begin_noted(self, loader):
+        begin(self, loader)
+        _READING.add(self)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__init__", begin_noted)
     monkeypatch.setattr("mmengine.runner.loops.time", SimpleNamespace(sleep=lambda seconds: None))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As those have that are forked and killed: Adam moves what has no gradient but its rounding in full steps."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 ITERATIONS = dict(
