@@ -230,6 +230,8 @@ def _forked(side: str, arguments: list[str], environment: dict[str, str], log: P
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # see `in_write`
     heed_rights()
     os.chdir(ROOT)
@@ -419,7 +421,8 @@ def told(number: signal.Signals, *options: str) -> Play:
         if (status := attempt.end()) == 0:
             raise Missed
         if side == "ours":
-            assert status == 85, f"exit status {status}: {attempt.last_words()}"
+            wanted = 130 if number == signal.SIGINT else 85
+            assert status == wanted, f"exit status {status}: {attempt.last_words()}"
         return go_on(training, references)
 
     return play
@@ -752,6 +755,8 @@ FAULTS: dict[str, tuple[str, int, Play]] = {
     "moved": ("SIGKILL, then the work dir is moved", 3, moved),
     "sigterm": ("SIGTERM", 3, told(signal.SIGTERM)),
     "sigusr1": ("SIGUSR1", 3, told(signal.SIGUSR1)),
+    "interrupt": ("SIGINT, as of Ctrl-C", 3, told(signal.SIGINT)),
+    "hangup": ("SIGHUP, as of a terminal that is closed", 3, told(signal.SIGHUP)),
     "accumulation": (
         "SIGTERM while gradients are accumulated (4 steps)",
         3,

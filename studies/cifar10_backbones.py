@@ -31,6 +31,10 @@ last = dict(out_indices=(2,))
 channels = "model.head.in_channels"
 variants = {
     "EyeToy": {"model.backbone.arch": eyetoy, channels: 192},
+    "EyeToy, weights by group": {
+        "model.backbone.arch": {**eyetoy, "init": "group_xavier_normal"},
+        channels: 192,
+    },
     "NAT": {"model.backbone": dict(_delete_=True, type="eyetoy_mm.NAT", **nat), channels: 256},
     "Swin": {
         "model.backbone": dict(
