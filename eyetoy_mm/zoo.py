@@ -115,11 +115,19 @@ def config_of(name: str) -> Path | None:
     return found if found is not None and found.parts[-len(parts) :] == parts else None
 
 
-def advice(name: str) -> str:
-    """The names that are near to one that is none, as the end of a message; nothing where none is near."""
+def advice(name: str, with_weights: bool = False) -> str:
+    """The names that are near to one that is none, as the end of a message; nothing where none is near.
+
+    Args:
+        name: What was given.
+        with_weights: Only models with weights are meant, and only by a name as near as one that is misspelt.
+    """
     stem = Path(name.removeprefix(PREFIX)).name.removesuffix(".py")
-    near = difflib.get_close_matches(stem, names(), 3, 0.7)
-    near = near or [model for model in names() if stem and model.startswith(stem)]
+    if with_weights:
+        near = [model for model in difflib.get_close_matches(stem, names(), 3, 0.9) if weights_of(model)]
+    else:
+        near = difflib.get_close_matches(stem, names(), 3, 0.7)
+        near = near or [model for model in names() if stem and model.startswith(stem)]
     more = f" and {len(near) - 3} more" if len(near) > 3 else ""
     return f", but models of the package are called {', '.join(near[:3])}{more}" if near else ""
 

@@ -1,6 +1,7 @@
 """Models by name: their configs, and their weights wherever a checkpoint is taken."""
 
 import argparse
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from eyetoy_mm.cli.options import take_checkpoint
 from eyetoy_mm.engine.checkpoint import check_exists
 from eyetoy_mm.engine.config import find_config, load_config
 from eyetoy_mm.engine.dry_run import build
+from eyetoy_mm.engine.preprocessing import check_image_exists
 from eyetoy_mm.errors import UserError
 from tests.toolbox_runs import PHOTOS, own_mmengine
 
@@ -27,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SEGMENTOR = "segformer-head_eyetoy-2.2m_b8-200e_camvid"
 CLASSIFIER = "eyetoy-shallow_b128-30e_cifar10"
 DETECTOR = "retinanet_eyetoy-t_fpn_1x_coco"
+TRAINED = "mask-rcnn_eyetoy-demo_nuclei"  # has weights
 
 
 @pytest.fixture
@@ -105,6 +108,14 @@ def test_a_name_that_is_none_is_told_with_those_that_are_near():
         check_exists("upernet_eyetoy_ade20k")
     with pytest.raises(UserError, match="there is no checkpoint missing.pth"):
         check_exists("missing.pth")
+    for misspelt in (f"{TRAINED}x", f"{TRAINED}x.safetensors", f"weights/{TRAINED}.pth"):
+        with pytest.raises(
+            UserError, match=f"there is no checkpoint .*, but models of the package are called {TRAINED}$"
+        ):
+            check_exists(misspelt)
+    with pytest.raises(UserError, match=f"there is no image .*, but models of the package are called {TRAINED}$"):
+        check_image_exists(f"{TRAINED}x")  # which was meant for the checkpoint before the images
+    assert zoo.advice("upernet_eyetoy_ade20", with_weights=True) == "" == zoo.advice("photo.jpg", with_weights=True)
 
 
 def test_a_folder_of_weights_that_is_none(monkeypatch, tmp_path):
@@ -221,6 +232,34 @@ def test_what_is_in_the_folder_of_weights():
             assert re.search(rf"^## {part}\n\n\S", card, re.MULTILINE), (path, part)
     named = {entry["Weights"] for entry in entries.values() if str(entry.get("Weights")).startswith("weights/")}
     assert named == {f"weights/{path.name}" for path in weights}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "weights").glob("*.safetensors")), ids=lambda path: path.stem)
+def test_the_figures_are_those_of_the_evaluations(path):
+    """Those of metafile, card and table of weights stand in the JSON that `eyetoy test` wrote."""
+    measured, name = set(), path.stem
+    for file in (ROOT / "docs/results").glob(f"{name}_*.json"):
+        found = json.loads(file.read_text())
+        figures = {key: value for key, value in (found["metrics"] | found["reported"]).items() if value >= 0}
+        scale = 100 if max(figures.values()) <= 1 else 1
+        measured |= {f"{scale * value:.1f}" for value in figures.values()}
+        measured |= {f"{100 * one['IoU']:.1f}" for one in found["per_class"].values() if "IoU" in one}
+        measured |= {f"{100 * found['calibration']['ece']:.1f}"} if "calibration" in found else set()
+    card = path.with_suffix(".md").read_text()
+    entry = next(entry for entry in zoo.entries() if entry["Name"] == name)
+    in_card = re.search(r"^## Figures\n(.*?)^## ", card, re.MULTILINE | re.DOTALL)[1]
+    in_table = re.search(
+        rf"^\| \[{re.escape(name)}\].*\|(.*)\|$", (ROOT / "weights/README.md").read_text(), re.MULTILINE
+    )[1]
+    shown = {
+        "metafile": [str(value) for result in entry["Results"] for value in result["Metrics"].values()],
+        "card": re.findall(r"\b\d+\.\d\b", in_card),
+        "weights/README.md": re.findall(r"\d+\.\d", in_table),
+    }
+    for place, figures in shown.items():
+        assert figures and set(figures) <= measured, (place, set(figures) - measured)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in card and f"{path.stat().st_size / 1e6:.1f} MB" in card
+    assert f"{entry['Metadata']['Parameters']:,} parameters" in card
 
 
 def test_the_index_is_read_as_yaml():

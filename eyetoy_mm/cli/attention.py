@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=4,
         metavar="N",
-        help="global tokens, context token first (default: 4; 0: without them)",
+        help="global tokens, context token first (default: 4; 0: none, for models without a global stack)",
     )
     parser.add_argument(
         "--out",

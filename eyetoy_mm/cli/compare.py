@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from eyetoy_mm.cli.options import add_data_root, add_work_dir, positive
-from eyetoy_mm.errors import UserError
+from eyetoy_mm.errors import UserError, counted
 from eyetoy_mm.tables import for_terminal
 
 
@@ -47,12 +47,13 @@ def run(args: argparse.Namespace) -> None:
     """Plan, train, write."""
     from eyetoy_mm.engine.study import check_equal_cost, measure_costs, plan, read_study
     from eyetoy_mm.engine.study_report import table, write_report
-    from eyetoy_mm.engine.study_runs import results, train_missing, write_configs
+    from eyetoy_mm.engine.study_runs import Elsewhere, check_unchanged, machines, results, train_missing, write_configs
     from eyetoy_mm.paths import check_folder
 
     check_folder("--out", args.out)
     study = read_study(args.study, args.data_root)
     folder = Path(args.work_dir or Path("work_dirs/studies", study.name))
+    check_unchanged(study, folder, only_report=args.report)
     costs = measure_costs(study, 0 if args.report else args.timed_steps)
     if not args.report:
         print(for_terminal(plan(study, costs, len(results(study, folder)))), flush=True)
@@ -62,12 +63,17 @@ def run(args: argparse.Namespace) -> None:
     command = f"eyetoy compare {shlex.quote(str(args.study))}"
 
     def report() -> None:
-        write_report(study, costs, results(study, folder), args.out, command)
+        found = results(study, folder)
+        write_report(study, costs, found, args.out, command, machines(folder, found))
 
-    failed = []
+    failed, elsewhere = [], 0
     if not args.report:
         write_configs(study, folder)
         for variant, seed, output in train_missing(study, folder):
+            if isinstance(output, Elsewhere):
+                print(f"{variant}, seed {seed}: is trained elsewhere ({output})", flush=True)
+                elsewhere += 1
+                continue
             print(f"{variant}, seed {seed}: {'finished' if output is None else 'failed'}", flush=True)
             if output is not None:
                 failed.append(f"{variant}, seed {seed}:\n{output}")
@@ -75,6 +81,8 @@ def run(args: argparse.Namespace) -> None:
     report()
     written = f"{args.out / study.name}.md, .json, .png"
     print(f"\n{for_terminal(table(study, costs, results(study, folder)))}\n\n-> {written}", flush=True)
+    if elsewhere:
+        print(f"{counted(elsewhere, 'run')} of it left to others; start this again when they have ended", flush=True)
     if failed:
         print("\n\n".join(failed), file=sys.stderr)
         raise UserError(

@@ -338,17 +338,26 @@ def _oddities(content: bytes, header: Header | None, pixels: np.ndarray) -> list
         faults.append(
             Fault("extreme shape", f"a side under {_MIN_SIDE} or sides of more than 1 : {_MAX_RATIO}", fatal=False)
         )
-    if header is not None and header.frames > 1:
-        faults.append(Fault("several frames", "only the first frame or page is loaded", fatal=False))
-    if header is not None and header.bits > 8 and pixels.dtype == np.uint8:
+    return [*faults, *(lost_in_loading(header, pixels) if header is not None else ())]
+
+
+def lost_in_loading(header: Header, pixels: np.ndarray) -> Iterator[Fault]:
+    """What of an image is not in the array that was loaded of it.
+
+    Args:
+        header: Of its file.
+        pixels: The array.
+    """
+    if header.frames > 1:
+        yield Fault("several frames", "only the first frame or page is loaded", fatal=False)
+    if header.bits > 8 and pixels.dtype == np.uint8:
         if pixels.max() < 16:
             message = "8 of 16 bits are loaded, and in these they are nearly black (sensors give 10 to 14 bits)"
         elif pixels.min() == 255:
             message = "8 of 16 bits are loaded, and in these everything is white: Pillow cuts values at 255"
         else:
-            return faults
-        faults.append(Fault("16-bit image", message + "; stretch them to 8 bits, or load them unchanged", fatal=False))
-    return faults
+            return
+        yield Fault("16-bit image", message + "; stretch them to 8 bits, or load them unchanged", fatal=False)
 
 
 # Behind the pixels of a JPEG, in which 0xff is followed by 0, or by 0xd0 to 0xd7 where a decoder may start anew.

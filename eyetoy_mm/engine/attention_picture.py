@@ -51,7 +51,10 @@ def picture_attention(
         predictor.predict(image)
     position_seen = _position_seen(predictor, image, position)
     groups = record.neighborhoods(*position_seen)
-    layers = record.tokens() if tokens else ()
+    try:
+        layers = record.tokens() if tokens else ()
+    except UserError as error:
+        raise UserError(f"{error}. What positions attend to is drawn with --tokens 0") from error
     image_seen = predictor.preprocessing.picture(seen[0])
     return draw_attention(image_seen, position_seen, groups, layers[-1] if layers else None, tokens)
 

@@ -14,7 +14,7 @@ from eyetoy_mm.engine.sharded_checkpoints import is_directory_of_shards
 from eyetoy_mm.errors import UserError, first_few
 from eyetoy_mm.paths import is_address
 from eyetoy_mm.state_dicts import State, compare, migrated, unusable
-from eyetoy_mm.zoo import config_of, located
+from eyetoy_mm.zoo import SUFFIXES, advice, config_of, located
 
 WHICH = "`eyetoy models --weights` lists the models that have some"
 _LONGEST_PATH = 4096  # characters
@@ -34,7 +34,13 @@ def check_exists(path: str | None) -> None:
         return
     if config_of(path) is not None:
         raise UserError(f"there are no weights of {path} in the package, nor a file of that name; {WHICH}")
-    raise UserError(f"there is no checkpoint {path}")
+    raise UserError(f"there is no checkpoint {path}{advice(_stem(path), with_weights=True)}")
+
+
+def _stem(path: str) -> str:
+    """Its last part without the suffix of weights: names have dots, as in ``eyetoy-2.5m``."""
+    name = Path(path).name
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
 def check_last_checkpoint(config: Config, resume: str | None = None) -> None:

@@ -21,11 +21,12 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import TRANSFORMS
 
 from eyetoy_mm.compat.image_sizes import ImageTooLargeError
-from eyetoy_mm.datasets.image_files import foreign_kind
+from eyetoy_mm.datasets.image_files import foreign_kind, lost_in_loading, read_header
 from eyetoy_mm.engine.config_parts import datasets_of
 from eyetoy_mm.errors import UserError
 from eyetoy_mm.paths import is_address
 from eyetoy_mm.registry import type_name
+from eyetoy_mm.zoo import advice
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of red, green, blue
 _CHANNELS = {"color": 3, "color_ignore_orientation": 3, "grayscale": 1}  # by color_type
@@ -60,7 +61,7 @@ class Preprocessing:
         return self._held_as[1]
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Read an image as the pipeline does: its channels, their order and type.
+        """Read an image as the pipeline does: its channels, their order and type; a warning says what is lost of it.
 
         Args:
             path: A file or an address.
@@ -82,6 +83,7 @@ class Preprocessing:
             raise UserError(why_unreadable(path)) from error
         if results is None or results.get("img") is None:
             raise UserError(why_unreadable(path))
+        _tell_what_is_lost(path, results["img"])
         return results["img"]
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
@@ -148,7 +150,21 @@ def read_image(path: str | Path, color_type: str = "color", channel_order: str =
         raise UserError(str(error)) from error
     if image is None:
         raise UserError(why_unreadable(path))
+    _tell_what_is_lost(path, image)
     return image
+
+
+def _tell_what_is_lost(path: str | Path, image: np.ndarray) -> None:
+    """Warn of pages that are not read, and of a range of 16 bits that is nearly black in 8.
+
+    Only files that may be such are looked at once more: it is told of each image that is predicted.
+    """
+    if is_address(path) or image.dtype != np.uint8 or not image.size:
+        return
+    if Path(path).suffix.lower() in (".tif", ".tiff") or image.max() < 16 or image.min() == 255:
+        header = read_header(str(path))
+        for fault in lost_in_loading(header, image) if header is not None else ():
+            print_log(f"{path}: {fault.message}", "current", logging.WARNING)
 
 
 def check_image_exists(path: str | Path) -> None:
@@ -160,7 +176,7 @@ def check_image_exists(path: str | Path) -> None:
     if not is_address(path) and Path(path).is_dir():
         raise UserError(f"{path} is a folder: name its images, as {Path(path) / '*.jpg'}")
     if not is_address(path) and not Path(path).is_file():
-        raise UserError(f"there is no image {path}")
+        raise UserError(f"there is no image {path}{advice(str(path), with_weights=True)}")
 
 
 # --- What a config says ---------------------------------------------------------------------------------------------

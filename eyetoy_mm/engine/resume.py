@@ -558,7 +558,7 @@ def _kept_of_several(runner: Runner, saved: Mapping[str, Any], asked: Mapping[st
     if changed := [
         f"{key} {before!r}, not {now!r}"
         for section in sections
-        for key, before, now in _differences(saved.get(section), asked.get(section), section)
+        for key, before, now in differences(saved.get(section), asked.get(section), section)
     ]:
         yield f"settings of several optimizers and their schedules, the checkpoint's: {first_few(changed, 12)}"
 
@@ -572,7 +572,7 @@ def _other_settings(runner: Runner, saved: Mapping[str, Any], asked: Mapping[str
         f"{key} {before!r} -> {now!r}"
         for section in _COMPARED
         if section != "optim_wrapper" or _is_one(runner)
-        for key, before, now in _differences(saved.get(section), asked.get(section), section)
+        for key, before, now in differences(saved.get(section), asked.get(section), section)
         if not key.startswith(_TOLD_ELSEWHERE) and not set(key.split(".")) & set(_WITHOUT_EFFECT)
     ]
     if changes:
@@ -642,14 +642,14 @@ def _value(node: ast.expr) -> Any:
         return ast.unparse(node)
 
 
-def _differences(before: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Path, former and present value of each setting that differs; a list as a whole where its length does."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in before | now:
-            yield from _differences(before.get(key), now.get(key), f"{path}.{key}")
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for index, (first, second) in enumerate(zip(before, now)):
-            yield from _differences(first, second, f"{path}.{index}")
+            yield from differences(first, second, f"{path}.{index}")
     elif before != now:
         yield path, before, now
 

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import ast
 import copy
+import gc
 import itertools
 import re
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,11 @@ from eyetoy_mm.engine.config_places import nearest
 from eyetoy_mm.engine.data_checks import check_data
 from eyetoy_mm.engine.model_table import complexity
 from eyetoy_mm.errors import UserError
+from eyetoy_mm.registry import type_name
 from eyetoy_mm.tables import markdown_table
 
+# Settings of loaders that PyTorch refuses where there are no workers, or that mean nothing there.
+_OF_WORKERS = ("num_workers", "persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
 _KEYS = {"base", "recipe", "variants", "seeds", "metric", "image", "tolerance"}
 _REQUIRED = {"variants", "seeds", "metric", "image"}
 
@@ -107,20 +111,22 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
         data_root: Folder of the data set, in place of the configs' own.
 
     Raises:
-        UserError: It has keys that a study has not, lacks some, names variants or seeds twice, a config does not load,
-            or variants train for another number of steps or images.
+        UserError: It has keys that a study has not, lacks some, has others than can be read, names variants or seeds
+            twice, a config does not load or is not evaluated at its end, or variants train for another number of steps
+            or images.
     """
     if not path.is_file():
         raise UserError(f"there is no study {path}")
+    if path.suffix != ".py":
+        raise UserError(f"a study is a Python file, and {path} is none by its name")
     given = read_config(path).to_dict()
     meant = {key: nearest(key, _KEYS, cutoff=0.8) for key in given if key not in _KEYS}
     if misspelt := [f"{key} (is it {name}?)" for key, name in meant.items() if name]:
         raise UserError(f"{path} has {', '.join(misspelt)}, which a study does not read")
     if missing := sorted(key for key in _REQUIRED if not given.get(key)):
         raise UserError(f"{path} needs {', '.join(missing)}")
-    slugs = [slug(name) for name in given["variants"]]
-    if len(set(slugs)) < len(slugs) or len(set(given["seeds"])) < len(given["seeds"]):
-        raise UserError(f"{path}: variants and seeds should differ, got {list(given['variants'])}, {given['seeds']}")
+    if wrong := list(_misfits(given)):
+        raise UserError(f"{path}: {'; '.join(wrong)}")
     variants = {name: _variant(path, given, name, data_root) for name in given["variants"]}
     lengths = {name: _length(config) for name, config in variants.items()}
     first = next(iter(lengths.values()))
@@ -132,7 +138,7 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
         path.stem,
         question,
         variants,
-        given["seeds"],
+        list(given["seeds"]),
         given["metric"],
         tuple(given["image"]),
         given.get("tolerance", 0.05),
@@ -141,8 +147,8 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
 
 
 def slug(name: str) -> str:
-    """The name of a variant as that of a folder."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    """The name of a variant as that of a folder; nothing where it has neither letters nor digits."""
+    return re.sub(r"(?:[^\w.]|_)+", "-", name.lower()).strip("-.")
 
 
 def measure_costs(study: Study, timed_steps: int = 0) -> dict[str, Cost]:
@@ -151,12 +157,24 @@ def measure_costs(study: Study, timed_steps: int = 0) -> dict[str, Cost]:
     Args:
         study: The study.
         timed_steps: How many steps are timed, on the first images of its data, after one that is not; 0 for none.
+
+    Raises:
+        UserError: A variant cannot be built or trained; the message says which.
     """
     costs = {}
     for name, config in study.variants.items():
-        seconds = time_steps(config, timed_steps) if timed_steps else None
-        parameters, flops = complexity(config, *study.image)
+        try:
+            seconds = time_steps(config, timed_steps) if timed_steps else None
+            parameters, flops = complexity(config, *study.image)
+        except UserError as error:
+            raise UserError(f"{study.name}, {name}: {error}") from error
+        except Exception as error:  # whatever a model can raise; without its name nobody would know which it was
+            told = f"{type(error).__name__}: {error}"
+            raise UserError(f"{study.name}, {name}: it cannot be measured, and would not train. {told}") from error
         costs[name] = Cost(parameters, flops, seconds)
+    if torch.cuda.is_available():  # the runs are trained by other processes, which want its memory
+        gc.collect()
+        torch.cuda.empty_cache()
     return costs
 
 
@@ -255,6 +273,8 @@ def _variant(path: Path, given: Mapping[str, Any], name: str, data_root: str | N
     base = changes.pop("base", given.get("base"))
     if base is None:
         raise UserError(f"{path}: neither the study nor {name} has a base, the config to start from")
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base of {name} should be the name or file of a config, and is {base!r}")
     beside = path.parent / base
     try:
         config = load_config(
@@ -262,9 +282,60 @@ def _variant(path: Path, given: Mapping[str, Any], name: str, data_root: str | N
         )
     except UserError as error:
         raise UserError(f"{path}, {name}: {error}") from error
+    if missing := [key for key in ("train_cfg", "train_dataloader") if not config.get(key)]:
+        raise UserError(f"{path}, {name}: its config has no {' and no '.join(missing)}, and is none to train by")
     config.pop("work_dir")
+    _check_evaluates(config, f"{path}, {name}")
     _log_what_is_counted(config)
+    _log_to_files(config)
     return config
+
+
+def _misfits(given: Mapping[str, Any]) -> Iterator[str]:
+    """What of a study is none of the values that its keys have."""
+    variants, seeds, image = given["variants"], given["seeds"], given["image"]
+    if not isinstance(variants, dict) or not all(isinstance(one, dict) for one in variants.values()):
+        yield f"variants should be a dict, settings by the name of each, and is {variants!r}"
+    elif unnamed := [name for name in variants if not isinstance(name, str) or not slug(name)]:
+        yield f"variants should be named by letters or digits, in quotes, and one is {unnamed[0]!r}"
+    else:
+        folders: dict[str, str] = {}
+        for name in variants:
+            if (other := folders.setdefault(slug(name), name)) != name:
+                yield f"{other!r} and {name!r} would have the same folder, {slug(name)}: name them by other words"
+    if not isinstance(seeds, list | tuple | range) or not all(_is_whole(seed, 0) for seed in seeds):
+        yield f"seeds should be a list of whole numbers, as [0, 1, 2], and is {seeds!r}"
+    elif len(set(seeds)) < len(seeds):
+        yield f"variants and seeds should differ, and seeds are {seeds!r}"
+    if not isinstance(image, list | tuple) or len(image) != 2 or not all(_is_whole(side, 1) for side in image):
+        yield f"image should be a height and a width, as (224, 224), and is {image!r}"
+    tolerance = given.get("tolerance", 0.05)
+    if tolerance is not None and not (_is_number(tolerance) and tolerance >= 0):
+        yield f"tolerance should be a share of the FLOPs, as 0.05, or None, and is {tolerance!r}"
+    for key, kind, told in (("metric", str, "the key of one"), ("base", str, "a config"), ("recipe", dict, "a dict")):
+        if not isinstance(given.get(key, kind()), kind):
+            yield f"{key} should be {told}, and is {given[key]!r}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return _is_number(value) and isinstance(value, int) and least <= value < 2**32
+
+
+def _check_evaluates(config: Config, where: str) -> None:
+    """Check that there is an evaluation after the last step, from which results are read.
+
+    Raises:
+        UserError: There will be none, which would be seen after the training.
+    """
+    if missing := [key for key in ("val_dataloader", "val_cfg", "val_evaluator") if config.get(key) is None]:
+        raise UserError(f"{where}: nothing is evaluated, for its config has no {', '.join(missing)}")
+    begin, steps = config.train_cfg.get("val_begin", 1), _length(config).steps
+    if begin > steps:
+        raise UserError(f"{where}: nothing is evaluated, for train_cfg has val_begin={begin} and ends at {steps}")
 
 
 def _log_what_is_counted(config: Config) -> None:
@@ -275,8 +346,18 @@ def _log_what_is_counted(config: Config) -> None:
     by_epoch = _length(config).by_epoch
     hooks = config.get("default_hooks") or {}
     logger = hooks.get("logger") or dict(type="LoggerHook")
-    if logger.get("log_metric_by_epoch", True) != by_epoch:
+    if logger.get("log_metric_by_epoch", True) != by_epoch or hooks.get("logger", logger) is None:
         config.default_hooks = {**hooks, "logger": {**logger, "log_metric_by_epoch": by_epoch}}
+
+
+def _log_to_files(config: Config) -> None:
+    """Have a run write the logs that it is read from, beside those of the programs that its config names."""
+    visualizer = config.get("visualizer")
+    if visualizer is None:  # mmengine's own has them
+        return
+    backends = list(visualizer.get("vis_backends") or ())
+    if not any(type_name(backend) == "LocalVisBackend" for backend in backends):
+        config.visualizer = {**visualizer, "vis_backends": [*backends, dict(type="mmengine.LocalVisBackend")]}
 
 
 def _length(config: Config) -> Length:
@@ -294,4 +375,5 @@ def _iterations(config: Config, length: Length) -> int:
 
 def _loader(config: Config) -> DataLoader:
     """Images of training, loaded in this process: workers hide that behind the steps or not, as there is room."""
-    return Runner.build_dataloader({**config.train_dataloader, "num_workers": 0, "persistent_workers": False})
+    settings = {key: value for key, value in config.train_dataloader.items() if key not in _OF_WORKERS}
+    return Runner.build_dataloader({**settings, "num_workers": 0})

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
 from eyetoy_mm.engine.study import Cost, Study, deviations
-from eyetoy_mm.engine.study_runs import Result
-from eyetoy_mm.errors import counted
+from eyetoy_mm.engine.study_runs import Result, this_machine
 from eyetoy_mm.tables import markdown_table
+from eyetoy_mm.whole_files import replacing, write_whole
 
 Results = Mapping[tuple[str, int], Result]
 
 
-def write_report(study: Study, costs: Mapping[str, Cost], results: Results, folder: Path, command: str) -> list[Path]:
+def write_report(
+    study: Study,
+    costs: Mapping[str, Cost],
+    results: Results,
+    folder: Path,
+    command: str,
+    machines: Sequence[str] = (),
+) -> list[Path]:
     """Write ``NAME.md``, ``NAME.json`` and ``NAME.png``.
 
     Args:
@@ -29,31 +35,34 @@ def write_report(study: Study, costs: Mapping[str, Cost], results: Results, fold
         results: Of its runs that are finished; the others are shown as missing.
         folder: Where they go.
         command: The command line, which is shown too.
+        machines: Those that trained the runs, where that is known.
 
     Returns:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{study.name}{suffix}" for suffix in (".md", ".json", ".png")]
-    text = f"# {study.name}\n\n{study.question}\n\n{table(study, costs, results)}\n\n{notes(study, results, command)}\n"
-    files[0].write_text(text, encoding="utf-8")
-    files[1].write_text(json.dumps(as_json(study, costs, results, command), indent=1) + "\n", encoding="utf-8")
-    picture(study, results).savefig(files[2], dpi=120)
+    parts = (f"# {study.name}", study.question, table(study, costs, results), notes(study, results, command, machines))
+    write_whole(files[0], "\n\n".join(parts) + "\n")
+    write_whole(files[1], json.dumps(as_json(study, costs, results, command, machines), indent=1) + "\n")
+    with replacing(files[2]) as file:
+        picture(study, results).savefig(file, dpi=120, format="png")
     return files
 
 
 def table(study: Study, costs: Mapping[str, Cost], results: Results) -> str:
     """A row for each variant: mean and spread over those seeds that are there, each of them, and what it costs."""
     shares = deviations(costs)
+    digits = 2 if any(abs(run.metric) > 1 for run in results.values()) else 4  # mmdet's are shares, others per cent
     rows = []
     for name, cost in costs.items():
         runs = [results.get((name, seed)) for seed in study.seeds]
         there = [run for run in runs if run is not None]
         rows.append(
             [
-                name,
-                _mean_and_spread([run.metric for run in there]),
-                ", ".join("missing" if run is None else f"{run.metric:.2f}" for run in runs),
+                _cell(name),
+                _mean_and_spread([run.metric for run in there], digits),
+                ", ".join("missing" if run is None else f"{run.metric:.{digits}f}" for run in runs),
                 _mean_and_spread([run.loss for run in there], 3),
                 f"{cost.parameters / 1e6:.2f} M",
                 f"{cost.flops / 1e9:.3f} G ({shares[name]:+.1%})",
@@ -66,7 +75,7 @@ def table(study: Study, costs: Mapping[str, Cost], results: Results) -> str:
     return markdown_table(["variant", *header], rows)
 
 
-def notes(study: Study, results: Results, command: str) -> str:
+def notes(study: Study, results: Results, command: str, machines: Sequence[str] = ()) -> str:
     """What the table does not say."""
     height, width = study.image
     missing = len(study.runs()) - len(results)
@@ -75,13 +84,15 @@ def notes(study: Study, results: Results, command: str) -> str:
         "training loss is the mean over the last tenth of the steps. FLOPs "
         f"are those of an image of {width}x{height}, with their difference from the first row; images/s those of "
         "training, by the median of its steps, and memory the most that a run had: both medians over seeds. "
-        f"On {_machine()}. "
+        + (f"On {'; '.join(machines)}. " if machines else f"The table was made on {this_machine()}. ")
         + (f"**{missing} of {len(study.runs())} runs are missing.** " if missing else "")
         + f"Command: `{command}`."
     )
 
 
-def as_json(study: Study, costs: Mapping[str, Cost], results: Results, command: str) -> dict[str, Any]:
+def as_json(
+    study: Study, costs: Mapping[str, Cost], results: Results, command: str, machines: Sequence[str] = ()
+) -> dict[str, Any]:
     """Everything that the table is made of."""
     shares = deviations(costs)
     variants = {}
@@ -101,7 +112,7 @@ def as_json(study: Study, costs: Mapping[str, Cost], results: Results, command: 
         image=list(study.image),
         length=str(study.length),
         command=command,
-        machine=_machine(),
+        machine="; ".join(machines) or f"unknown; the table was made on {this_machine()}",
         variants=variants,
     )
 
@@ -117,15 +128,25 @@ def picture(study: Study, results: Results) -> Figure:
         if values:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             panel.errorbar(statistics.mean(values), row, xerr=spread, fmt="|", color="black", capsize=4, markersize=14)
-    panel.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5), xlabel=study.metric, title=study.name)
-    panel.set_yticklabels(names)
+    panel.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    panel.set_xlabel(study.metric, parse_math=False)  # a $ in a name is no formula
+    panel.set_title(study.name, parse_math=False)
+    panel.set_yticklabels(names, parse_math=False)
     panel.grid(axis="x", alpha=0.3)
     return figure
 
 
-def _mean_and_spread(values: list[float], digits: int = 2) -> str:
+def _cell(name: str) -> str:
+    """A name as the cell of a table, whose columns are between bars."""
+    return " ".join(name.replace("|", "\\|").split())
+
+
+def _mean_and_spread(values: list[float], digits: int) -> str:
     if not values:
         return "missing"
+    values = [value for value in values if not math.isnan(value)]
+    if not values:  # nothing of it was logged
+        return "-"
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread} (n={len(values)})"
 
@@ -138,10 +159,3 @@ def _median(values: list[float], form: str) -> str:
 def _numbers(run: Result) -> dict[str, float | None]:
     """JSON has no NaN."""
     return {key: None if math.isnan(value) else round(value, 4) for key, value in run.__dict__.items()}
-
-
-def _machine() -> str:
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is not None and accelerator.type == "cuda":
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"{accelerator or 'CPU'}, {counted(torch.get_num_threads(), 'thread')}, torch {torch.__version__}"

@@ -76,6 +76,27 @@ def occupied(work_dir: str | Path, force: bool = False) -> Iterator[None]:
         file.truncate(0)
 
 
+def holder(work_dir: str | Path) -> str | None:
+    """Which process has a work dir, as its lock says; None where none has. It is not to be asked of one's own."""
+    lock = Path(work_dir, LOCK)
+    if os.name != "posix" or not lock.is_file():
+        return None
+    import fcntl
+
+    try:
+        with open(lock, "a+") as file:  # what is locked for one alone has to be open for writing
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    return None
+                file.seek(0)
+                return file.read().strip() or "unknown"
+    except OSError:  # of another user, or on a disk that is read-only: it is told when one is to write there
+        pass
+    return None
+
+
 def _not_writable(folder: Path, error: OSError) -> UserError:
     return UserError(f"cannot write to the work dir {folder}: {error.strerror}. Choose another one: --work-dir FOLDER")
 

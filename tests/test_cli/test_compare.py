@@ -3,16 +3,20 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from mmengine.registry import init_default_scope
 
 import eyetoy_mm  # noqa: F401 - before mmseg: supplies what mmcv-lite lacks
 
 pytest.importorskip("mmseg", reason="mmsegmentation is not installed")
 
 from eyetoy_mm.cli import main
+from eyetoy_mm.engine import study as study_module
 from eyetoy_mm.engine import study_runs
 from eyetoy_mm.engine.config import find_config, load_config, read_config
 from eyetoy_mm.engine.study import (
@@ -27,7 +31,18 @@ from eyetoy_mm.engine.study import (
     time_steps,
 )
 from eyetoy_mm.engine.study_report import as_json, picture, table, write_report
-from eyetoy_mm.engine.study_runs import Result, read_result, results, train_missing, work_dir, write_configs
+from eyetoy_mm.engine.study_runs import (
+    Elsewhere,
+    Result,
+    check_unchanged,
+    machines,
+    read_result,
+    results,
+    this_machine,
+    train_missing,
+    work_dir,
+    write_configs,
+)
 from eyetoy_mm.errors import UserError
 from tests import program
 from tests.toolbox_runs import ROOT, SAMPLE, TOOLBOXES, own_mmengine, write_config
@@ -118,12 +133,57 @@ def test_steps_of_every_toolbox_are_timed(toolbox, tmp_path):
         ('base = "config.py"\n', "", "neither the study nor 8 registers has a base"),
         ('"None at all": {', '"None at all": {"train_cfg.max_iters": 5, ', "None at all: 5 iterations of 2 images"),
         ('"None at all": {', '"None at all": {"trian_cfg.max_iters": 5, ', "None at all: "),
+        ("seeds = [0, 1]", "seeds = 3", "seeds should be a list of whole numbers, as [0, 1, 2], and is 3"),
+        ("seeds = [0, 1]", "seeds = [0.5]", "seeds should be a list of whole numbers"),
+        ("image = (64, 96)", "image = 224", "image should be a height and a width, as (224, 224), and is 224"),
+        ('metric = "mIoU"', 'metric = ["mIoU"]', "metric should be the key of one, and is ['mIoU']"),
+        ("seeds = [0, 1]", "seeds = [0]; tolerance = '5 %'", "tolerance should be a share of the FLOPs"),
+        ("seeds = [0, 1]", "seeds = [0]; recipe = []", "recipe should be a dict, and is []"),
+        ('"None at all": {', "0: {", "variants should be named by letters or digits, in quotes, and one is 0"),
+        ('"None at all": {', '"..": {', "named by letters or digits, in quotes, and one is '..'"),
+        ('"None at all": {', '"8 Registers!": {', "'8 registers' and '8 Registers!' would have the same folder"),
+        ('"None at all": {', '"None at all": 3, "other": {', "settings by the name of each"),
+        (
+            '"None at all": {',
+            '"None at all": {"base": 3, ',
+            "base of None at all should be the name or file of a config",
+        ),
+        (
+            '"None at all": {',
+            '"None at all": {"val_evaluator": None, ',
+            "None at all: nothing is evaluated, for its config",
+        ),
+        ('"None at all": {', '"None at all": {"train_cfg.val_begin": 5, ', "has val_begin=5 and ends at 4"),
     ],
 )
 def test_a_study_that_is_none(study_file, before, after, message):
     study_file.write_text(study_file.read_text().replace(before, after))
     with pytest.raises(UserError, match=re.escape(message)):
         read_study(study_file)
+
+
+def test_a_study_is_a_python_file(tmp_path):
+    (tmp_path / "study.yaml").write_text("seeds: [0]")
+    with pytest.raises(UserError, match=r"a study is a Python file, and .*study\.yaml is none"):
+        read_study(tmp_path / "study.yaml")
+
+
+def test_a_variant_that_cannot_be_measured_is_named(study_file, monkeypatch):
+    def fails(config, *size):
+        if config.model.backbone.arch.get("register_tokens") == 0:
+            raise RuntimeError("shapes cannot be multiplied")
+        return 1, 1
+
+    monkeypatch.setattr(study_module, "complexity", fails)
+    with pytest.raises(UserError, match="registers, None at all: it cannot be measured.* RuntimeError: shapes cannot"):
+        measure_costs(read_study(study_file))
+
+
+def test_steps_are_timed_of_loaders_with_settings_for_workers(study_file):
+    config = next(iter(read_study(study_file, str(SAMPLE)).variants.values()))
+    init_default_scope(config.default_scope)
+    config.train_dataloader.update(num_workers=2, persistent_workers=True, prefetch_factor=4)
+    assert len(study_module._loader(config)) > 0
 
 
 def test_unequal_costs_are_refused(study_file):
@@ -143,6 +203,17 @@ def test_evaluations_are_logged_by_what_is_counted(study_file):
     for config in read_study(study_file).variants.values():
         assert config.default_hooks.logger == dict(type="LoggerHook", interval=1, log_metric_by_epoch=False)
         assert config.default_hooks.checkpoint.interval == 2
+
+
+def test_runs_are_logged_where_they_are_read_from(study_file):
+    """Also where a config names other programs alone, or switches mmengine's log of numbers off."""
+    tensorboard = 'visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="TensorboardVisBackend")])\n'
+    config = study_file.parent / "config.py"
+    config.write_text(config.read_text() + tensorboard + "default_hooks.update(logger=None)\n")
+    for variant in read_study(study_file).variants.values():
+        kinds = [backend.type for backend in variant.visualizer.vis_backends]
+        assert kinds == ["TensorboardVisBackend", "mmengine.LocalVisBackend"]
+        assert variant.default_hooks.logger == dict(type="LoggerHook", log_metric_by_epoch=False)
 
 
 # --- Trained ----------------------------------------------------------------------------------------------------------
@@ -188,6 +259,52 @@ def test_a_run_that_fails_is_told(study_file, tmp_path):
 
     turns = list(train_missing(study, tmp_path, fails))
     assert turns == [(*run, "one\nthe reason") for run in study.runs()]
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(study_file, tmp_path):
+    """Of a second `eyetoy compare`, or of one that was killed and left its run behind."""
+    study = read_study(study_file)
+    taken = work_dir(tmp_path, "None at all", 0)
+    taken.mkdir(parents=True)
+    code = "import fcntl, sys\nfile = open(sys.argv[1], 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
+    code += "print('process 7 on elsewhere', file=file, flush=True)\nprint(flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", code, str(taken / ".lock")]
+    started = []
+
+    def fails(command, output):
+        started.append(output.parent)
+        output.write_text("the reason")
+        return 1
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        turns = list(train_missing(study, tmp_path, fails))
+        other.stdin.close()
+        other.wait(60)
+    left = [run for run, told in zip(study.runs(), turns) if isinstance(told[2], Elsewhere)]
+    assert left == [("None at all", 0)] and turns[1][2] == "process 7 on elsewhere"
+    assert started == [work_dir(tmp_path, *run) for run in study.runs() if run not in left]
+    assert machines(tmp_path, study.runs()) == [this_machine()]
+    assert not isinstance(list(train_missing(study, tmp_path, fails))[1][2], Elsewhere)
+
+
+def test_what_has_changed_since_is_told_and_data_may_move(study_file, tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    folder = tmp_path / "runs"
+    write_configs(read_study(study_file, str(before)), folder)
+    write_log(work_dir(folder, "None at all", 0), dict(mIoU=1.0, step=4))
+    moved = read_study(study_file, str(after))
+    with pytest.raises(UserError, match=r"None at all .* train_dataloader\.dataset\.data_root='.*before'"):
+        write_configs(moved, folder)
+    check_unchanged(moved, folder, only_report=True)
+    before.rename(after)
+    write_configs(moved, folder)
+
+    study_file.write_text(study_file.read_text().replace("register_tokens=0", "register_tokens=1"))
+    changed = read_study(study_file, str(after))
+    with pytest.raises(UserError, match=r"config\.py, has model\.backbone\.arch\.register_tokens=0\. Undo that"):
+        check_unchanged(changed, folder, only_report=True)
 
 
 def test_what_a_study_started_ends_with_it(tmp_path):
@@ -267,7 +384,32 @@ def test_the_report_has_finished_runs_and_says_what_is_missing(study_file, tmp_p
     assert len(picture(study, {}).axes[0].get_yticklabels()) == 2
 
 
+def test_names_may_have_any_letters_and_shares_have_four_digits(study_file, tmp_path):
+    text = study_file.read_text().replace('"8 registers"', '"a|b $x $\\\\frac β"').replace('"mIoU"', '"coco/$AP_50"')
+    study_file.write_text(text)
+    study = read_study(study_file)
+    names = list(study.variants)
+    assert names == ["a|b $x $\\frac β", "None at all"]
+    costs = dict.fromkeys(names, Cost(1, 1))
+    nan = float("nan")
+    there = {(names[0], 0): Result(0.7312, nan, nan, nan), (names[0], 1): Result(0.7412, nan, nan, nan)}
+    files = write_report(study, costs, there, tmp_path / "out", "eyetoy compare", ["a GPU", "another"])
+    first = table(study, costs, there).splitlines()[2]
+    assert first.startswith("| a\\|b $x $\\frac β | 0.7362 ± 0.0071 (n=2) | 0.7312, 0.7412 | - | ")
+    assert (
+        "On a GPU; another. " in files[0].read_text()
+        and json.loads(files[1].read_text())["machine"] == "a GPU; another"
+    )
+
+
+def test_the_evaluation_is_that_with_the_metric(study_file, tmp_path):
+    """Not what a hook of somebody's logs at a step of the same number."""
+    write_log(tmp_path, dict(mIoU=30.0, step=4), dict(pruned=0.5, step=4))
+    assert read_result(read_study(study_file), tmp_path).metric == 30.0
+
+
 def test_names_of_folders():
+    assert slug("β = 0_5 (größer).") == "β-0-5-größer" and slug("../..") == "" == slug("(?)")
     assert slug("No merging, at all (32)") == "no-merging-at-all-32"
     assert study_runs.config_file(Path("a"), "B c") == Path("a/b-c/config.py")
 
