@@ -265,6 +265,30 @@ def test_a_folder_is_no_image(tmp_path):
         read_image(tmp_path)
 
 
+@pytest.mark.parametrize("pipeline", [[LOAD, PACK], [PACK]], ids=["loaded", "held"])
+def test_what_is_lost_of_an_image_is_told(pipeline, tmp_path, caplog):
+    """Twelve bits in sixteen, as cameras of microscopes write them, of which eight are read; and pages."""
+    pytest.importorskip("mmseg")
+    photo = cv2.imread(PHOTO, cv2.IMREAD_GRAYSCALE)
+    dim, bright, pages = (str(tmp_path / name) for name in ("dim.png", "bright.png", "pages.tif"))
+    cv2.imwrite(dim, photo.astype(np.uint16) << 4)
+    cv2.imwrite(bright, photo.astype(np.uint16) << 8)
+    cv2.imwritemulti(pages, [photo, photo])
+    with own_mmengine():
+        init_default_scope("mmseg")
+        preprocessing = Preprocessing(Config(loaders(pipeline, pipeline)))
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        for path in (dim, bright, pages, PHOTO):
+            assert preprocessing.read(path).shape == (*photo.shape, 3)
+    finally:
+        logger.removeHandler(caplog.handler)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"{dim}: 8 of 16 bits are loaded, and in these they are nearly black")
+    assert second == f"{pages}: only the first frame or page is loaded"
+
+
 def test_images_are_read_as_the_data_set_holds_them():
     """CIFAR's are red, green, blue; files come as blue, green, red from OpenCV."""
     pytest.importorskip("mmpretrain")
