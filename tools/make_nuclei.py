@@ -5,10 +5,15 @@ The source folder holds ``{train,val}/*.png``, ``annotations/{train,val}.json`` 
 so that the same source gives the same sample; larger images give their central 256 x 256 pixels. With ``--whole`` all
 images are taken, as large as they are.
 
+With ``--stage1`` the source is the Data Science Bowl's own folder, ``ID/images/ID.png`` and ``ID/masks/*.png``, and
+what is made is that source folder: of the images whose longer side is at most 700 pixels those of training and
+validation, which the CRC-32 of the id tells apart. Grey ones are fluorescence, those in color stained tissue.
+
 Example::
 
-    python tools/make_nuclei.py path/to/nuclei data/nuclei
-    python tools/make_nuclei.py path/to/nuclei data/nuclei-whole --whole
+    python tools/make_nuclei.py path/to/stage1_train data/nuclei-all --stage1
+    python tools/make_nuclei.py data/nuclei-all data/nuclei
+    python tools/make_nuclei.py data/nuclei-all data/nuclei-whole --whole
 
 The program adds to the output folder and never deletes: remove ``images/`` and ``annotations/`` there to remake them.
 """
@@ -19,6 +24,7 @@ import argparse
 import csv
 import json
 import sys
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +44,9 @@ TAKEN = {
     ("other", 256, 320): (11, 3),
 }
 SPLITS = (("train", "training", 0), ("val", "validation", 1))
+LONGEST = 700  # pixels of a side, of what is taken of stage 1
+# By the CRC-32 of the id in hundredths; the first 14 are for a test.
+SHARES = {"val": range(14, 28), "train": range(28, 100)}
 
 
 def central(height: int, width: int) -> tuple[slice, slice]:
@@ -96,6 +105,48 @@ def make_split(source: Path, out: Path, split: str, folder: str, names: list[str
     print(f"{folder}: {len(images)} images, {len(annotations)} nuclei")
 
 
+def split_of(image_id: str) -> str | None:
+    """The split of an image of stage 1 by its id, None for those that are left for a test."""
+    share = zlib.crc32(image_id.encode()) % 100
+    return next((split for split, shares in SHARES.items() if share in shares), None)
+
+
+def collect(stage1: Path, out: Path) -> None:
+    """Write images, COCO files and ``images.tsv`` of the Data Science Bowl's folder."""
+    rows = ["split\tfile\tkind\theight\twidth\tnuclei\tsource image id"]
+    images: dict[str, list[dict[str, Any]]] = {split: [] for split in SHARES}
+    annotations: dict[str, list[dict[str, Any]]] = {split: [] for split in SHARES}
+    for path in sorted(stage1.glob("*/images/*.png")):
+        picture, split = Image.open(path).convert("RGB"), split_of(path.stem)
+        if split is None or max(picture.size) > LONGEST:
+            continue
+        pixels = np.asarray(picture)
+        grey = bool((pixels == pixels[..., :1]).all())
+        name, number = f"{path.stem[:16]}.png", len(images[split]) + 1
+        (out / split).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[..., 0] if grey else pixels).save(out / split / name, optimize=True)
+        height, width = pixels.shape[:2]
+        images[split].append({"id": number, "file_name": name, "height": height, "width": width})
+        masks = [np.asarray(Image.open(file).convert("L")) > 0 for file in sorted(path.parents[1].glob("masks/*.png"))]
+        for mask in masks:
+            record = instance(mask.astype(np.uint8), number, len(annotations[split]) + 1)
+            annotations[split].append(record)
+        kind = "fluorescence" if grey else "other"
+        rows.append(f"{split}\t{name}\t{kind}\t{height}\t{width}\t{len(masks)}\t{path.stem}")
+    if len(rows) == 1:
+        sys.exit(f"{stage1} has no ID/images/ID.png: it is not the folder stage1_train of the Data Science Bowl.")
+    (out / "annotations").mkdir(parents=True, exist_ok=True)
+    for split in SHARES:
+        content = {
+            "images": images[split],
+            "annotations": annotations[split],
+            "categories": [{"id": 1, "name": "nucleus"}],
+        }
+        (out / "annotations" / f"{split}.json").write_text(json.dumps(content) + "\n")
+        print(f"{split}: {len(images[split])} images, {len(annotations[split])} nuclei")
+    (out / "images.tsv").write_text("\n".join(rows) + "\n")
+
+
 def sample(rows: list[dict[str, str]], split: str, column: int) -> list[dict[str, str]]:
     """The rows of ``images.tsv`` that the sample has of a split."""
     taken: list[dict[str, str]] = []
@@ -107,12 +158,17 @@ def sample(rows: list[dict[str, str]], split: str, column: int) -> list[dict[str
 
 
 def main() -> None:
-    """Make the sample, or the whole set in the sample's form."""
+    """Make the sample, or the whole set in the sample's form, or what both are made of."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="the folder with images.tsv")
     parser.add_argument("out", type=Path, help="the folder to make")
-    parser.add_argument("--whole", action="store_true", help="take all images, uncropped")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--whole", action="store_true", help="take all images, uncropped")
+    what.add_argument("--stage1", action="store_true", help="the source is the Data Science Bowl's folder stage1_train")
     args = parser.parse_args()
+    if args.stage1:
+        collect(args.source, args.out)
+        return
     if not (args.source / "images.tsv").is_file():
         sys.exit(f"{args.source} has no images.tsv: it is not the folder of the nuclei in COCO's format.")
 

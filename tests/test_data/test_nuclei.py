@@ -78,3 +78,42 @@ def test_the_program_makes_sample_and_whole_set(tmp_path: Path, whole: bool) -> 
         assert mask.shape == ((360, 360) if whole else (256, 256))
         assert mask.sum() == (150 * 130 if whole else 98 * 130)
         assert_agree(out, split)
+
+
+def test_the_whole_set_is_made_of_what_the_data_science_bowl_gives(tmp_path: Path) -> None:
+    """Of images with known splits, the first two of which are in the sample."""
+    known = [line.split("\t") for line in (NUCLEI / "ATTRIBUTION.tsv").read_text().splitlines()[1:]]
+    ids = {split: next(row[5] for row in known if row[0] == folder) for split, folder in FOLDERS.items()}
+    for split, image_id in ids.items():
+        for name, size in ((image_id, (40, 30)), (f"{image_id}-large", (701, 30))):
+            (tmp_path / "stage1" / name / "images").mkdir(parents=True)
+            (tmp_path / "stage1" / name / "masks").mkdir()
+            picture = Image.new("RGBA", size, (9, 9, 9, 255) if split == "train" else (9, 8, 7, 255))
+            picture.save(tmp_path / "stage1" / name / "images" / f"{name}.png")
+            for left in (5, 20):
+                mask = np.zeros(size[::-1], np.uint8)
+                mask[10:20, left : left + 10] = 255
+                Image.fromarray(mask).save(tmp_path / "stage1" / name / "masks" / f"{left}.png")
+    command = [sys.executable, ROOT / "tools" / "make_nuclei.py", tmp_path / "stage1", tmp_path / "all", "--stage1"]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    rows = [line.split("\t") for line in (tmp_path / "all/images.tsv").read_text().splitlines()[1:]]
+    assert sorted(rows) == [
+        ["train", f"{ids['train'][:16]}.png", "fluorescence", "30", "40", "2", ids["train"]],
+        ["val", f"{ids['val'][:16]}.png", "other", "30", "40", "2", ids["val"]],
+    ]
+    command = [sys.executable, ROOT / "tools" / "make_nuclei.py", tmp_path / "all", tmp_path / "whole", "--whole"]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    for split in FOLDERS:
+        (mask,) = drawn(tmp_path / "whole", split).values()
+        assert mask.sum() == 200
+        assert_agree(tmp_path / "whole", split)
+
+
+def test_the_split_is_by_the_id() -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        from make_nuclei import split_of
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+    rows = [line.split("\t") for line in (NUCLEI / "ATTRIBUTION.tsv").read_text().splitlines()[1:]]
+    assert all(FOLDERS[split_of(row[5])] == row[0] for row in rows) and len(rows) == 112
