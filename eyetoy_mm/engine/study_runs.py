@@ -123,9 +123,11 @@ def this_machine() -> str:
 
 
 def machines(folder: Path, runs: Iterable[tuple[str, int]]) -> list[str]:
-    """Those that trained some runs, as far as it is written there."""
-    files = (work_dir(folder, *run) / _MACHINES for run in runs)
-    return list(dict.fromkeys(line for file in files if file.is_file() for line in _lines(file)))
+    """Those that trained some runs; none where it was not noted of any of them."""
+    files = [work_dir(folder, *run) / _MACHINES for run in runs]
+    noted = [file for file in files if file.is_file()]
+    found = dict.fromkeys(line for file in noted for line in _lines(file))
+    return [*found, *(["others that were not noted"] if found and len(noted) < len(files) else [])]
 
 
 def results(study: Study, folder: Path) -> dict[tuple[str, int], Result]:

@@ -284,7 +284,8 @@ def test_a_run_that_another_process_trains_is_left_to_it(study_file, tmp_path):
     left = [run for run, told in zip(study.runs(), turns) if isinstance(told[2], Elsewhere)]
     assert left == [("None at all", 0)] and turns[1][2] == "process 7 on elsewhere"
     assert started == [work_dir(tmp_path, *run) for run in study.runs() if run not in left]
-    assert machines(tmp_path, study.runs()) == [this_machine()]
+    assert machines(tmp_path, study.runs()) == [this_machine(), "others that were not noted"]
+    assert machines(tmp_path, left) == [] and machines(tmp_path, study.runs()[:1]) == [this_machine()]
     assert not isinstance(list(train_missing(study, tmp_path, fails))[1][2], Elsewhere)
 
 
