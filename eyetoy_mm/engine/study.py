@@ -169,8 +169,11 @@ def measure_costs(study: Study, timed_steps: int = 0) -> dict[str, Cost]:
         except UserError as error:
             raise UserError(f"{study.name}, {name}: {error}") from error
         except Exception as error:  # whatever a model can raise; without its name nobody would know which it was
-            told = f"{type(error).__name__}: {error}"
-            raise UserError(f"{study.name}, {name}: it cannot be measured, and would not train. {told}") from error
+            image = "x".join(map(str, reversed(study.image)))
+            raise UserError(
+                f"{study.name}, {name}: neither a training step nor an image of {image} may fail, and one did. "
+                f"{type(error).__name__}: {error}"
+            ) from error
         costs[name] = Cost(parameters, flops, seconds)
     if torch.cuda.is_available():  # the runs are trained by other processes, which want its memory
         gc.collect()
