@@ -171,7 +171,7 @@ def measure_costs(study: Study, timed_steps: int = 0) -> dict[str, Cost]:
         except Exception as error:  # whatever a model can raise; without its name nobody would know which it was
             image = "x".join(map(str, reversed(study.image)))
             raise UserError(
-                f"{study.name}, {name}: neither a training step nor an image of {image} may fail, and one did. "
+                f"{study.name}, {name}: it failed in a training step, or at an image of {image}. "
                 f"{type(error).__name__}: {error}"
             ) from error
         costs[name] = Cost(parameters, flops, seconds)
