@@ -175,7 +175,7 @@ def test_a_variant_that_cannot_be_measured_is_named(study_file, monkeypatch):
         return 1, 1
 
     monkeypatch.setattr(study_module, "complexity", fails)
-    with pytest.raises(UserError, match="registers, None at all: .* an image of 96x64 .* RuntimeError: shapes cannot"):
+    with pytest.raises(UserError, match=r"registers, None at all: .* an image of 96x64\. RuntimeError: shapes cannot"):
         measure_costs(read_study(study_file))
 
 
