@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from eyetoy_mm.layers.checks import at_least, fraction
 from eyetoy_mm.layers.conv import CONVS, has_hooks, keeps_size, to_channels_first, to_channels_last
-from eyetoy_mm.layers.resize import repeat_to, rescale
-from eyetoy_mm.ops import neighborhood_attention, plain_form
+from eyetoy_mm.layers.resize import rescale
+from eyetoy_mm.ops import plain_form
 from eyetoy_mm.ops.attention import autocast_dtype
 from eyetoy_mm.ops.flops import is_counting
+from eyetoy_mm.ops.packed_attention import packed_attention
+from eyetoy_mm.ops.repeats import join_repeated
 from eyetoy_mm.params import ConvParams, HeadParams, NeighborhoodAttentionParams
 
 
@@ -90,9 +92,8 @@ class SharedScaleNA(nn.Module):
             qkv = self._tokenize_and_project(self._pad(x))
         else:
             qkv = self.qkv_proj(self.dropout(self.tokenizer(self._pad(x))))
-        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
-        window, dilation = self.attn_params.attention_window, self.attn_params.dilation
-        return neighborhood_attention(query, key, value, window, dilation).flatten(-2)
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
+        return packed_attention(qkv, self.attn_params.attention_window, self.attn_params.dilation).flatten(-2)
 
     def _repays_a_matrix(self, x: Tensor) -> bool:
         """Whether tokenizer and projection had better become one matrix first: both are linear.
@@ -102,6 +103,9 @@ class SharedScaleNA(nn.Module):
 
         What something else stands in for, or has hooks (pruning, norms of weights, shards), is to be called.
         """
+        on_a_gpu = x.is_cuda and not plain_form.is_wanted()
+        if not on_a_gpu and self.merging > 1:
+            return False
         if not self.cells_are_disjoint or (self.training and self.dropout.p):
             return False
         convs = (self.tokenizer, self.qkv_proj)
@@ -109,11 +113,10 @@ class SharedScaleNA(nn.Module):
             return False
         if any(map(has_hooks, convs)) and not is_counting():  # who counts operations hooks all modules, for their names
             return False
-        if x.is_cuda and not plain_form.is_wanted():
-            return True
         spatial = x.shape[1:-1]
-        large = plain_form.is_for_any_size(spatial) or math.prod(spatial) >= 2 * self.tokenizer.in_channels
-        return self.merging == 1 and large
+        return (
+            on_a_gpu or plain_form.is_for_any_size(spatial) or math.prod(spatial) >= 2 * self.tokenizer.in_channels
+        )
 
     def _tokenize_and_project(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C)`` of whole cells -> ``(B, *spatial / merging, 3 * heads * dim)`` by one matrix."""
@@ -229,8 +232,8 @@ class MultiScaleMultiHeadNA(nn.Module):
         size = tuple(x.shape[1:-1])
         if x.device.type != "cpu":  # once for all groups, before they copy it; on CPUs their convolutions are float32
             x = x.to(autocast_dtype(x))
-        groups = [repeat_to(head(x), size, factor) for head, factor in zip(self.heads, self.merging)]
-        return self.out_proj(rescale(torch.cat(groups, dim=-1), self.scale_factor))
+        joined = join_repeated([head(x) for head in self.heads], size, self.merging)
+        return self.out_proj(rescale(joined, self.scale_factor))
 
 
 class MultiScaleMultiHeadNA1D(MultiScaleMultiHeadNA):

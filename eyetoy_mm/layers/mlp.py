@@ -5,6 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from eyetoy_mm.layers.checks import at_least
+from eyetoy_mm.ops.gelu import gelu
+
+
+class GELU(nn.GELU):
+    """:class:`torch.nn.GELU`, by kernels of our own where these can run."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., channels)`` -> the same shape."""
+        return gelu(x)
 
 
 class FeedForward(nn.Module):
@@ -18,7 +27,7 @@ class FeedForward(nn.Module):
         super().__init__()
         at_least(1, channels=channels, ratio=ratio)
         self.fc1 = nn.Linear(channels, ratio * channels)
-        self.act = nn.GELU()
+        self.act = GELU()
         self.fc2 = nn.Linear(ratio * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyetoy_mm.layers.conv import to_channels_first, to_channels_last
-from eyetoy_mm.ops import plain_form
 
 _LINEAR_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -27,22 +26,3 @@ def rescale(x: Tensor, scale_factor: float) -> Tensor:
     size = [(length * numerator + denominator - 1) // denominator for length in spatial]
     mode = _LINEAR_MODES[x.dim() - 2]
     return to_channels_last(F.interpolate(to_channels_first(x), size=size, mode=mode, align_corners=False))
-
-
-def repeat_to(x: Tensor, size: tuple[int, ...], factor: int) -> Tensor:
-    """Nearest interpolation by a whole ``factor``, cropped to ``size``: position ``i`` takes token ``i // factor``."""
-    if factor == 1:
-        return x
-    if plain_form.is_for_any_size(size):
-        for axis, length in enumerate(size, start=1):
-            x = x.index_select(axis, torch.arange(length, device=x.device) // factor)
-        return x
-    batch, *spatial, channels = x.shape
-    for axis in range(len(spatial)):
-        x = x.unsqueeze(2 + 2 * axis)
-    x = x.expand(batch, *(n for length in spatial for n in (length, factor)), channels)
-    x = x.reshape(batch, *(length * factor for length in spatial), channels)
-    for axis, length in enumerate(size, start=1):
-        if x.shape[axis] != length:  # the gradient of a crop, even of one that takes all, is written twice
-            x = x.narrow(axis, 0, length)
-    return x

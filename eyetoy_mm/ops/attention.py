@@ -81,7 +81,8 @@ def neighborhood_attention(
         RuntimeError: The named back end cannot run this case; the message has its reason.
     """
     _refuse_no_tensors(query=query, key=key, value=value, bias=bias)
-    query, key, value = (x.to(autocast_dtype(x)) for x in (query, key, value))
+    if not query.is_meta and torch.is_autocast_enabled(query.device.type):
+        query, key, value = (x.to(autocast_dtype(x)) for x in (query, key, value))
     neighborhood = _neighborhood(_kinds(query, key, value, bias), kernel_size, dilation)
     scale = query.shape[-1] ** -0.5 if scale is None else checked_scale(scale)
     if key.shape[-2] != query.shape[-2]:
@@ -183,6 +184,12 @@ def _neighborhood(kinds: _Kinds, *sizes: int | Sequence[int]) -> Neighborhood:
         return _known(kinds, *sizes)
     except TypeError:  # lengths without a hash
         return _checked(kinds, *sizes)
+
+
+def checked_neighborhood(shape: Sequence[int], kernel_size: int, dilation: int) -> Neighborhood:
+    """The neighborhood of queries, keys and values of one shape, in float32 on a CPU; raises ValueError as above."""
+    kind = _Kind(torch.Size(shape), torch.float32, torch.device("cpu"))
+    return _neighborhood((kind, kind, kind, None), kernel_size, dilation)
 
 
 def _is_plain(sizes: int | Sequence[int]) -> bool:

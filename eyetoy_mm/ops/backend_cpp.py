@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import array
 import ctypes
+import functools
 import math
+import operator
 import os
 import struct
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from eyetoy_mm.ops.neighborhood import Neighborhood
 from eyetoy_mm.ops.operator import Operator
 
 FOLDER = Path(__file__).parent / "cpp"
-INTERFACE = 2  # as in cpp/interface.h
+INTERFACE = 3  # as in cpp/interface.h
 LARGEST_HEAD_DIM = 256
 
 
@@ -55,8 +57,8 @@ def attend(
     if bias is None and neighborhood.is_global:  # a sequence fills tiles better
         length = math.prod(neighborhood.spatial)
         q, k, v = (x.flatten(1, -3) for x in (query, key, value))
-        return _operator(q, k, v, None, (length,), (1,), scale).view(query.shape)
-    return _operator(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
+        return OPERATOR(q, k, v, None, (length,), (1,), scale).view(query.shape)
+    return OPERATOR(query, key, value, bias, neighborhood.kernel_size, neighborhood.dilation, scale)
 
 
 # --- What cpp/neighborhood.h asks for ---------------------------------------------------------------------------------
@@ -78,8 +80,8 @@ def checked(x: Tensor, shape: Sequence[int]) -> int:
     if not x.numel():
         return x.data_ptr()
     storage = x.untyped_storage()  # of a wrapper or fake tensor, or freed by who shards or offloads
-    last = x.storage_offset() + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    if storage.device.type != "cpu" or storage.nbytes() < (last + 1) * x.element_size() or not storage.data_ptr():
+    reach = x.numel() if x.is_contiguous() else 1 + sum(map(operator.mul, [n - 1 for n in x.shape], x.stride()))
+    if storage.device.type != "cpu" or storage.nbytes() < (x.storage_offset() + reach) * 4 or not storage.data_ptr():
         raise TypeError(
             f"the kernels take tensors with memory behind them, got {type(x).__name__} {tuple(x.shape)} with "
             f"{storage.nbytes()} bytes on {storage.device}"
@@ -87,8 +89,10 @@ def checked(x: Tensor, shape: Sequence[int]) -> int:
     return x.data_ptr()
 
 
-def _check_numbers(shape: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int]) -> None:
-    """Check what the kernels divide by and reserve memory for; who calls the node itself has not been checked before.
+@functools.lru_cache(maxsize=4096)
+def _numbers(shape: tuple[int, ...], kernel_size: tuple[int, ...], dilation: tuple[int, ...], scale: float) -> list[int]:
+    """The numbers of a ``Problem``, checked: the kernels divide by them and reserve memory for them, and who calls the
+    node itself has not been checked before.
 
     Raises:
         ValueError: They would not get it.
@@ -102,42 +106,63 @@ def _check_numbers(shape: Sequence[int], kernel_size: Sequence[int], dilation: S
     for name, numbers in (("kernel_size", kernel_size), ("dilation", dilation)):
         if len(numbers) != axes or any(number < 1 for number in numbers):
             raise ValueError(f"{name} must be at least 1 on each of {axes} spatial axes, got {list(numbers)}")
+    batch, *spatial, heads, dim = shape
+    unused = [1] * (3 - axes)
+    words = [batch, heads, dim, *unused, *spatial, *unused, *kernel_size, *unused, *dilation]
+    return [*words, *struct.unpack("q", struct.pack("d", scale))]
 
 
-def _run(
+def _strided(x: Tensor, shape: Sequence[int]) -> list[int]:
+    """A tensor as a ``Strided``."""
+    address = checked(x, shape)
+    batch, *strides, head, _ = x.stride()
+    return [address, batch, *[0] * (3 - len(strides)), *strides, head]
+
+
+def _packed(x: Tensor, shape: Sequence[int]) -> list[int]:
+    """The three parts of ``(B, *spatial, 3, heads, dim)`` as a ``Strided`` each."""
+    first = checked(x, (*shape[:-2], 3, *shape[-2:]))
+    batch, *strides, part, head, _ = x.stride()
+    layout = [batch, *[0] * (3 - len(strides)), *strides, head]
+    return [word for i in range(3) for word in (first + 4 * i * part, *layout)]
+
+
+def run(
     function: str,
     tensors: Sequence[Tensor],
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
-    bias: Tensor | None,
+    bias: Tensor | None = None,
     bias_gradient: Tensor | None = None,
 ) -> None:
-    """Describe the case as a ``Problem`` and the tensors as ``Strided``, and call a function of the library."""
+    """Call a function of the library on a case; a tensor that has one axis more than the others is three in one."""
     if isinstance(KERNELS, str):
         raise RuntimeError(KERNELS)
-    shape = tensors[0].shape
-    _check_numbers(shape, kernel_size, dilation)
-    batch, *spatial, heads, dim = shape
-    unused_axes = [1] * (3 - len(spatial))
-    # of 64 bits each
-    words = [batch, heads, dim, *unused_axes, *spatial, *unused_axes, *kernel_size, *unused_axes, *dilation]
-    words += struct.unpack("q", struct.pack("d", scale))
-    words += [torch.get_num_threads(), PARALLEL or 0]
-    table = (heads, *(2 * size - 1 for size in kernel_size))
+    shape = min(tensors, key=Tensor.dim).shape
+    # as a ``Problem``, of 64 bits each
+    words = [*_numbers(shape, tuple(kernel_size), tuple(dilation), scale), torch.get_num_threads(), PARALLEL or 0]
+    table = (shape[-2], *(2 * size - 1 for size in kernel_size))
     for x in (bias, bias_gradient):
         if x is not None and not x.is_contiguous():
             raise TypeError(f"the kernels take a contiguous bias, got {tuple(x.shape)} by {x.stride()}")
         words.append(0 if x is None else checked(x, table))
     problem = len(words)
-    for x in tensors:  # as a ``Strided`` each
-        batch_stride, *strides, head_stride, _ = x.stride()
-        words += [checked(x, shape), batch_stride, *[0] * len(unused_axes), *strides, head_stride]
-    buffer = array.array("q", words)
-    base = buffer.buffer_info()[0]
-    addresses = range(base + 8 * problem, base + 8 * len(words), 48)
-    if getattr(KERNELS, function)(*map(ctypes.c_void_p, (base, *addresses))) < 0:
-        raise MemoryError(f"out of memory in neighborhood attention over {tuple(shape)}")
+    for x in tensors:
+        words += _packed(x, shape) if x.dim() > len(shape) else _strided(x, shape)
+    structures = array.array("q", words)
+    base = structures.buffer_info()[0]
+    call(function, base, *range(base + 8 * problem, base + 8 * len(words), 48))
+
+
+def call(function: str, *addresses: int) -> None:
+    """Call a function of the library with addresses of structures and of what :func:`checked` has seen.
+
+    Raises:
+        MemoryError: It found none.
+    """
+    if getattr(KERNELS, function)(*map(ctypes.c_void_p, addresses)) < 0:
+        raise MemoryError(f"out of memory in {function}")
 
 
 # --- The library ------------------------------------------------------------------------------------------------------
@@ -187,7 +212,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_threads_of_torch)
 
 
-def _float(x: Tensor) -> Tensor:
+def readable(x: Tensor) -> Tensor:
     """As the kernels read it: float32, and the elements of a head next to each other."""
     x = x.float().resolve_neg()
     return x if x.stride(-1) == 1 else x.contiguous()
@@ -209,9 +234,9 @@ def _forward(
     dilation: Sequence[int],
     scale: float,
 ) -> Tensor:
-    q, k, v = _float(query), _float(key), _float(value)
+    q, k, v = readable(query), readable(key), readable(value)
     output = q.new_empty(q.shape)
-    _run("eyetoy_forward", (q, k, v, output), kernel_size, dilation, scale, _table(bias))
+    run("eyetoy_forward", (q, k, v, output), kernel_size, dilation, scale, _table(bias))
     return output.to(query.dtype)
 
 
@@ -225,13 +250,13 @@ def _backward(
     dilation: Sequence[int],
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    g, q, k, v = _float(gradient), _float(query), _float(key), _float(value)
+    g, q, k, v = readable(gradient), readable(query), readable(key), readable(value)
     dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
     table = _table(bias)
     table_gradient = None if table is None else table.new_zeros(table.shape)
-    _run("eyetoy_backward", (g, q, k, v, dq, dk, dv), kernel_size, dilation, scale, table, table_gradient)
+    run("eyetoy_backward", (g, q, k, v, dq, dk, dv), kernel_size, dilation, scale, table, table_gradient)
     bias_gradient = query.new_empty(0) if bias is None or table_gradient is None else table_gradient.to(bias.dtype)
     return dq.to(query.dtype), dk.to(query.dtype), dv.to(query.dtype), bias_gradient
 
 
-_operator = Operator("neighborhood_attention_cpp", _forward, _backward)
+OPERATOR = Operator("neighborhood_attention_cpp", _forward, _backward)

@@ -16,7 +16,7 @@ from eyetoy_mm.layers import (
     SharedScaleNA2D,
     SharedScaleNA3D,
 )
-from eyetoy_mm.layers.resize import repeat_to, rescale
+from eyetoy_mm.layers.resize import rescale
 from eyetoy_mm.ops import use_backend
 from eyetoy_mm.ops.neighborhood import Axis
 from eyetoy_mm.params import ConvParams, NeighborhoodAttentionParams, msnat_params

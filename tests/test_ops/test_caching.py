@@ -186,7 +186,7 @@ class TestBoundary:
         q = torch.zeros(1, 5, 6, 2, 4)
         tensors = [q.clone() for _ in range(4)]
         tensors[index] = replace(tensors[index])
-        backend_cpp._run("eyetoy_forward", tensors, (3, 3), (1, 1), 0.5, None)
+        backend_cpp.run("eyetoy_forward", tensors, (3, 3), (1, 1), 0.5, None)
 
     @pytest.mark.parametrize("index", range(4))
     @pytest.mark.parametrize(
@@ -212,11 +212,11 @@ class TestBoundary:
     def test_refuses_a_bias(self, bias):
         q = torch.zeros(1, 5, 6, 2, 4)
         with pytest.raises(TypeError, match="the kernels take"):
-            backend_cpp._run("eyetoy_forward", [q] * 4, (3, 3), (1, 1), 0.5, bias)
+            backend_cpp.run("eyetoy_forward", [q] * 4, (3, 3), (1, 1), 0.5, bias)
         with pytest.raises(TypeError, match="the kernels take"):
-            backend_cpp._run("eyetoy_backward", [q] * 7, (3, 3), (1, 1), 0.5, None, bias)
+            backend_cpp.run("eyetoy_backward", [q] * 7, (3, 3), (1, 1), 0.5, None, bias)
         with pytest.raises(TypeError, match="contiguous bias"):
-            backend_cpp._run(
+            backend_cpp.run(
                 "eyetoy_forward", [q] * 4, (3, 3), (1, 1), 0.5, torch.zeros(2, 5, 5).transpose(1, 2)[:, ::1]
             )
 

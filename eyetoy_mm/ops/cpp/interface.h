@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr int INTERFACE = 2;  // to be raised with every change of the functions and structures that a caller sees
+constexpr int INTERFACE = 3;  // to be raised with every change of the functions and structures that a caller sees
 
 typedef std::int64_t Int;
 
@@ -34,6 +34,26 @@ struct Convolution {
   Parallel parallel;  // as above
 };
 
-static_assert(sizeof(Problem) == 17 * 8 && sizeof(Strided) == 6 * 8 && sizeof(Convolution) == 12 * 8, "pointers of 64 bits");
+struct Elements {
+  Int count, threads;
+  Parallel parallel;  // as above
+};
+
+// A map (batch, z, y, x, channels) of the tokens of some groups side by side, each repeated `factor` times along each axis
+// and cut off at the border.
+struct Joined {
+  Int batch, length[3], channels, groups;
+  Int threads;
+  Parallel parallel;  // as above
+};
+
+struct Scale {  // of one group; its tokens (batch, ceil(z / factor), ..., channels) are contiguous
+  float* tokens;
+  Int factor, channels;
+};
+
+static_assert(sizeof(Problem) == 17 * 8 && sizeof(Strided) == 6 * 8 && sizeof(Convolution) == 12 * 8 &&
+                  sizeof(Elements) == 3 * 8 && sizeof(Joined) == 8 * 8 && sizeof(Scale) == 3 * 8,
+              "pointers of 64 bits");
 
 }  // namespace

@@ -1,0 +1,78 @@
+"""Functions of tensors that have kernels of their own for eager calls on a CPU.
+
+Whatever looks at the operators that run (``torch.compile``, export, FLOP counters) or transforms them (``torch.func``,
+forward mode) gets the definition, which is in PyTorch's operators; so do derivatives of the gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from eyetoy_mm.ops import backend_cpp, plain_form
+from eyetoy_mm.ops.operator import Tensors, is_watched, pull_back, put, unbatched
+
+
+def have_kernels_for(*tensors: Tensor | None) -> bool:
+    """Whether these are dense float32 tensors on a CPU, with elements, in nothing but a plain call."""
+    if isinstance(backend_cpp.KERNELS, str):
+        return False
+    for x in tensors:
+        if x is not None and (x.dtype != torch.float32 or not x.is_cpu or x.layout != torch.strided or x.is_nested):
+            return False
+        if x is not None and not x.numel():
+            return False
+    if is_watched(*tensors) or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    return not plain_form.is_wanted()
+
+
+class EagerOperator:
+    """A differentiable function of tensors, for calls that :func:`have_kernels_for` allows.
+
+    Args:
+        definition: ``(*tensors, **numbers)`` to the output, in PyTorch's operators.
+        forward: The same by a kernel.
+        backward: ``(gradient, needed, *tensors, **numbers)`` to the gradients of the tensors by a kernel, in order; only
+            of those that are ``needed``.
+    """
+
+    def __init__(
+        self, definition: Callable[..., Tensor], forward: Callable[..., Tensor], backward: Callable[..., list[Tensor]]
+    ) -> None:
+        self.definition, self.forward, self.backward = definition, forward, backward
+
+    def __call__(self, *tensors: Tensor | None, **numbers: Any) -> Tensor:
+        if torch.is_grad_enabled():
+            return _Function.apply(self, numbers, *tensors)
+        return self.forward(*tensors, **numbers)
+
+
+class _Function(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, operator: EagerOperator, numbers: dict[str, Any], *tensors: Tensor | None) -> Tensor:
+        ctx.operator, ctx.numbers = operator, numbers
+        ctx.save_for_backward(*tensors)
+        return operator.forward(*tensors, **numbers)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensors:
+        tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
+        operator, numbers, needed = ctx.operator, ctx.numbers, ctx.needs_input_grad[2:]
+        if not torch.is_grad_enabled() and have_kernels_for(gradient, *tensors):
+            gradients = operator.backward(gradient, needed, *tensors, **numbers)
+        else:
+            gradients = unbatched(lambda one: _pulled(operator, numbers, needed, tensors, one), gradient)
+        return None, None, *put(gradients, [wanted or None for wanted in needed])
+
+
+def _pulled(
+    operator: EagerOperator, numbers: dict[str, Any], needed: Sequence[bool], tensors: Tensors, gradient: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradients that are needed, in PyTorch's operators, which have derivatives of any order."""
+    pulled = pull_back(lambda *tensors: operator.definition(*tensors, **numbers), tensors, gradient)
+    return tuple(x for x, wanted in zip(pulled, needed, strict=True) if wanted and x is not None)
