@@ -130,7 +130,7 @@ class Encoder(nn.Module):
                 f"{type(self).__name__} takes a batch (B, {self.initial_proj.in_channels}, *spatial) with {self.ndim} "
                 f"spatial axes, got a tensor of shape {tuple(x.shape)}"
             )
-        stem = self.initial_proj(to_channels_last(x))
+        stem = self.initial_proj(to_channels_last(x)).contiguous()  # once, and not in each layer that reads it
         stem = stem + self.pe_scale * self.positional_embedding(stem)
         last = len(self.transformer_stack.stages) - 1
         for stage, features in enumerate(self.transformer_stack.forward_stages(stem)):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from eyetoy_mm.layers.checks import at_least
 from eyetoy_mm.ops.cells import convolve_cells, have_kernels_for
+from eyetoy_mm.ops.linear import linear
 from eyetoy_mm.params import ConvParams
 
 
@@ -86,7 +86,7 @@ class _ChannelsLastConv(_ConvNd):
                 f"of shape {tuple(x.shape)}"
             )
         if self.is_per_position and self.groups == 1:
-            return F.linear(x, self.weight.flatten(1), self.bias)
+            return linear(x, self.weight.flatten(1), self.bias)
         if self.groups > 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # PyTorch's backward pass of grouped convolutions in bfloat16 takes 3 to 5 times that in float32 on CPUs.
             with torch.autocast("cpu", enabled=False):

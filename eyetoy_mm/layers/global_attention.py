@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eyetoy_mm.layers.checks import at_least, fraction
-from eyetoy_mm.layers.mlp import FeedForward
+from eyetoy_mm.layers.mlp import FeedForward, Linear
 from eyetoy_mm.ops import token_attention
 
 
@@ -63,7 +63,7 @@ class GlobalAttentionTransformer(nn.Module):
             else:  # not a parameter: it would never get a gradient
                 self.register_buffer(name, torch.empty(1, 0, d_model), persistent=False)
         self.layernorm1 = nn.LayerNorm(d_model)
-        self.qkv_proj = nn.Linear(d_model, 3 * d_model)
+        self.qkv_proj = Linear(d_model, 3 * d_model)
         self.layernorm2 = nn.LayerNorm(d_model)
         self.ffn = FeedForward(d_model)
         self.dropout = nn.Dropout(dropout)

@@ -73,15 +73,17 @@ def checked(x: Tensor, shape: Sequence[int]) -> int:
     if x.dtype != torch.float32 or not x.is_cpu or x.layout != torch.strided or x.is_neg():
         kind = f"{x.layout} {x.dtype} on {x.device}{' with the negative bit' if x.is_neg() else ''}"
         raise TypeError(f"the kernels take strided float32 in the memory of a CPU, got {kind}")
-    if x.shape != shape or (x.shape[-1] > 1 and x.stride(-1) != 1):
+    if x.shape != shape or (x.stride(-1) != 1 and shape[-1] > 1):
         raise TypeError(
             f"the kernels take shape {tuple(shape)} with a last stride of 1, got {tuple(x.shape)} by {x.stride()}"
         )
-    if not x.numel():
+    size = x.numel()
+    if not size:
         return x.data_ptr()
+    reach = size if x.is_contiguous() else 1 + sum(map(operator.mul, [n - 1 for n in shape], x.stride()))
     storage = x.untyped_storage()  # of a wrapper or fake tensor, or freed by who shards or offloads
-    reach = x.numel() if x.is_contiguous() else 1 + sum(map(operator.mul, [n - 1 for n in x.shape], x.stride()))
-    if storage.device.type != "cpu" or storage.nbytes() < (x.storage_offset() + reach) * 4 or not storage.data_ptr():
+    is_elsewhere = type(x) not in (Tensor, torch.nn.Parameter) and storage.device.type != "cpu"
+    if is_elsewhere or storage.nbytes() < (x.storage_offset() + reach) * 4 or not storage.data_ptr():
         raise TypeError(
             f"the kernels take tensors with memory behind them, got {type(x).__name__} {tuple(x.shape)} with "
             f"{storage.nbytes()} bytes on {storage.device}"

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from eyetoy_mm.ops import backend_cpp, plain_form
+from eyetoy_mm.ops import backend_cpp
 from eyetoy_mm.ops.operator import Tensors, is_watched, pull_back, put, unbatched
 
 
-def have_kernels_for(*tensors: Tensor | None) -> bool:
+def is_eager(*tensors: Tensor | None) -> bool:
     """Whether these are dense float32 tensors on a CPU, with elements, in nothing but a plain call."""
-    if isinstance(backend_cpp.KERNELS, str):
-        return False
     for x in tensors:
         if x is not None and (x.dtype != torch.float32 or not x.is_cpu or x.layout != torch.strided or x.is_nested):
             return False
@@ -28,11 +26,16 @@ def have_kernels_for(*tensors: Tensor | None) -> bool:
             return False
     if is_watched(*tensors) or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
-    return not plain_form.is_wanted()
+    return not (torch.jit.is_tracing() or torch.compiler.is_exporting())
+
+
+def have_kernels_for(*tensors: Tensor | None) -> bool:
+    """Whether these are eager, and the kernels of the ``cpp`` back end are compiled."""
+    return not isinstance(backend_cpp.KERNELS, str) and is_eager(*tensors)
 
 
 class EagerOperator:
-    """A differentiable function of tensors, for calls that :func:`have_kernels_for` allows.
+    """A differentiable function of tensors, for calls that :func:`is_eager` allows.
 
     Args:
         definition: ``(*tensors, **numbers)`` to the output, in PyTorch's operators.
@@ -63,7 +66,7 @@ class _Function(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensors:
         tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
         operator, numbers, needed = ctx.operator, ctx.numbers, ctx.needs_input_grad[2:]
-        if not torch.is_grad_enabled() and have_kernels_for(gradient, *tensors):
+        if not torch.is_grad_enabled() and is_eager(gradient, *tensors):
             gradients = operator.backward(gradient, needed, *tensors, **numbers)
         else:
             gradients = unbatched(lambda one: _pulled(operator, numbers, needed, tensors, one), gradient)
