@@ -19,14 +19,17 @@ from eyetoy_mm.ops.operator import Tensors, is_watched, pull_back, put, unbatche
 
 def is_eager(*tensors: Tensor | None) -> bool:
     """Whether these are dense float32 tensors on a CPU, with elements, in nothing but a plain call."""
+    # first what surrounds the call: while a graph is traced, sizes are symbols that are not to be asked
+    if is_watched(*tensors) or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return False
     for x in tensors:
         if x is not None and (x.dtype != torch.float32 or not x.is_cpu or x.layout != torch.strided or x.is_nested):
             return False
         if x is not None and not x.numel():
             return False
-    if is_watched(*tensors) or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return False
-    return not (torch.jit.is_tracing() or torch.compiler.is_exporting())
+    return True
 
 
 def have_kernels_for(*tensors: Tensor | None) -> bool:
@@ -66,16 +69,11 @@ class _Function(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensors:
         tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
         operator, numbers, needed = ctx.operator, ctx.numbers, ctx.needs_input_grad[2:]
-        if not torch.is_grad_enabled() and is_eager(gradient, *tensors):
-            gradients = operator.backward(gradient, needed, *tensors, **numbers)
-        else:
-            gradients = unbatched(lambda one: _pulled(operator, numbers, needed, tensors, one), gradient)
-        return None, None, *put(gradients, [wanted or None for wanted in needed])
 
+        def gradients(gradient: Tensor) -> Sequence[Tensor]:
+            if not torch.is_grad_enabled() and is_eager(gradient, *tensors):
+                return operator.backward(gradient, needed, *tensors, **numbers)
+            pulled = pull_back(lambda *tensors: operator.definition(*tensors, **numbers), tensors, gradient)
+            return tuple(x for x, wanted in zip(pulled, needed, strict=True) if wanted and x is not None)
 
-def _pulled(
-    operator: EagerOperator, numbers: dict[str, Any], needed: Sequence[bool], tensors: Tensors, gradient: Tensor
-) -> tuple[Tensor, ...]:
-    """The gradients that are needed, in PyTorch's operators, which have derivatives of any order."""
-    pulled = pull_back(lambda *tensors: operator.definition(*tensors, **numbers), tensors, gradient)
-    return tuple(x for x, wanted in zip(pulled, needed, strict=True) if wanted and x is not None)
+        return None, None, *put(unbatched(gradients, gradient), [wanted or None for wanted in needed])

@@ -20,9 +20,9 @@ _PRODUCT = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backend
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """:func:`torch.nn.functional.linear` of any tensors."""
-    is_large = _PRODUCT is not None and x.dim() > 1 and x.numel() * weight.shape[0] >= LARGE
-    if is_large and is_eager(x, weight, bias) and not torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.enabled:
-        return _OPERATOR(x, weight, bias)
+    if _PRODUCT is not None and is_eager(x, weight, bias) and x.numel() * weight.shape[0] >= LARGE and x.dim() > 1:
+        if torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu"):
+            return _OPERATOR(x, weight, bias)
     return F.linear(x, weight, bias)
 
 

@@ -44,10 +44,11 @@ def join_repeated(groups: Sequence[Tensor], size: tuple[int, ...], factors: Sequ
     """
     if len(groups) == 1:
         return repeat_to(groups[0], size, factors[0])
-    batch = groups[0].shape[0]
-    shapes = [(batch, *[-(-length // factor) for length in size]) for factor in factors]
-    if have_kernels_for(*groups) and [x.shape[:-1] for x in groups] == shapes:
-        return _OPERATOR(*groups, size=size, factors=factors)
+    if have_kernels_for(*groups):
+        batch = groups[0].shape[0]
+        shapes = [(batch, *[-(-length // factor) for length in size]) for factor in factors]
+        if [x.shape[:-1] for x in groups] == shapes:
+            return _OPERATOR(*groups, size=size, factors=factors)
     return _definition(*groups, size=size, factors=factors)
 
 
