@@ -114,7 +114,7 @@ def kernels() -> list[Extension]:
         Extension(
             f"eyetoy_mm.ops.cpp.{name}",
             sources=[f"{folder}/{name}.cpp"],
-            depends=[f"{folder}/{header}.h" for header in ("elements", "cells", "neighborhood", "interface")],
+            depends=[f"{folder}/{header}.h" for header in ("repeats", "cells", "neighborhood", "interface")],
             extra_compile_args=common + instruction_flags,
             extra_link_args=["-pthread"],
             language="c++",

@@ -114,9 +114,7 @@ class SharedScaleNA(nn.Module):
         if any(map(has_hooks, convs)) and not is_counting():  # who counts operations hooks all modules, for their names
             return False
         spatial = x.shape[1:-1]
-        return (
-            on_a_gpu or plain_form.is_for_any_size(spatial) or math.prod(spatial) >= 2 * self.tokenizer.in_channels
-        )
+        return on_a_gpu or plain_form.is_for_any_size(spatial) or math.prod(spatial) >= 2 * self.tokenizer.in_channels
 
     def _tokenize_and_project(self, x: Tensor) -> Tensor:
         """``(B, *spatial, C)`` of whole cells -> ``(B, *spatial / merging, 3 * heads * dim)`` by one matrix."""

@@ -35,7 +35,7 @@ def keeps_size(params: ConvParams) -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Whether something is to run when the module is called; to take its weights without a call would skip it."""
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return any(map(bool, hooks))
+    return any(map(bool, hooks)) or "forward" in module.__dict__  # which is how some put their own in its place
 
 
 class _ChannelsLastConv(_ConvNd):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eyetoy_mm.layers.checks import at_least, fraction
-from eyetoy_mm.layers.mlp import FeedForward, Linear
+from eyetoy_mm.layers.mlp import FeedForward, apply_linear
 from eyetoy_mm.ops import token_attention
 
 
@@ -63,7 +63,7 @@ class GlobalAttentionTransformer(nn.Module):
             else:  # not a parameter: it would never get a gradient
                 self.register_buffer(name, torch.empty(1, 0, d_model), persistent=False)
         self.layernorm1 = nn.LayerNorm(d_model)
-        self.qkv_proj = Linear(d_model, 3 * d_model)
+        self.qkv_proj = nn.Linear(d_model, 3 * d_model)
         self.layernorm2 = nn.LayerNorm(d_model)
         self.ffn = FeedForward(d_model)
         self.dropout = nn.Dropout(dropout)
@@ -90,7 +90,7 @@ class GlobalAttentionTransformer(nn.Module):
         tokens = torch.cat([context_token, register_tokens], dim=1)
         sequence = self.layernorm1(torch.cat([tokens, x.flatten(1, -2)], dim=1))  # (B, tokens + N, C)
 
-        query, key, value = self.qkv_proj(sequence).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        query, key, value = apply_linear(self.qkv_proj, sequence).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         attended = token_attention(query, key, value, num_tokens=tokens.shape[1]).flatten(-2)
         sequence = sequence + self.dropout(attended)
         sequence = sequence + self.dropout(self.ffn(self.layernorm2(sequence)))

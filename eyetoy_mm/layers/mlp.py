@@ -5,24 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from eyetoy_mm.layers.checks import at_least
-from eyetoy_mm.ops.gelu import gelu
+from eyetoy_mm.layers.conv import has_hooks
 from eyetoy_mm.ops.linear import linear
 
 
-class GELU(nn.GELU):
-    """:class:`torch.nn.GELU`, by kernels of our own where these can run."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., channels)`` -> the same shape."""
-        return gelu(x)
-
-
-class Linear(nn.Linear):
-    """:class:`torch.nn.Linear`, by the faster of two libraries."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., in_features)`` -> ``(..., out_features)``."""
-        return linear(x, self.weight, self.bias)
+def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)``, and where that is no more than a plain linear map, by the library that is faster at it."""
+    if type(layer) is nn.Linear and not has_hooks(layer):
+        return linear(x, layer.weight, layer.bias)
+    return layer(x)
 
 
 class FeedForward(nn.Module):
@@ -35,10 +26,10 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, ratio: int = 4) -> None:
         super().__init__()
         at_least(1, channels=channels, ratio=ratio)
-        self.fc1 = Linear(channels, ratio * channels)
-        self.act = GELU()
-        self.fc2 = Linear(ratio * channels, channels)
+        self.fc1 = nn.Linear(channels, ratio * channels)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(ratio * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., channels)`` -> ``(..., channels)``."""
-        return self.fc2(self.act(self.fc1(x)))
+        return apply_linear(self.fc2, self.act(apply_linear(self.fc1, x)))

@@ -92,9 +92,11 @@ def checked(x: Tensor, shape: Sequence[int]) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
-def _numbers(shape: tuple[int, ...], kernel_size: tuple[int, ...], dilation: tuple[int, ...], scale: float) -> list[int]:
-    """The numbers of a ``Problem``, checked: the kernels divide by them and reserve memory for them, and who calls the
-    node itself has not been checked before.
+def _numbers(shape: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int], scale: float) -> list[int]:
+    """The numbers of a ``Problem``.
+
+    They are checked: the kernels divide by them and reserve memory for them, and who calls the node itself has not been
+    checked before.
 
     Raises:
         ValueError: They would not get it.

@@ -43,8 +43,8 @@ class EagerOperator:
     Args:
         definition: ``(*tensors, **numbers)`` to the output, in PyTorch's operators.
         forward: The same by a kernel.
-        backward: ``(gradient, needed, *tensors, **numbers)`` to the gradients of the tensors by a kernel, in order; only
-            of those that are ``needed``.
+        backward: ``(gradient, needed, *tensors, **numbers)`` to the gradients of the tensors by a kernel, of those that
+            are ``needed`` alone, in order.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class EagerOperator:
         self.definition, self.forward, self.backward = definition, forward, backward
 
     def __call__(self, *tensors: Tensor | None, **numbers: Any) -> Tensor:
+        """Called as ``forward`` is."""
         if torch.is_grad_enabled():
             return _Function.apply(self, numbers, *tensors)
         return self.forward(*tensors, **numbers)

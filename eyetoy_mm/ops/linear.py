@@ -20,19 +20,20 @@ _PRODUCT = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backend
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """:func:`torch.nn.functional.linear` of any tensors."""
-    if _PRODUCT is not None and is_eager(x, weight, bias) and x.numel() * weight.shape[0] >= LARGE and x.dim() > 1:
-        if torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu"):
-            return _OPERATOR(x, weight, bias)
-    return F.linear(x, weight, bias)
+    return _OPERATOR(x, weight, bias) if _is_for_onednn(x, weight, bias) else F.linear(x, weight, bias)
+
+
+def _is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    if _PRODUCT is None or not is_eager(x, weight, bias) or x.dim() < 2 or x.numel() * weight.shape[0] < LARGE:
+        return False
+    return torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _PRODUCT(x, weight, bias, "none", [], "")
 
 
-def _backward(
-    gradient: Tensor, needed: Sequence[bool], x: Tensor, weight: Tensor, bias: Tensor | None
-) -> list[Tensor]:
+def _backward(gradient: Tensor, needed: Sequence[bool], x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
     gradients: list[Tensor] = []
     rows = gradient.flatten(0, -2)
     if needed[0]:

@@ -1,4 +1,4 @@
-"""Tokens of several scales brought back to the grid of the map, side by side; by kernels of ``cpp/elements.h``."""
+"""Tokens of several scales brought back to the grid of the map, side by side; by kernels of ``cpp/repeats.h``."""
 
 from __future__ import annotations
 

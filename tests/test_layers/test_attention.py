@@ -19,6 +19,7 @@ from eyetoy_mm.layers import (
 from eyetoy_mm.layers.resize import rescale
 from eyetoy_mm.ops import use_backend
 from eyetoy_mm.ops.neighborhood import Axis
+from eyetoy_mm.ops.repeats import repeat_to
 from eyetoy_mm.params import ConvParams, NeighborhoodAttentionParams, msnat_params
 
 SIZES = [(1, 1), (1, 9), (2, 3), (7, 5), (16, 16), (13, 22)]

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eyetoy_mm.layers.mlp import FeedForward
 from eyetoy_mm.ops import backend_cpp, eager, linear, neighborhood_attention, use_backend
-from eyetoy_mm.ops.gelu import gelu
 from eyetoy_mm.ops.packed_attention import packed_attention
 from eyetoy_mm.ops.repeats import join_repeated, repeat_to
 
@@ -33,8 +32,6 @@ class Case:
         return [torch.randn(shape).to(dtype).requires_grad_() for shape in self.shapes]
 
     def __call__(self, *tensors):
-        if self.name == "gelu":
-            return gelu(*tensors)
         if self.name == "join":
             return join_repeated(tensors, *self.numbers)
         if self.name == "linear":
@@ -42,12 +39,11 @@ class Case:
         return packed_attention(*tensors, *self.numbers)
 
     def definition(self, *tensors):
-        if self.name == "gelu":
-            return F.gelu(*tensors)
         if self.name == "join":
             size, factors = self.numbers
             indices = [[torch.arange(n) // factor for n in size] for factor in factors]
-            return torch.cat([x[:, *torch.meshgrid(*i, indexing="ij")] for x, i in zip(tensors, indices)], dim=-1)
+            grids = [torch.meshgrid(*index, indexing="ij") for index in indices]
+            return torch.cat([x[(slice(None), *grid)] for x, grid in zip(tensors, grids, strict=True)], dim=-1)
         if self.name == "linear":
             return F.linear(*tensors)
         return neighborhood_attention(*tensors[0].unbind(-3), *self.numbers, backend="reference")
@@ -59,8 +55,6 @@ def joined(batch, size, factors, channels):
 
 
 CASES = [
-    Case("gelu", (), ((3, 5, 7),)),
-    Case("gelu", (), ((2, 40000),)),  # several items of work
     Case("packed", (3, 1), ((2, 7, 9, 3, 2, 16),)),
     Case("packed", (5, 2), ((1, 13, 3, 1, 8),)),
     Case("packed", (3, 1), ((1, 4, 5, 6, 3, 2, 4),)),
@@ -72,7 +66,7 @@ CASES = [
     Case("linear", (), ((2, 5, 3, 12), (7, 12), (7,))),
     Case("linear", (), ((9, 12), (1, 12), (1,))),
 ]
-ONE_OF_EACH = [CASES[0], CASES[2], CASES[6], CASES[10]]
+ONE_OF_EACH = [CASES[0], CASES[4], CASES[8]]
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +164,7 @@ class TestEveryFunction:
         with FlopCounterMode(display=False) as counter:
             case(*inputs)
         assert (counter.get_total_flops() > 0) == (case.name in ("packed", "linear"))
-        assert not {"eyetoy_gelu", "eyetoy_join", "product"} & set(calls)
+        assert not {"eyetoy_join", "product"} & set(calls)
 
     def test_other_precisions_devices_and_autocast_have_the_definition(self, case, calls):
         for dtype in (torch.float64, torch.bfloat16):
@@ -222,21 +216,6 @@ def test_another_back_end_may_be_chosen(calls):
         packed_attention(torch.randn(1, 5, 3, 2, 8), 0)
 
 
-@needs_cpp
-@pytest.mark.parametrize("name", COMPILED)
-def test_gelu_is_as_exact_as_pytorchs(name, monkeypatch):
-    monkeypatch.setattr(backend_cpp, "KERNELS", backend_cpp.load([name]))
-    x = torch.cat([torch.linspace(-14, 14, 70001), torch.tensor([0.0, 1e-30, -1e-30, 1e30, -1e30])]).requires_grad_()
-    exact = x.detach().double().requires_grad_()
-    value, expected = gelu(x), F.gelu(exact)
-    (slope,), (expected_slope,) = torch.autograd.grad(value.sum(), x), torch.autograd.grad(expected.sum(), exact)
-    value, expected = value.detach(), expected.detach()
-    assert float(((value - expected).abs() / expected.abs().clamp(min=1)).max()) < 2e-7
-    assert float((slope - expected_slope).abs().max()) < 4e-7
-    special = gelu(torch.tensor([float("nan"), float("inf"), -float("inf")])).tolist()
-    assert special[0] != special[0] and special[1:] == [float("inf"), 0]
-
-
 @needs_onednn
 def test_only_large_linear_maps_take_onednn(monkeypatch, calls):
     monkeypatch.setattr(linear, "LARGE", 4 * 8 * 32)
@@ -245,6 +224,15 @@ def test_only_large_linear_maps_take_onednn(monkeypatch, calls):
     assert "product" not in calls
     block(torch.randn(1, 4, 8))
     assert calls.count("product") == 2
+    calls.clear()
+    seen = []
+    block.fc1.register_forward_hook(lambda *_: seen.append("fc1"))
+    block.fc2 = torch.nn.Sequential(block.fc2)  # something else in its place
+    block(torch.randn(1, 4, 8))
+    block.fc2 = block.fc2[0]
+    block.fc2.forward = lambda x, forward=block.fc2.forward: seen.append("fc2") or forward(x)
+    block(torch.randn(1, 4, 8))
+    assert seen == ["fc1", "fc1", "fc2"] and "product" not in calls
     calls.clear()
     torch.testing.assert_close(linear.linear(torch.ones(8), torch.ones(128, 8), None), torch.full((128,), 8.0))
     with torch.backends.mkldnn.flags(enabled=False):

@@ -1,4 +1,4 @@
 // x86-64 with AVX-512: 32 registers of 16 floats.
 #define LANES 16
 #define ACCUMULATORS 16
-#include "elements.h"
+#include "repeats.h"

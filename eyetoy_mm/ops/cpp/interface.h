@@ -34,11 +34,6 @@ struct Convolution {
   Parallel parallel;  // as above
 };
 
-struct Elements {
-  Int count, threads;
-  Parallel parallel;  // as above
-};
-
 // A map (batch, z, y, x, channels) of the tokens of some groups side by side, each repeated `factor` times along each axis
 // and cut off at the border.
 struct Joined {
@@ -53,7 +48,7 @@ struct Scale {  // of one group; its tokens (batch, ceil(z / factor), ..., chann
 };
 
 static_assert(sizeof(Problem) == 17 * 8 && sizeof(Strided) == 6 * 8 && sizeof(Convolution) == 12 * 8 &&
-                  sizeof(Elements) == 3 * 8 && sizeof(Joined) == 8 * 8 && sizeof(Scale) == 3 * 8,
+                  sizeof(Joined) == 8 * 8 && sizeof(Scale) == 3 * 8,
               "pointers of 64 bits");
 
 }  // namespace
