@@ -1,7 +1,7 @@
 """Large linear maps by oneDNN, which PyTorch has for x86-64 beside MKL.
 
-PyTorch's own :func:`torch.nn.functional.linear` takes MKL, which is slower on some machines, copies the bias first, and
-is slow where the weight is not transposed, as in the gradient of the input.
+:func:`torch.nn.functional.linear` takes MKL, which is slower on some machines where there are many rows, copies the bias
+first, and is slower still in the gradient of the input.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from eyetoy_mm.ops.eager import EagerOperator, is_eager
 
 LARGE = 2**25  # multiply-adds from which on it repays a call from Python
+MANY_ROWS = 128  # from which on oneDNN is the faster one in the forward pass, too
 _PRODUCT = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
@@ -24,12 +25,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    if _PRODUCT is None or not is_eager(x, weight, bias) or x.dim() < 2 or x.numel() * weight.shape[0] < LARGE:
+    if _PRODUCT is None or torch.compiler.is_compiling():
+        return False
+    size = x.numel()  # no number in a graph that is traced
+    if type(size) is not int or size * weight.shape[0] < LARGE or x.dim() < 2 or not is_eager(x, weight, bias):
         return False
     return torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if x.numel() < MANY_ROWS * x.shape[-1]:
+        return F.linear(x, weight, bias)
     return _PRODUCT(x, weight, bias, "none", [], "")
 
 

@@ -72,6 +72,7 @@ ONE_OF_EACH = [CASES[0], CASES[4], CASES[8]]
 @pytest.fixture(autouse=True)
 def _small_is_large(monkeypatch):
     monkeypatch.setattr(linear, "LARGE", 1)
+    monkeypatch.setattr(linear, "MANY_ROWS", 1)
 
 
 @pytest.fixture
@@ -224,6 +225,10 @@ def test_only_large_linear_maps_take_onednn(monkeypatch, calls):
     assert "product" not in calls
     block(torch.randn(1, 4, 8))
     assert calls.count("product") == 2
+    monkeypatch.setattr(linear, "MANY_ROWS", 5)
+    calls.clear()
+    block(torch.randn(1, 4, 8)).sum().backward()
+    assert calls.count("product") == 1  # the gradient of the map between the two; nothing asks for the input's
     calls.clear()
     seen = []
     block.fc1.register_forward_hook(lambda *_: seen.append("fc1"))
