@@ -6,7 +6,7 @@ forward mode) gets the definition, which is in PyTorch's operators; so do deriva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,9 +71,9 @@ class _Function(torch.autograd.Function):
         tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
         operator, numbers, needed = ctx.operator, ctx.numbers, ctx.needs_input_grad[2:]
 
-        def gradients(gradient: Tensor) -> Sequence[Tensor]:
+        def gradients(gradient: Tensor) -> tuple[Tensor, ...]:
             if not torch.is_grad_enabled() and is_eager(gradient, *tensors):
-                return operator.backward(gradient, needed, *tensors, **numbers)
+                return tuple(operator.backward(gradient, needed, *tensors, **numbers))
             pulled = pull_back(lambda *tensors: operator.definition(*tensors, **numbers), tensors, gradient)
             return tuple(x for x, wanted in zip(pulled, needed, strict=True) if wanted and x is not None)
 

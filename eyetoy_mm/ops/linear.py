@@ -7,6 +7,7 @@ first, and is slower still in the gradient of the input.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from eyetoy_mm.ops.eager import EagerOperator, is_eager
 
 LARGE = 2**25  # multiply-adds from which on it repays a call from Python
 MANY_ROWS = 128  # from which on oneDNN is the faster one in the forward pass, too
-_PRODUCT = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+_PRODUCT: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -30,7 +31,7 @@ def _is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     size = x.numel()  # no number in a graph that is traced
     if type(size) is not int or size * weight.shape[0] < LARGE or x.dim() < 2 or not is_eager(x, weight, bias):
         return False
-    return torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")
+    return bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -41,7 +41,8 @@ def packed_attention(qkv: Tensor, kernel_size: int, dilation: int = 1) -> Tensor
                 spatial = neighborhood.spatial
                 return packed_attention(qkv.flatten(1, -4), math.prod(spatial)).unflatten(1, spatial)
             return _OPERATOR(qkv, **numbers)
-    return neighborhood_attention(*qkv.unbind(-3), kernel_size, dilation)
+    query, key, value = qkv.unbind(-3)
+    return neighborhood_attention(query, key, value, kernel_size, dilation)
 
 
 @functools.lru_cache(maxsize=4096)
