@@ -1,7 +1,7 @@
 """Large linear maps by oneDNN, which PyTorch has for x86-64 beside MKL.
 
-:func:`torch.nn.functional.linear` takes MKL, which is slower on some machines where there are many rows, copies the bias
-first, and is slower still in the gradient of the input.
+:func:`torch.nn.functional.linear` takes MKL, which is slower on some machines where there are many rows, copies the
+bias first, and is slower still in the gradient of the input.
 """
 
 from __future__ import annotations
