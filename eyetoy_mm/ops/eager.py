@@ -45,12 +45,17 @@ class EagerOperator:
         forward: The same by a kernel.
         backward: ``(gradient, needed, *tensors, **numbers)`` to the gradients of the tensors by a kernel, of those that
             are ``needed`` alone, in order.
+        linear: Whether gradients depend on the shapes of the tensors alone, which are not kept then.
     """
 
     def __init__(
-        self, definition: Callable[..., Tensor], forward: Callable[..., Tensor], backward: Callable[..., list[Tensor]]
+        self,
+        definition: Callable[..., Tensor],
+        forward: Callable[..., Tensor],
+        backward: Callable[..., list[Tensor]],
+        linear: bool = False,
     ) -> None:
-        self.definition, self.forward, self.backward = definition, forward, backward
+        self.definition, self.forward, self.backward, self.linear = definition, forward, backward, linear
 
     def __call__(self, *tensors: Tensor | None, **numbers: Any) -> Tensor:
         """Called as ``forward`` is."""
@@ -63,13 +68,19 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, operator: EagerOperator, numbers: dict[str, Any], *tensors: Tensor | None) -> Tensor:
         ctx.operator, ctx.numbers = operator, numbers
-        ctx.save_for_backward(*tensors)
+        if operator.linear:
+            ctx.shapes = [x.shape for x in tensors]
+        else:
+            ctx.save_for_backward(*tensors)
         return operator.forward(*tensors, **numbers)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensors:
-        tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
         operator, numbers, needed = ctx.operator, ctx.numbers, ctx.needs_input_grad[2:]
+        if operator.linear:
+            tensors = tuple(torch.zeros(()).expand(shape) for shape in ctx.shapes)
+        else:
+            tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
 
         def gradients(gradient: Tensor) -> tuple[Tensor, ...]:
             if not torch.is_grad_enabled() and is_eager(gradient, *tensors):

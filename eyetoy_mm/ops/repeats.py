@@ -83,4 +83,4 @@ def _run(function: str, groups: Sequence[Tensor], factors: Sequence[int], joined
     backend_cpp.call(function, base, base + 8 * 8, backend_cpp.checked(joined, joined.shape))
 
 
-_OPERATOR = EagerOperator(_definition, _forward, _backward)
+_OPERATOR = EagerOperator(_definition, _forward, _backward, linear=True)
