@@ -69,7 +69,7 @@ class _Function(torch.autograd.Function):
     def forward(ctx: Any, operator: EagerOperator, numbers: dict[str, Any], *tensors: Tensor | None) -> Tensor:
         ctx.operator, ctx.numbers = operator, numbers
         if operator.linear:
-            ctx.shapes = [x.shape for x in tensors]
+            ctx.shapes = [None if x is None else x.shape for x in tensors]
         else:
             ctx.save_for_backward(*tensors)
         return operator.forward(*tensors, **numbers)
@@ -78,7 +78,7 @@ class _Function(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensors:
         operator, numbers, needed = ctx.operator, ctx.numbers, ctx.needs_input_grad[2:]
         if operator.linear:
-            tensors = tuple(torch.zeros(()).expand(shape) for shape in ctx.shapes)
+            tensors = tuple(None if shape is None else torch.zeros(()).expand(shape) for shape in ctx.shapes)
         else:
             tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
 
