@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as _every_module
 from torch.nn.modules.conv import _ConvNd
 
 from eyetoy_mm.layers.checks import at_least
@@ -35,7 +36,9 @@ def keeps_size(params: ConvParams) -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Whether something is to run when the module is called; to take its weights without a call would skip it."""
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return any(map(bool, hooks)) or "forward" in module.__dict__  # which is how some put their own in its place
+    if any(map(bool, hooks)) or _every_module._has_any_global_hook():
+        return True
+    return "forward" in module.__dict__  # which is how some put their own in its place
 
 
 class _ChannelsLastConv(_ConvNd):

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from eyetoy_mm.layers.checks import at_least
 from eyetoy_mm.layers.conv import has_hooks
-from eyetoy_mm.ops.linear import linear
+from eyetoy_mm.ops.linear import is_for_onednn, linear
 
 
 def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """``layer(x)``, and where that is no more than a plain linear map, by the library that is faster at it."""
-    if type(layer) is nn.Linear and not has_hooks(layer):
+    """``layer(x)``, and where that is no more than a large linear map, by the library that is faster at it."""
+    if type(layer) is nn.Linear and is_for_onednn(x, layer.weight, layer.bias) and not has_hooks(layer):
         return linear(x, layer.weight, layer.bias)
     return layer(x)
 

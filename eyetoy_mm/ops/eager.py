@@ -6,7 +6,7 @@ forward mode) gets the definition, which is in PyTorch's operators; so do deriva
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +45,8 @@ class EagerOperator:
         forward: The same by a kernel.
         backward: ``(gradient, needed, *tensors, **numbers)`` to the gradients of the tensors by a kernel, of those that
             are ``needed`` alone, in order.
-        linear: Whether gradients depend on the shapes of the tensors alone, which are not kept then.
+        keeps: Which of the tensors the gradients that are ``needed`` read; the others are not kept, and ``backward``
+            has zeros of their shapes. None for all of them.
     """
 
     def __init__(
@@ -53,9 +54,9 @@ class EagerOperator:
         definition: Callable[..., Tensor],
         forward: Callable[..., Tensor],
         backward: Callable[..., list[Tensor]],
-        linear: bool = False,
+        keeps: Callable[[Sequence[bool]], Sequence[bool]] | None = None,
     ) -> None:
-        self.definition, self.forward, self.backward, self.linear = definition, forward, backward, linear
+        self.definition, self.forward, self.backward, self.keeps = definition, forward, backward, keeps
 
     def __call__(self, *tensors: Tensor | None, **numbers: Any) -> Tensor:
         """Called as ``forward`` is."""
@@ -68,19 +69,21 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, operator: EagerOperator, numbers: dict[str, Any], *tensors: Tensor | None) -> Tensor:
         ctx.operator, ctx.numbers = operator, numbers
-        if operator.linear:
+        kept = tensors
+        if operator.keeps is not None:
             ctx.shapes = [None if x is None else x.shape for x in tensors]
-        else:
-            ctx.save_for_backward(*tensors)
+            kept = tuple(x if keep else None for x, keep in zip(tensors, operator.keeps(ctx.needs_input_grad[2:])))
+        ctx.save_for_backward(*kept)
         return operator.forward(*tensors, **numbers)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensors:
         operator, numbers, needed = ctx.operator, ctx.numbers, ctx.needs_input_grad[2:]
-        if operator.linear:
-            tensors = tuple(None if shape is None else torch.zeros(()).expand(shape) for shape in ctx.shapes)
-        else:
-            tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
+        tensors = ctx.saved_tensors  # once: gradient checkpointing gives them only once
+        if operator.keeps is not None:
+            zero = torch.zeros((), dtype=torch.float32, device="cpu")  # whatever the defaults are
+            shapes = zip(tensors, ctx.shapes, strict=True)
+            tensors = tuple(zero.expand(shape) if x is None and shape is not None else x for x, shape in shapes)
 
         def gradients(gradient: Tensor) -> tuple[Tensor, ...]:
             if not torch.is_grad_enabled() and is_eager(gradient, *tensors):

@@ -22,29 +22,40 @@ _PRODUCT: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.ba
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """:func:`torch.nn.functional.linear` of any tensors."""
-    return _OPERATOR(x, weight, bias) if _is_for_onednn(x, weight, bias) else F.linear(x, weight, bias)
+    return _OPERATOR(x, weight, bias) if is_for_onednn(x, weight, bias) else F.linear(x, weight, bias)
 
 
-def _is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def is_for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether these are large, in a plain call, and shapes that fit: PyTorch has the messages for others."""
     if _PRODUCT is None or torch.compiler.is_compiling():
         return False
     size = x.numel()  # no number in a graph that is traced
-    if type(size) is not int or size * weight.shape[0] < LARGE or x.dim() < 2 or not is_eager(x, weight, bias):
+    if type(size) is not int or x.dim() < 2 or weight.dim() != 2 or size * weight.shape[0] < LARGE:
+        return False
+    if not is_eager(x, weight, bias) or x.shape[-1] != weight.shape[1]:
+        return False
+    if bias is not None and bias.shape != weight.shape[:1]:
         return False
     return bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if x.numel() < MANY_ROWS * x.shape[-1]:
-        return F.linear(x, weight, bias)
-    return _PRODUCT(x, weight, bias, "none", [], "")
+    rows = x.flatten(0, -2)
+    if len(rows) < MANY_ROWS:
+        product = F.linear(rows, weight, bias)
+    else:
+        # contiguous: of a bias that repeats one number oneDNN reads the memory behind it, others it may refuse
+        bias = None if bias is None else bias.contiguous()
+        product = _PRODUCT(rows, weight.contiguous(), bias, "none", [], "")
+    # autograd lets nobody write into a view that a function of ours returns, as an activation in place would
+    return torch.ops.aten._unsafe_view(product, [*x.shape[:-1], len(weight)])
 
 
 def _backward(gradient: Tensor, needed: Sequence[bool], x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
     gradients: list[Tensor] = []
     rows = gradient.flatten(0, -2)
     if needed[0]:
-        gradients.append(_PRODUCT(gradient, weight.t(), None, "none", [], ""))
+        gradients.append(_PRODUCT(gradient, weight.contiguous().t(), None, "none", [], ""))
     if needed[1]:
         gradients.append(rows.t() @ x.flatten(0, -2))
     if needed[2]:
@@ -52,4 +63,4 @@ def _backward(gradient: Tensor, needed: Sequence[bool], x: Tensor, weight: Tenso
     return gradients
 
 
-_OPERATOR = EagerOperator(F.linear, _forward, _backward)
+_OPERATOR = EagerOperator(F.linear, _forward, _backward, keeps=lambda needed: (needed[1], needed[0], False))

@@ -44,7 +44,7 @@ def join_repeated(groups: Sequence[Tensor], size: tuple[int, ...], factors: Sequ
     """
     if len(groups) == 1:
         return repeat_to(groups[0], size, factors[0])
-    if have_kernels_for(*groups):
+    if have_kernels_for(*groups) and len(size) <= 3:
         batch = groups[0].shape[0]
         shapes = [(batch, *[-(-length // factor) for length in size]) for factor in factors]
         if [x.shape[:-1] for x in groups] == shapes:
@@ -83,4 +83,5 @@ def _run(function: str, groups: Sequence[Tensor], factors: Sequence[int], joined
     backend_cpp.call(function, base, base + 8 * 8, backend_cpp.checked(joined, joined.shape))
 
 
-_OPERATOR = EagerOperator(_definition, _forward, _backward, linear=True)
+# the gradients are the same whatever the tokens
+_OPERATOR = EagerOperator(_definition, _forward, _backward, keeps=lambda needed: [False] * len(needed))

@@ -191,6 +191,15 @@ class TestEveryFunction:
             torch.testing.assert_close(got, expected)
         assert not calls
 
+    def test_outputs_may_be_written_into(self, case):
+        inputs = case.tensors()
+        output = case(*inputs)
+        output += 1
+        output.relu_().sum().backward()
+        expected = torch.autograd.grad((case.definition(*inputs) + 1).relu().sum(), inputs)
+        for x, gradient in zip(inputs, expected, strict=True):
+            torch.testing.assert_close(x.grad, gradient)
+
 
 @needs_cpp
 def test_one_tensor_in_two_places():
@@ -215,6 +224,66 @@ def test_another_back_end_may_be_chosen(calls):
     assert not calls
     with pytest.raises(ValueError, match="kernel_size must be an int >= 1"):
         packed_attention(torch.randn(1, 5, 3, 2, 8), 0)
+
+
+@needs_onednn
+@pytest.mark.parametrize("needed", [(1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1)])
+def test_a_linear_map_keeps_what_pytorch_keeps(needed, calls):
+    kept = {}
+    for function in (linear.linear, F.linear):
+        x, weight, bias = torch.randn(4, 5, 12), torch.randn(7, 12), torch.randn(7)
+        inputs = [y.requires_grad_(bool(wanted)) for y, wanted in zip((x, weight, bias), needed, strict=True)]
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda y, sizes=sizes: sizes.append(y.numel()) or y, lambda y: y):
+            output = function(*inputs)
+        kept[function] = sorted(sizes)
+        with torch.no_grad():
+            for y, others in ((x, needed[1]), (weight, needed[0]), (bias, False)):
+                if not others:
+                    y.add_(1)  # nobody's gradient reads it
+        output.sum().backward()
+        assert [y.grad is not None for y in inputs] == [bool(wanted) for wanted in needed]
+    assert kept[linear.linear] == kept[F.linear] and "product" in calls
+
+
+@needs_onednn
+def test_linear_maps_of_any_layout_and_errors_of_pytorch():
+    x = torch.randn(4, 5, 12)
+    one, weight = torch.randn(1), torch.randn(7, 12)
+    overlapping = torch.randn(30).as_strided((7, 12), (2, 1))
+    for case in [
+        (weight, one.expand(7)),
+        (weight, one),
+        (weight, one[0]),
+        (overlapping, None),
+        (one.expand(7, 12), None),
+    ]:
+        inputs = [x.clone().requires_grad_(), *case]
+        output, expected = linear.linear(*inputs), F.linear(*inputs)
+        torch.testing.assert_close(output, expected)
+        gradients = [torch.autograd.grad(y.square().sum(), inputs[0]) for y in (output, expected)]
+        torch.testing.assert_close(*gradients)
+    for wrong in [(x[..., 1:], weight, None), (x, weight, torch.randn(6)), (x, weight.double(), None)]:
+        messages = []
+        for function in (linear.linear, F.linear):
+            with pytest.raises(RuntimeError) as error:
+                function(*wrong)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+
+
+@needs_onednn
+def test_whoever_looks_at_layers_sees_those_of_a_block():
+    block, x, seen = FeedForward(8), torch.randn(1, 4, 8), []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda layer, *_: seen.append(layer))
+    block(x)
+    handle.remove()
+    assert seen == [block.fc1, block.act, block.fc2, block]
+    with FlopCounterMode(display=False) as counter:
+        block(x)
+    assert "FeedForward.fc1" in counter.get_flop_counts()
+    nodes = torch.export.export(block, (x,)).graph.nodes
+    assert "fc1" in [path for node in nodes for path, _ in node.meta.get("nn_module_stack", {}).values()]
 
 
 @needs_onednn
