@@ -33,6 +33,15 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture
+def one_thread():
+    """For tests that are slower, or do not give the same numbers, on several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     """Every test starts from the same random state, whichever tests run before it."""

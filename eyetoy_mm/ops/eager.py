@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from eyetoy_mm.ops import backend_cpp
+from eyetoy_mm.ops import backend_cpp, plain_form
 from eyetoy_mm.ops.operator import Tensors, is_watched, pull_back, put, unbatched
 
 
@@ -22,7 +22,7 @@ def is_eager(*tensors: Tensor | None) -> bool:
     # first what surrounds the call: while a graph is traced, sizes are symbols that are not to be asked
     if is_watched(*tensors) or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if plain_form.is_wanted():
         return False
     for x in tensors:
         if x is not None and (x.dtype != torch.float32 or not x.is_cpu or x.layout != torch.strided or x.is_nested):

@@ -195,12 +195,8 @@ def _no_waiting(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread(one_thread):
     """As those have that are forked and killed: Adam moves what has no gradient but its rounding in full steps."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 ITERATIONS = dict(

@@ -1,17 +1,13 @@
 """Tests of the operator run on one thread: on maps this small, waiting for a second one costs more."""
 
 import pytest
-import torch
 
 from eyetoy_mm.ops import dense_form
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _one_thread(one_thread):
+    pass
 
 
 @pytest.fixture(scope="module", params=["blocked", "small maps dense"])
